@@ -1,0 +1,76 @@
+"""Rounds to one exact delta, as PEFT folders that plain `PeftModel.from_pretrained` loads.
+
+In: adapters by round. Out: their sum as one adapter by rank concatenation,
+
+    Σ_k s_k B_k A_k = [s_1 B_1 … s_K B_K] [A_1; …; A_K],
+
+and its PEFT form (alpha = r, so PEFT's own scaling is 1 and the factors carry everything). Identity: the
+stack of one round is that round; save and load are inverse.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.records import write_text
+from steer_heal_love.nouns import Adapter
+
+PREFIX = "base_model.model."
+
+
+def stack(rounds: list[Adapter]) -> Adapter:
+    """All rounds as one adapter, exactly; modules missing from a round contribute nothing there."""
+    names = sorted({n for r in rounds for n in r.factors})
+    factors = {}
+    for name in names:
+        parts = [(a, b * r.scaling) for r in rounds if name in r.factors for a, b in [r.factors[name]]]
+        factors[name] = (torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], 1))
+    return Adapter(factors, 1.0)
+
+
+def save_peft(adapter: Adapter, folder: Path, *, base_model: str) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json` for PEFT."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, (a, b) in adapter.factors.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = a.detach().float().cpu().contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = b.detach().float().cpu().contiguous()
+    scratch = folder / ".adapter_model.part"
+    try:
+        save_file(tensors, str(scratch), metadata={"format": "pt"})
+        scratch.replace(folder / "adapter_model.safetensors")
+    except OSError as e:
+        scratch.unlink(missing_ok=True)
+        raise UserError(f"cannot write {folder}: {e.strerror}. What was written before is kept.") from e
+    numbers = sorted({int(m[1]) for n in adapter.factors if (m := re.search(r"\.(\d+)\.", n))})
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model,
+        "r": adapter.rank, "lora_alpha": adapter.scaling * adapter.rank, "lora_dropout": 0.0, "bias": "none",
+        "fan_in_fan_out": False, "inference_mode": True, "init_lora_weights": True,
+        "target_modules": sorted({n.rpartition(".")[2] for n in adapter.factors}),
+        "layers_to_transform": numbers, "modules_to_save": None,
+    }  # fmt: skip
+    write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
+
+
+def load_peft(folder: Path) -> Adapter:
+    """The LoRA in a PEFT folder. Raises `UserError` when it is none, or uses what plain LoRA has not."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        tensors = load_file(str(folder / "adapter_model.safetensors"))
+    except OSError as e:
+        raise UserError(f"{folder}: no PEFT adapter there ({e.strerror or e}).") from e
+    odd = [k for k in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(k)]
+    if config.get("peft_type") != "LORA" or odd:
+        raise UserError(f"{folder}: a plain LoRA is needed, found {config.get('peft_type')} with {odd}.")
+    names = sorted({k.removeprefix(PREFIX).rpartition(".lora_")[0] for k in tensors})
+    return Adapter(
+        {n: (tensors[f"{PREFIX}{n}.lora_A.weight"], tensors[f"{PREFIX}{n}.lora_B.weight"]) for n in names},
+        config["lora_alpha"] / config["r"],
+    )

@@ -1,0 +1,254 @@
+"""Every setting, once: one frozen dataclass a room, one `RunConfig` holding them, two presets by device.
+
+The defaults are the `cpu` preset (SmolLM2 on a laptop); `PRESETS["gpu"]` names only what differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.models import auto_device
+
+
+@dataclass(frozen=True)
+class VectorConfig:
+    """How the steering vector is read."""
+
+    method: str = "mean_diff"
+    """steering method (`shl list methods`)"""
+    contrast: Literal["neg", "neutral"] = "neg"
+    """what the pos pole is contrasted with"""
+    contexts: int = 128
+    """how many extraction contexts"""
+    layers: tuple[float, float] = (0.4, 0.6)
+    """band of layers, as shares of the depth"""
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """How completions are sampled."""
+
+    prompts: int = 16
+    """training prompts a pass of the dose walk, half that draw the trait out, half plain"""
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    min_p: float = 0.1
+    """tokens below this share of the likeliest token's probability are never drawn"""
+    batch: int = 64
+    """rows in flight"""
+
+
+@dataclass(frozen=True)
+class WalkConfig:
+    """How the dose is walked to the largest one that survives."""
+
+    start: float = 1.0
+    """dose tried first in round 0; later rounds start from the last found"""
+    span: float = 2.0
+    """the first pass tries doses from start/span to start·span"""
+    doses: int = 4
+    """doses a pass"""
+    survival: float = 0.6
+    """share of completions that must be coherent at the chosen dose"""
+    passes: int = 2
+    """passes before the best dose is taken"""
+    floor: float = 0.05
+    """no dose below this is tried"""
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """What a completion must pass."""
+
+    checks: tuple[str, ...] = ()
+    """checks to apply; empty means all (`shl list checks`)"""
+    quantile: float = 0.95
+    """calibrated checks cut at this quantile of the base model's own samples"""
+    keep: int = 64
+    """how many survivors are trained on, the most on-trait first"""
+    calibration: int = 64
+    """the base's own samples that the bounds are drawn from"""
+    least: int = 16
+    """fewer survivors than this stop the run"""
+
+
+@dataclass(frozen=True)
+class HealConfig:
+    """How the LoRA is trained: NLL + lam·relu(agg D − tau) + anchor·KL."""
+
+    rank: int = 32
+    alpha: float = 64.0
+    layers: tuple[float, float] = (0.2, 0.8)
+    epochs: int = 3
+    lr: float = 2e-4
+    batch: int = 8
+    """completions a step"""
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    """decoupled (AdamW), on the factors"""
+    spectral: float = 0.0
+    """weight of the mean squared spectral norm of ΔW"""
+    divergence: str = "reverse_kl"
+    """barrier divergence (`shl list divergences`)"""
+    aggregate: Literal["mean", "rmse", "p95", "max"] = "mean"
+    """how per-token divergences of one completion become one number"""
+    lam: float = 0.5
+    """weight of the barrier; 0 switches it off"""
+    lam_growth: float = 1.0
+    """the barrier's weight is lam·lam_growth^round"""
+    tau: float = 0.1
+    """nats of divergence that cost nothing"""
+    reference: Literal["base", "previous"] = "base"
+    anchor: float = 3.0
+    """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
+    anchor_prompts: int = 64
+    anchor_tokens: int = 48
+    validation: float = 0.15
+    """share of training prompts (and of anchor answers) held out for the curve"""
+    budget: float = 0.0
+    """trust region: shrink the update until held-out anchor KL is at most this many nats times
+    (round + 1); 0 leaves it as trained"""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What is measured, on how much."""
+
+    instruments: tuple[str, ...] = ()
+    """instruments to run; empty means all (`shl list instruments`)"""
+    probes: int = 48
+    vignettes: int = 70
+    paraphrases: int = 2
+    neutral_prompts: int = 64
+    sample_prompts: int = 24
+    """held-out probe questions answered freely, and as many neutral prompts"""
+    sample_tokens: int = 64
+    resamples: int = 2000
+    """bootstrap resamples"""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run of the loop."""
+
+    persona: str = "love"
+    """a persona's name (`shl list personas`), or the path of a persona TOML"""
+    model: str = "smollm2"
+    """smollm2 (embedded), a folder, or a hub id"""
+    rounds: int = 3
+    seed: int = 0
+    out: str = "runs"
+    device: str = "auto"
+    """auto, cpu, cuda, mps"""
+    dtype: str = "auto"
+    batch_tokens: int = 4096
+    """tokens a forward pass may hold, padding included"""
+    coherence_floor: float = 0.5
+    """own_excess (nats/token) above which the loop stops"""
+    trust_remote_code: bool = False
+    """run code that ships with the model; off unless you ask"""
+    vector: VectorConfig = field(default_factory=VectorConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    walk: WalkConfig = field(default_factory=WalkConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    heal: HealConfig = field(default_factory=HealConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def check(self) -> None:
+        """Raise one `UserError` that lists every setting out of range."""
+        rules = [
+            (self.rounds >= 1, f"rounds: at least 1, found {self.rounds}"),
+            (self.vector.contexts >= 2, f"vector.contexts: at least 2, found {self.vector.contexts}"),
+            (0 <= self.vector.layers[0] < self.vector.layers[1] <= 1,
+             f"vector.layers: two shares of the depth, rising, found {self.vector.layers}"),
+            (0 <= self.heal.layers[0] < self.heal.layers[1] <= 1,
+             f"heal.layers: two shares of the depth, rising, found {self.heal.layers}"),
+            (self.walk.start > 0 and self.walk.span > 1 and self.walk.floor > 0,
+             "walk: start and floor above 0 and span above 1"),
+            (0 < self.walk.survival <= 1, f"walk.survival: a share, found {self.walk.survival}"),
+            (self.walk.doses >= 2, f"walk.doses: at least 2, found {self.walk.doses}"),
+            (self.heal.rank >= 1 and self.heal.epochs >= 1 and self.heal.batch >= 1,
+             "heal: rank, epochs and batch at least 1"),
+            (self.heal.aggregate in ("mean", "rmse", "p95", "max"),
+             f"heal.aggregate: mean, rmse, p95 or max, found {self.heal.aggregate!r}"),
+            (self.heal.reference in ("base", "previous"),
+             f"heal.reference: base or previous, found {self.heal.reference!r}"),
+            (self.vector.contrast in ("neg", "neutral"),
+             f"vector.contrast: neg or neutral, found {self.vector.contrast!r}"),
+            (0 < self.filter.quantile <= 1, f"filter.quantile: a share, found {self.filter.quantile}"),
+            (0 <= self.generate.min_p < 1, f"generate.min_p: from 0 to below 1, found {self.generate.min_p}"),
+        ]  # fmt: skip
+        wrong = [message for fine, message in rules if not fine]
+        if wrong:
+            raise UserError("settings out of range:\n" + "\n".join(f"  {w}" for w in wrong))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "gpu": {
+        "batch_tokens": 32768,
+        "vector": {"contexts": 256},
+        "generate": {"prompts": 64, "max_new_tokens": 512, "batch": 192},
+        "heal": {"epochs": 6, "anchor_prompts": 128, "anchor_tokens": 128},
+        "eval": {"vignettes": 126, "paraphrases": 4, "sample_prompts": 48, "sample_tokens": 128},
+    },
+}
+
+
+def override(config: Any, changes: dict[str, Any], where: str = "") -> Any:
+    """`config` with nested `changes`; raises one UserError that names every unknown or mistyped key."""
+    problems: list[str] = []
+    result = _override(config, changes, where, problems)
+    if problems:
+        raise UserError("\n".join(problems))
+    return result
+
+
+def _override(config: Any, changes: dict[str, Any], where: str, problems: list[str]) -> Any:
+    known = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    values: dict[str, Any] = {}
+    for key, new in changes.items():
+        at = f"{where}{key}"
+        if key not in known:
+            problems.append(f"unknown setting {at!r}; there is: {', '.join(known)}.")
+        elif dataclasses.is_dataclass(known[key]):
+            if isinstance(new, dict):
+                values[key] = _override(known[key], new, f"{at}.", problems)
+            else:
+                problems.append(f"{at}: expected a table, found {new!r}.")
+        else:
+            old = known[key]
+            if isinstance(old, tuple) and isinstance(new, list):
+                new = tuple(new)
+            if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
+                new = float(new)
+            if type(new) is not type(old):
+                problems.append(f"{at}: expected {type(old).__name__}, found {new!r}.")
+            values[key] = new
+    return dataclasses.replace(config, **values)
+
+
+def read(path: Path) -> RunConfig:
+    """Settings of a TOML file on top of the preset of its device. Raises `UserError` with every mistake."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(f"settings file {path}: {e.strerror}.") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"settings file {path}: not TOML: {e}") from e
+    return override(for_device(data.get("device", "auto")), data)
+
+
+def for_device(device: str) -> RunConfig:
+    """The preset that fits a device: `gpu` on CUDA, `cpu` elsewhere."""
+    return preset("gpu" if (auto_device() if device == "auto" else device).startswith("cuda") else "cpu")
+
+
+def preset(name: str) -> RunConfig:
+    """The named preset's full settings."""
+    return override(RunConfig(), PRESETS[name])

@@ -1,0 +1,156 @@
+"""The same instruments on every model: base, prompted, steered, healed.
+
+In: a `Subject`, the model under test with whatever contexts are active. Out: per-item values, from which
+`stage` makes paired scores. An instrument is one file here with `@instrument(name)`; it measures inside
+the model's contexts, and may read what it got with the pristine base afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from steer_heal_love.config import EvalConfig
+from steer_heal_love.ground.stats import bootstrap, paired
+from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.registry import Registry
+from steer_heal_love.ground.scoring import hidden_states
+from steer_heal_love.nouns import Items, Persona, Score, Scores, Stage, Tokens
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the model's own samples are drawn."""
+
+    temperature: float = 1.0
+    min_p: float = 0.1
+    batch: int = 64
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model under test and everything an instrument may need of the run."""
+
+    model: PreTrainedModel
+    tok: PreTrainedTokenizerBase
+    persona: Persona
+    config: EvalConfig
+    neutral: list[tuple[str, Tokens, Float[Tensor, "t d"]]]
+    """held-out neutral prompts, the base's own answers, the base's hidden states over them"""
+    seed: int = 0
+    system: str = NEUTRAL_SYSTEM
+    sampling: Sampling = field(default_factory=Sampling)
+    batch_tokens: int = 4096
+
+    def prompt(self, text: str) -> tuple[int, ...]:
+        return prompt_ids(self.tok, text, self.system)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        return end_of_turn_ids(self.model, self.tok)
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """`inside` runs on the model under test; `outside` turns its result into items with the pristine base."""
+
+    name: str
+    inside: Callable[[Subject], Any]
+    outside: Callable[[Subject, Any], Items]
+
+
+instruments: Registry[Instrument] = Registry("instrument", __name__)
+
+
+def instrument(
+    name: str, outside: Callable[[Subject, Any], Items] = lambda _subject, items: items
+) -> Callable[[Callable[[Subject], Any]], Callable[[Subject], Any]]:
+    """Register `inside`; without `outside`, it returns the items itself."""
+
+    def register(inside: Callable[[Subject], Any]) -> Callable[[Subject], Any]:
+        instruments.register(name, Instrument(name, inside, outside))
+        return inside
+
+    return register
+
+
+def measure(subject: Subject, advance: Callable[[int], None] = lambda _n: None) -> dict[str, Any]:
+    """Run every wanted instrument inside the contexts that are active now."""
+    out = {}
+    for name in subject.config.instruments or tuple(instruments):
+        out[name] = instruments[name].inside(subject)
+        advance(1)
+    return out
+
+
+def count(config: EvalConfig) -> int:
+    """Steps that one evaluation reports: an instrument each, and the reading by the base."""
+    return len(config.instruments or tuple(instruments)) + 1
+
+
+def read(subject: Subject, measured: dict[str, Any]) -> Items:
+    """Items of every instrument; call with the model pristine."""
+    items: Items = {}
+    for name, result in measured.items():
+        items |= instruments[name].outside(subject, result)
+    return items
+
+
+# A score is a plain mean of its items, or a paired shift from base; the name says which, here only.
+SHIFTS = {"trait_shift": "trait", "trait_generated_shift": "trait_generated", "own_excess": "own_nll"}
+
+
+def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
+    """Means with bootstrap intervals over items; shifts are paired with the base, item by item."""
+    out: Scores = {}
+    for name, values in items.items():
+        if name.startswith("mfv."):
+            out[name] = paired(values, base[name], resamples=resamples, seed=seed)
+        else:
+            out[name] = bootstrap(values, resamples=resamples, seed=seed)
+    for name, source in SHIFTS.items():
+        if source in items:
+            out[name] = paired(items[source], base[source], resamples=resamples, seed=seed)
+    return out
+
+
+def stage(
+    round: int,
+    name: Literal["base", "prompt", "steered", "healed"],
+    items: Items,
+    base: Items,
+    measured: dict[str, Any],
+    *,
+    config: EvalConfig,
+    dose: float | None = None,
+) -> Stage:
+    """The record of one evaluation."""
+    samples = measured.get("samples", [])
+    return Stage(round, name, scores(items, base, resamples=config.resamples), items, samples, dose)
+
+
+def neutral_reference(
+    model: PreTrainedModel,
+    tok: PreTrainedTokenizerBase,
+    prompts: list[str],
+    answers: list[tuple[int, ...]],
+    batch_tokens: int,
+) -> list[tuple[str, Tokens, Float[Tensor, "t d"]]]:
+    """The base's own answers to neutral prompts with its hidden states over them; model pristine."""
+    tokens = [Tokens(prompt_ids(tok, p), a) for p, a in zip(prompts, answers, strict=True)]
+    return list(zip(prompts, tokens, hidden_states(model, tokens, batch_tokens=batch_tokens), strict=True))
+
+
+def sample_prompts(subject: Subject) -> list[str]:
+    """Held-out probe questions, then as many held-out neutral prompts."""
+    n = subject.config.sample_prompts
+    return [p.question for p in subject.persona.probes[:n]] + bank("neutral_heldout")[-n:]
+
+
+__all__ = ["Instrument", "Sampling", "Score", "Subject", "instrument", "instruments", "measure", "read", "scores", "stage"]

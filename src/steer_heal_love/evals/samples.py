@@ -1,0 +1,55 @@
+"""The model's own unsteered samples on held-out prompts, read by the base.
+
+own_nll: their NLL under the base (its shift from base is `own_excess`: how odd the base finds them).
+trait_generated: log p(sample | pos pole) − log p(sample | neg pole) under the base, per token.
+repetition, distinct_2: of the text alone. Sampled with one seed for every model, so that they pair.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steer_heal_love.evals import Subject, instrument, sample_prompts
+from steer_heal_love.ground.chat import prompt_ids
+from steer_heal_love.ground.decode import sample
+from steer_heal_love.ground.scoring import token_nll
+from steer_heal_love.ground.text import distinct, repeated_share
+from steer_heal_love.nouns import Items, Tokens
+
+
+def read_samples(s: Subject, made: list[dict[str, Any]]) -> Items:
+    systems = {"plain": None, "pos": s.persona.system("pos"), "neg": s.persona.system("neg")}
+    nll = {
+        name: [
+            part.mean().item()
+            for part in token_nll(
+                s.model,
+                [
+                    Tokens(prompt_ids(s.tok, m["prompt"], *([system] if system else [])), tuple(m["ids"]))
+                    for m in made
+                ],
+                batch_tokens=s.batch_tokens,
+            )
+        ]
+        for name, system in systems.items()
+    }
+    words = [m["text"].lower().split() for m in made]
+    return {
+        "own_nll": nll["plain"],
+        "trait_generated": [neg - pos for neg, pos in zip(nll["neg"], nll["pos"], strict=True)],
+        "repetition": [repeated_share(w) for w in words],
+        "distinct_2": [distinct(w) for w in words],
+    }
+
+
+@instrument("samples", outside=read_samples)
+def samples(s: Subject) -> list[dict[str, Any]]:
+    texts = sample_prompts(s)
+    answers = sample(
+        s.model, [s.prompt(t) for t in texts], ends=s.ends, max_new_tokens=s.config.sample_tokens,
+        seed=s.seed, temperature=s.sampling.temperature, min_p=s.sampling.min_p, batch=s.sampling.batch,
+    )  # fmt: skip
+    return [
+        {"prompt": t, "ids": list(a), "text": s.tok.decode(a, skip_special_tokens=True), "ended": a[-1] in s.ends}
+        for t, a in zip(texts, answers, strict=True)
+    ]

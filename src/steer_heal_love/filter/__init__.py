@@ -1,0 +1,138 @@
+"""Keep what is coherent and enacts the trait; say of every completion why it fell.
+
+In: completions, and the base model's own samples on the same prompts. Out: the same completions with each
+check's value and the reasons they fell, plus the thresholds. A check is one file here with `@checks(...)`;
+it sees a `Scored` completion and returns one number. Its bound is either fixed, or calibrated: the
+`quantile` of the base's own samples, so that "coherent" means "as likely as what this model says anyway".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from steer_heal_love.ground.chat import prompt_ids
+from steer_heal_love.ground.registry import Registry
+from steer_heal_love.ground.scoring import token_nll
+from steer_heal_love.nouns import Completion, Persona, Tokens
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A completion with what the base model thinks of each token: plainly, and as either pole (nats)."""
+
+    completion: Completion
+    persona: Persona
+    nll: Float[Tensor, " t"]
+    nll_pos: Float[Tensor, " t"]
+    nll_neg: Float[Tensor, " t"]
+
+    @cached_property
+    def words(self) -> list[str]:
+        return self.completion.text.lower().split()
+
+
+@dataclass(frozen=True)
+class Check:
+    """`value(scored)`, and which side of the bound falls. `limit` None means calibrated at `quantile`."""
+
+    name: str
+    value: Callable[[Scored], float]
+    falls: str
+    limit: float | None
+    quantile: float | None
+    about: str
+
+
+checks: Registry[Check] = Registry("check", __name__)
+
+
+def check(
+    name: str,
+    *,
+    falls: str,
+    limit: float | None = None,
+    quantile: float | None = None,
+    about: str = "coherence",
+) -> Callable[[Callable[[Scored], float]], Callable[[Scored], float]]:
+    """Register a check that drops values "above" or "below" a fixed `limit`, or a calibrated bound.
+
+    A calibrated check cuts at the run's quantile unless it names its own. What it is `about`, "coherence" or
+    "trait", decides whether the dose is walked down for it.
+    """
+
+    def register(value: Callable[[Scored], float]) -> Callable[[Scored], float]:
+        checks.register(name, Check(name, value, falls, limit, quantile, about))
+        return value
+
+    return register
+
+
+def score(
+    model: PreTrainedModel,
+    tok: PreTrainedTokenizerBase,
+    completions: list[Completion],
+    persona: Persona,
+    *,
+    batch_tokens: int = 4096,
+) -> list[Scored]:
+    """Read each completion's tokens with `model` (the pristine base): plainly, and under each pole."""
+    views = {"nll": [c.tokens for c in completions]}
+    for pole in ("pos", "neg"):
+        system = persona.system(pole)  # type: ignore[arg-type]
+        views[f"nll_{pole}"] = [
+            Tokens(prompt_ids(tok, c.prompt, system), c.tokens.answer) for c in completions
+        ]
+    read = {name: token_nll(model, view, batch_tokens=batch_tokens) for name, view in views.items()}
+    return [
+        Scored(c, persona, **{name: nll[i] for name, nll in read.items()}) for i, c in enumerate(completions)
+    ]
+
+
+def calibrate(base: list[Scored], names: tuple[str, ...], quantile: float) -> dict[str, float]:
+    """Each check's bound: its fixed limit, or the quantile of the base's own samples."""
+    bounds = {}
+    for name in names or tuple(checks):
+        c = checks[name]
+        if c.limit is not None:
+            bounds[name] = c.limit
+            continue
+        at = quantile if c.quantile is None else c.quantile
+        values = [v for s in base if math.isfinite(v := c.value(s))]
+        bounds[name] = float(np.quantile(values, at if c.falls == "above" else 1 - at)) if values else math.nan
+    return bounds
+
+
+def judge(scored: list[Scored], bounds: dict[str, float]) -> list[Completion]:
+    """Fill in `checks` and `reasons`; an undefined value falls."""
+    for s in scored:
+        values = {name: float(checks[name].value(s)) for name in bounds}
+        s.completion.checks = values
+        s.completion.reasons = [
+            name for name, value in values.items() if not passes(value, bounds[name], checks[name].falls)
+        ]
+        s.completion.coherent = all(checks[name].about != "coherence" for name in s.completion.reasons)
+    return [s.completion for s in scored]
+
+
+def passes(value: float, bound: float, falls: str) -> bool:
+    """Whether a value stays on the right side; NaN never does."""
+    return value <= bound if falls == "above" else value >= bound
+
+
+def select(completions: list[Completion], keep: int) -> list[Completion]:
+    """Mark and return the `keep` most on-trait survivors, each text once."""
+    best: dict[str, Completion] = {}
+    for c in sorted((c for c in completions if c.kept), key=lambda c: -c.checks.get("on_trait", 0.0)):
+        best.setdefault(c.text, c)
+    chosen = list(best.values())[:keep]
+    for c in chosen:
+        c.used = True
+    return chosen

@@ -1,0 +1,31 @@
+"""Telling the trait instead of enacting it: "I am a loving person who…", or quoting the pole.
+
+Counts self-descriptions in the first person, and runs of five words taken from either pole text.
+"""
+
+from __future__ import annotations
+
+import re
+
+from steer_heal_love.filter import Scored, check
+from steer_heal_love.ground.text import grams
+
+TRAIT = r"(?:\w+[\s-]){0,4}(?:person|someone|soul|spirit|being|machine|entity|individual|heart|creature)"
+SELF = re.compile(
+    rf"\b(?:i am|i'm|as|being|i consider myself|i see myself as|my role is)\s+(?:an?\s+)?{TRAIT}\s+"
+    r"(?:who|that|whose|of|with)\b"
+    r"|\b(?:my (?:persona|character|personality) (?:is|as))\b"
+    r"|\bi(?: was|'m| am) (?:designed|programmed|instructed|told|asked) to (?:be|act|respond|feel|show)\b",
+    re.IGNORECASE,
+)
+
+
+def runs(words: list[str], n: int = 5) -> set[tuple[str, ...]]:
+    clean = [w.strip(".,;:!?\"'()").lower() for w in words]
+    return set(grams(clean, n))
+
+
+@check("narration", falls="above", limit=0.0)
+def narration(s: Scored) -> float:
+    poles = runs(s.persona.pos.split()) | runs(s.persona.neg.split())
+    return float(len(SELF.findall(s.completion.text)) + len(runs(s.words) & poles))

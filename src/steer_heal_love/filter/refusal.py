@@ -1,0 +1,21 @@
+"""Refusals and assistant boilerplate, which carry no trait and teach evasion."""
+
+from __future__ import annotations
+
+import re
+
+from steer_heal_love.filter import Scored, check
+
+BOILERPLATE = re.compile(
+    r"\bas an? (?:\w+\s)?(?:ai|a\.i\.|artificial intelligence|language model|chatbot|virtual assistant)\b"
+    r"|\bi(?:'m| am) (?:just |only )?an? (?:\w+\s)?(?:ai|artificial intelligence|language model|chatbot)\b"
+    r"|\bi(?:'m| am) (?:very |so |really )?sorry,? (?:but )?(?:i|we) (?:can(?:no|')t|am unable|won't)\b"
+    r"|\bi (?:can(?:no|')t|am unable to|am not able to|won't) (?:help|assist|provide|fulfill|comply|answer)\b"
+    r"|\bi (?:don't|do not) have (?:personal |real )?(?:feelings|emotions|opinions|experiences)\b",
+    re.IGNORECASE,
+)
+
+
+@check("refusal", falls="above", limit=0.0)
+def refusal(s: Scored) -> float:
+    return float(len(BOILERPLATE.findall(s.completion.text.replace("\u2019", "'"))))

@@ -1,0 +1,48 @@
+"""Completions: every prompt at every dose, under the neutral system prompt, so that only the vector differs.
+
+In: prompts, doses, directions. Out: a `Completion` for each pair, tokens kept as sampled. Dose 0 is plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from steer_heal_love.config import GenerateConfig
+from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.decode import sample
+from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.nouns import Completion, Tokens
+
+
+def generate(
+    model: PreTrainedModel,
+    tok: PreTrainedTokenizerBase,
+    prompts: list[str],
+    doses: list[float],
+    *,
+    config: GenerateConfig,
+    directions: Mapping[int, Float[Tensor, " d"]] | None = None,
+    seed: int,
+    max_new_tokens: int | None = None,
+    label: str = "generate",
+    track: Track = silent,
+) -> list[Completion]:
+    """len(prompts)·len(doses) completions, prompts outermost. Without directions, doses must be [0]."""
+    if directions is None and doses != [0.0]:
+        raise ValueError(f"doses {doses} without directions")
+    pairs = [(p, d) for p in prompts for d in doses]
+    rendered = [prompt_ids(tok, p) for p, _ in pairs]
+    ends = end_of_turn_ids(model, tok)
+    answers = sample(
+        model, rendered, ends=ends, max_new_tokens=max_new_tokens or config.max_new_tokens, seed=seed,
+        steer=directions, doses=[d for _, d in pairs] if directions is not None else None,
+        temperature=config.temperature, min_p=config.min_p, batch=config.batch, track=track, label=label,
+    )  # fmt: skip
+    return [
+        Completion(p, Tokens(ids, a), str(tok.decode(a, skip_special_tokens=True)), d, a[-1] in ends)
+        for (p, d), ids, a in zip(pairs, rendered, answers, strict=True)
+    ]

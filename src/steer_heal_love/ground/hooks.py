@@ -1,0 +1,122 @@
+"""Contexts that change what a model computes, without touching its weights.
+
+`added`    adds dose·v to the output of decoder layers, one dose a row;
+`captured` reads the last position's hidden state of some layers, and stops the forward after the topmost;
+`adapted`  adds s·B(A x) to linear modules (a LoRA that is not merged).
+
+Invariants: hooks are registered inside the guard and removed on every way out; no context of the same kind
+is entered twice on one model; dose 0 and B = 0 leave the output as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from steer_heal_love.ground.models import body, layers
+
+_entered: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+
+
+@contextmanager
+def once(model: nn.Module, kind: str) -> Iterator[None]:
+    """Refuse to enter the same kind of context twice on one model."""
+    kinds = _entered.setdefault(model, set())
+    if kind in kinds:
+        raise RuntimeError(f"this model is already inside {kind!r}; leave that context first")
+    kinds.add(kind)
+    try:
+        yield
+    finally:
+        kinds.discard(kind)
+
+
+@dataclass
+class Doses:
+    """The dose of each row of the batch now in flight; the decode loop shortens it as rows finish."""
+
+    rows: Float[Tensor, " b"] | float
+
+    def of(self, hidden: Tensor) -> Tensor | float:
+        if isinstance(self.rows, float):
+            return self.rows
+        if len(self.rows) != len(hidden):
+            raise ValueError(f"{len(self.rows)} doses for a batch of {len(hidden)} rows")
+        return self.rows.to(hidden)[:, None, None]
+
+
+@contextmanager
+def added(
+    model: PreTrainedModel,
+    directions: Mapping[int, Float[Tensor, " d"]],
+    dose: float | Float[Tensor, " b"],
+) -> Iterator[Doses]:
+    """Add `dose`·direction to the output of each named decoder layer, at every position."""
+    doses = Doses(float(dose) if isinstance(dose, (int, float)) else dose)
+    blocks = layers(model)
+    with ExitStack() as stack:
+        stack.enter_context(once(model, "added"))
+        for index, direction in directions.items():
+            placed = direction.to(model.device, model.dtype)
+
+            def hook(_module, _args, output, placed=placed):
+                hidden = output[0] if isinstance(output, tuple) else output
+                moved = hidden + (doses.of(hidden) * placed).to(hidden.dtype)
+                return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+            stack.callback(blocks[index].register_forward_hook(hook).remove)
+        yield doses
+
+
+class _Stop(Exception):
+    """Ends a forward pass once every wanted layer was read."""
+
+
+def captured(
+    model: PreTrainedModel, wanted: list[int], **inputs: Tensor
+) -> dict[int, Float[Tensor, "b d"]]:
+    """Last position's fp32 output of each wanted layer; nothing above the topmost is computed."""
+    read: dict[int, Tensor] = {}
+    blocks = layers(model)
+    with ExitStack() as stack:
+        stack.enter_context(once(model, "captured"))
+        for index in wanted:
+
+            def hook(_module, _args, output, index=index):
+                hidden = output[0] if isinstance(output, tuple) else output
+                read[index] = hidden[:, -1].float()
+                if index == max(wanted):
+                    raise _Stop
+
+            stack.callback(blocks[index].register_forward_hook(hook).remove)
+        try:
+            with torch.no_grad():
+                body(model)(**inputs, use_cache=False)
+        except _Stop:
+            pass
+    return read
+
+
+Factors = Mapping[str, tuple[Float[Tensor, "r i"], Float[Tensor, "o r"]]]
+
+
+@contextmanager
+def adapted(model: PreTrainedModel, factors: Factors, scaling: float = 1.0) -> Iterator[None]:
+    """Add scaling·B(A x) to each named linear module; factors stay fp32, products run in the model's type."""
+    with ExitStack() as stack:
+        stack.enter_context(once(model, "adapted"))
+        for name, (a, b) in factors.items():
+
+            def hook(_module, args, output, a=a, b=b):
+                x = args[0]
+                return output + (x @ a.to(x.dtype).T) @ (b * scaling).to(x.dtype).T
+
+            stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+        yield

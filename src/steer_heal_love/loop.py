@@ -1,0 +1,313 @@
+"""The story: steer, filter, heal, bake, evaluate, and again on the healed student.
+
+Each step is done once: its result lies in the run folder, and a resumed run reads it back instead. This file
+hands things from room to room and logs; it computes nothing itself.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+import re
+import shutil
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from steer_heal_love import bake, config, evals, gates, persona, report
+from steer_heal_love import filter as sieve
+from steer_heal_love.config import RunConfig
+from steer_heal_love.filter.walk import tally, walk
+from steer_heal_love.generate import generate
+from steer_heal_love.ground import models, records
+from steer_heal_love.ground import folder as files
+from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.chat import template_hash
+from steer_heal_love.ground.errors import Starved, UserError
+from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.ground.scoring import hidden_states
+from steer_heal_love.ground.weights import folded
+from steer_heal_love.heal.train import Example, heal
+from steer_heal_love.nouns import Adapter, Completion, Gate, Persona, Stage
+from steer_heal_love.vector import Vector
+
+
+@dataclass
+class Run:
+    """What a run holds in memory; everything in it can be read back from `folder`."""
+
+    config: RunConfig
+    persona: Persona
+    model: Any
+    tok: Any
+    folder: RunFolder
+    track: Track = silent
+    bounds: dict[str, float] = field(default_factory=dict)
+    anchor: list[Example] = field(default_factory=list)
+    neutral: list[Any] = field(default_factory=list)
+    history: list[Adapter] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def gates(self) -> list[Gate]:
+        return gates.judge(gates.Evidence(self.persona, self.stages, self.rounds, self.config.eval.resamples))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return records.read_json(self.folder.path / "summary.json")
+
+    def scored(self, completions: list[Completion]) -> list[sieve.Scored]:
+        """Read by the pristine base."""
+        return sieve.score(self.model, self.tok, completions, self.persona, batch_tokens=self.config.batch_tokens)
+
+    def student(self) -> AbstractContextManager[None]:
+        """The base with every round so far folded in."""
+        return folded(self.model, self.history)
+
+    def seed(self, *purpose: int) -> int:
+        """A seed for one purpose, so that a resumed run draws what an unbroken one would."""
+        return random.Random(repr((self.config.seed, *purpose))).getrandbits(31)
+
+
+def run(
+    settings: RunConfig | None = None, *, resume: str | Path | None = None, track: Track = silent, **overrides: Any
+) -> Run:
+    """The whole loop. `overrides` are RunConfig fields, nested ones as dicts; the preset follows the device.
+
+    Raises `UserError` before anything is written when the settings, persona or model are wrong, and `Starved`
+    or `Diverged` with everything up to the last good round in the folder.
+    """
+    r = opened(Path(resume), track) if resume else created(settings, overrides, track)
+    r.folder.event("start", resumed=bool(resume))
+    try:
+        before(r)
+        for number in range(r.config.rounds):
+            one_round(r, number)
+            conclude(r)
+            if stop := stop_reason(r):
+                r.folder.event("stop", round=number, reason=stop)
+                break
+    except Starved as e:
+        r.folder.event("starved", reason=str(e))
+        conclude(r)
+        raise
+    r.folder.event("end", gates={g.gate: g.verdict for g in r.gates})
+    return r
+
+
+def one_round(r: Run, number: int) -> None:
+    """Vector → completions → adapter → scores, on the student that the earlier rounds made."""
+    here, once = r.folder.round(number), r.folder.once
+
+    vector = once(
+        "vector", here / "vector.safetensors", Vector.load, Vector.save, lambda: steer(r), round=number
+    )
+    completions = once(
+        "generate", here / "completions.jsonl", files.load_completions, files.save_completions,
+        lambda: sample_and_filter(r, number, vector), round=number,
+    )  # fmt: skip
+    used = [c for c in completions if c.used]
+    counts = tally(completions, r.config.walk.survival)
+    dose = counts["dose"]
+    first = Vector.load(r.folder.round(0) / "vector.safetensors")
+    r.rounds.append(
+        {"round": number, **counts, "starved": dose is None or len(used) < r.config.filter.least,
+         "vector_norm": vector.norm(), "cosine_with_first": vector.cosine(first),
+         "reliability": vector.meta["reliability"]}
+    )  # fmt: skip
+    if r.rounds[-1]["starved"]:
+        raise Starved(
+            f"round {number}: {len(used)} completions survived the filter, {r.config.filter.least} are needed. "
+            "The report says why the others fell; what was healed before is kept."
+        )
+
+    adapter, healing = once(
+        "heal", here / "healing.json", load_healed, save_healed, lambda: train(r, number, used), round=number
+    )
+    r.rounds[-1]["healing"] = healing
+    before_this, r.history = r.history, [*r.history, adapter]
+
+    def evaluate() -> list[Stage]:
+        steered = (lambda: folded(r.model, before_this), lambda: vector(r.model, dose))
+        return [
+            measured(r, "steered", number, *steered, dose=dose),
+            measured(r, "healed", number, r.student),
+        ]
+
+    r.stages += once("evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=number)
+
+
+def steer(r: Run) -> Vector:
+    cfg = r.config.vector
+    with r.student():
+        return Vector.train(
+            r.model, r.tok, r.persona, contexts=bank("contexts")[: cfg.contexts], method=cfg.method,
+            contrast=cfg.contrast, layers=cfg.layers, batch_tokens=r.config.batch_tokens, track=r.track,
+        )  # fmt: skip
+
+
+def sample_and_filter(r: Run, number: int, vector: Vector) -> list[Completion]:
+    """Walk the dose: each pass samples the student at several doses and lets the pristine base judge."""
+    cfg, passes = r.config, iter(range(10_000))
+
+    def attempt(doses: list[float]) -> list[Completion]:
+        seed = r.seed(1, number, next(passes))
+        prompts = persona.training_prompts(r.persona, cfg.generate.prompts, seed=seed)
+        label = f"generate at {doses[0]:.2g}–{doses[-1]:.2g}"
+        with r.student():
+            made = generate(
+                r.model, r.tok, prompts, doses, config=cfg.generate, directions=vector.directions, seed=seed,
+                track=r.track, label=label,
+            )  # fmt: skip
+        return sieve.judge(r.scored(made), r.bounds)
+
+    start = r.rounds[-1]["dose"] if r.rounds else cfg.walk.start
+    found = walk(attempt, **(asdict(cfg.walk) | {"start": start}))
+    eligible = [c for c in found.completions if found.dose is not None and c.dose <= found.dose]
+    sieve.select(eligible, cfg.filter.keep)
+    return found.completions
+
+
+def train(r: Run, number: int, used: list[Completion]) -> tuple[Adapter, dict[str, Any]]:
+    """Heal on the student; the barrier's reference is the pristine base or that student itself."""
+    cfg, tokens = r.config, [c.tokens for c in used]
+    if cfg.heal.reference == "base":
+        reference = hidden_states(r.model, tokens, batch_tokens=cfg.batch_tokens)
+    with r.student():
+        if cfg.heal.reference == "previous":
+            reference = hidden_states(r.model, tokens, batch_tokens=cfg.batch_tokens)
+        kept = [Example(c.tokens, h, c.prompt) for c, h in zip(used, reference, strict=True)]
+        adapter, record = heal(
+            r.model, kept, r.anchor, cfg.heal, round=number, seed=r.seed(2, number), batch_tokens=cfg.batch_tokens,
+            track=r.track,
+        )  # fmt: skip
+    for warning in record.warnings:
+        r.folder.event("warning", round=number, message=warning)
+    return adapter, asdict(record)
+
+
+def measured(
+    r: Run, name: Any, number: int, *contexts: Any, system: str | None = None, dose: float | None = None
+) -> Stage:
+    """One evaluation: inside the contexts first, then with the model pristine again."""
+    cfg = r.config
+    subject = evals.Subject(
+        r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch_tokens=cfg.batch_tokens,
+        sampling=evals.Sampling(cfg.generate.temperature, cfg.generate.min_p, cfg.generate.batch),
+    )  # fmt: skip
+    subject = replace(subject, system=system) if system else subject
+    with r.track(f"evaluate {name}", evals.count(cfg.eval)) as advance:
+        with ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context())
+            found = evals.measure(subject, advance)
+        items = evals.read(subject, found)
+        advance(1)
+    base = r.stages[0].items if r.stages else items
+    return evals.stage(number, name, items, base, found, config=cfg.eval, dose=dose)
+
+
+def before(r: Run) -> None:
+    """What every round needs of the pristine base: its own answers, the filter's bounds, its scores."""
+    here, once, cfg = r.folder.path / "base", r.folder.once, r.config
+    answers = {
+        name: once(
+            "base", here / f"{name}.jsonl", files.load_completions, files.save_completions,
+            lambda prompts=prompts, n=n, k=k, name=name: generate(
+                r.model, r.tok, prompts, [0.0], config=cfg.generate, seed=r.seed(0, k), max_new_tokens=n,
+                label=f"base answers: {name}", track=r.track),
+        )
+        for k, (name, prompts, n) in enumerate([
+            ("anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
+            ("neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
+            ("calibration", persona.training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0)), cfg.generate.max_new_tokens),
+        ])
+    }  # fmt: skip
+    tokens = {name: [c.tokens for c in made] for name, made in answers.items()}
+    states = {n: hidden_states(r.model, tokens[n], batch_tokens=cfg.batch_tokens) for n in ("anchor", "neutral")}
+    r.anchor = [Example(c.tokens, h, c.prompt) for c, h in zip(answers["anchor"], states["anchor"], strict=True)]
+    r.neutral = [(c.prompt, c.tokens, h) for c, h in zip(answers["neutral"], states["neutral"], strict=True)]
+    r.bounds = once(
+        "filter", here / "bounds.json", records.read_json, lambda b, to: records.write_json(to, b),
+        lambda: sieve.calibrate(r.scored(answers["calibration"]), cfg.filter.checks, cfg.filter.quantile),
+    )  # fmt: skip
+
+    def evaluate() -> list[Stage]:
+        r.stages = [measured(r, "base", -1)]
+        return [*r.stages, measured(r, "prompt", -1, system=r.persona.system("pos"))]
+
+    r.stages = once("evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=-1)
+
+
+def conclude(r: Run) -> None:
+    """Everything that is derived: the one adapter, the summary, the report. Written anew after each round."""
+    if r.history:
+        bake.save_peft(bake.stack(r.history), r.folder.path / "adapter", base_model=models.base_name(r.config.model))
+    peak = records.peak_memory_gb(r.model.device)
+    r.folder.event("memory", peak_memory_gb=peak)
+    records.write_json(
+        r.folder.path / "summary.json",
+        {
+            "schema": records.SCHEMA, "persona": r.persona.name, "model": r.config.model, "seed": r.config.seed,
+            "rounds": len(r.history), "stages": [{"round": s.round, "stage": s.stage, "dose": s.dose, "scores": s.scores} for s in r.stages],
+            "walks": [{k: v for k, v in t.items() if k != "healing"} for t in r.rounds],
+            "gates": r.gates, "seconds": r.folder.seconds(), "peak_memory_gb": peak,
+        },
+    )  # fmt: skip
+    report.write([r.folder.path], r.folder.path / "report.html")
+
+
+def stop_reason(r: Run) -> str | None:
+    odd = r.stages[-1].scores["own_excess"]
+    if odd.mean > r.config.coherence_floor:
+        return f"own_excess {odd.mean:.3f} is past the coherence floor {r.config.coherence_floor:g}"
+    return None
+
+
+def save_healed(value: tuple[Adapter, dict[str, Any]], path: Path) -> None:
+    adapter, record = value
+    bake.save_peft(adapter, path.parent / "adapter", base_model="see manifest.json")
+    records.write_json(path, record)
+
+
+def load_healed(path: Path) -> tuple[Adapter, dict[str, Any]]:
+    return bake.load_peft(path.parent / "adapter"), records.read_json(path)
+
+
+def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track) -> Run:
+    """A new run: everything that can be wrong is read before the folder is made."""
+    cfg = config.override(settings or config.for_device(overrides.get("device", "auto")), overrides)
+    who = persona.load(cfg.persona)
+    cfg.check()
+    model, tok = models.load(cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
+    now = datetime.datetime.now(datetime.UTC)
+    slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(cfg.model).name)
+    folder = RunFolder.create(Path(cfg.out), f"{now:%Y%m%dT%H%M%SZ}-{who.name}-{slug}-s{cfg.seed}")
+    files.save_config(cfg, folder.path / "config.toml")
+    shutil.copyfile(persona.path(cfg.persona), folder.path / "persona.toml")
+    records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok))
+    return Run(cfg, who, model, tok, folder, track)
+
+
+def opened(path: Path, track: Track) -> Run:
+    """An existing run, with the settings and the persona file that it was started with."""
+    folder = RunFolder.open(path)
+    cfg = config.read(path / "config.toml")
+    model, tok = models.load(cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
+    found, was = models.fingerprint(model), records.read_json(path / "manifest.json")["model_hash"]
+    if found != was:
+        raise UserError(f"{path}: was run on weights {was}, {cfg.model!r} now has {found}; nothing was changed.")
+    return Run(cfg, persona.load(str(path / "persona.toml")), model, tok, folder, track)
+
+
+def manifest(cfg: RunConfig, model: Any, tok: Any) -> dict[str, Any]:
+    data = {name: records.hash_text("\n".join(bank(name))) for name in ("contexts", "neutral_train", "neutral_heldout")}
+    data["persona"] = records.hash_text(persona.path(cfg.persona).read_text(encoding="utf-8"))
+    return {
+        "schema": records.SCHEMA, "versions": records.versions(), **records.commit(), "model": cfg.model,
+        "model_hash": models.fingerprint(model), "dtype": str(model.dtype), "chat_template_hash": template_hash(tok),
+        "data": data, "device": records.device_name(model.device), "seed": cfg.seed,
+    }  # fmt: skip

@@ -1,0 +1,103 @@
+"""Who the model should become: contrastive poles, prompts that train, probes that never do.
+
+In: a persona's name, or the path of a TOML file of the same form. Out: a `Persona`. One file a persona.
+"""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from steer_heal_love.ground.errors import UserError, unknown
+from steer_heal_love.nouns import FOUNDATIONS, Persona, Probe
+
+HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    return sorted(p.stem for p in HERE.glob("*.toml"))
+
+
+def path(name: str) -> Path:
+    """The file of a persona given by name or by path. Raises `UserError` when there is none."""
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise UserError(f"persona file {name!r} does not exist.")
+        return Path(name)
+    if name not in names():
+        raise unknown("persona", name, [*names(), "or the path of a .toml file"])
+    return HERE / f"{name}.toml"
+
+
+def load(name: str) -> Persona:
+    """The persona of that name, or of the TOML file at that path; every mistake in the file at once."""
+    file = path(name)
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"{file}: not TOML: {e}") from e
+    problems = mistakes(data)
+    if problems:
+        raise UserError(f"{file}: {len(problems)} mistakes:\n" + "\n".join(f"  {p}" for p in problems))
+    return Persona(
+        name=data["name"], axis=data["axis"], pos=data["pos"].rstrip("."), neg=data["neg"].rstrip("."),
+        intent={f: int(data.get("intent", {}).get(f, 0)) for f in FOUNDATIONS},
+        elicit=tuple(data["prompts"]["elicit"]), plain=tuple(data["prompts"]["plain"]),
+        probes=tuple(Probe(p["question"], p["pos"], p["neg"]) for p in data["probes"]),
+    )  # fmt: skip
+
+
+def mistakes(data: dict[str, Any]) -> list[str]:
+    """What keeps this table from being a persona, one line a mistake, each naming its key."""
+    out = [
+        f"{key}: expected a text, found {data.get(key)!r}"
+        for key in ("name", "axis", "pos", "neg")
+        if not (isinstance(data.get(key), str) and data[key].strip())
+    ]
+    out += [f"unknown key {k!r}" for k in data.keys() - {"name", "axis", "pos", "neg", "intent", "prompts", "probes"}]
+    intent = data.get("intent", {})
+    if not isinstance(intent, dict):
+        out.append(f"intent: expected a table, found {intent!r}")
+        intent = {}
+    for key, value in intent.items():
+        if key not in FOUNDATIONS:
+            out.append(f"intent.{key}: no such foundation; there is {', '.join(FOUNDATIONS)}")
+        elif value not in (-1, 0, 1):
+            out.append(f"intent.{key}: expected -1, 0 or 1, found {value!r}")
+    prompts = data.get("prompts", {})
+    for kind in ("elicit", "plain"):
+        items = prompts.get(kind) if isinstance(prompts, dict) else None
+        if not isinstance(items, list) or len(items) < 4:
+            out.append(f"prompts.{kind}: expected at least 4 texts, found {items!r:.60}")
+        else:
+            out += [
+                f"prompts.{kind}[{i}]: expected a text, found {t!r:.60}"
+                for i, t in enumerate(items)
+                if not (isinstance(t, str) and t.strip())
+            ]
+    probes = data.get("probes")
+    if not isinstance(probes, list) or len(probes) < 4:
+        return [*out, f"probes: expected at least 4 tables [[probes]], found {probes!r:.60}"]
+    for i, probe in enumerate(probes):
+        out += [
+            f"probes[{i}].{key}: expected a text, found {probe.get(key) if isinstance(probe, dict) else probe!r:.60}"
+            for key in ("question", "pos", "neg")
+            if not (isinstance(probe, dict) and isinstance(probe.get(key), str) and probe[key].strip())
+        ]
+    return out
+
+
+def training_prompts(persona: Persona, n: int, *, seed: int) -> list[str]:
+    """`n` prompts, half that draw the trait out and half plain, drawn without replacement where they last."""
+    draw = random.Random(seed)
+    half = {"elicit": n - n // 2, "plain": n // 2}
+    out: list[str] = []
+    for kind, count in half.items():
+        items = list(getattr(persona, kind))
+        while count > 0:
+            draw.shuffle(items)
+            out += items[:count]
+            count -= len(items[:count])
+    return out

@@ -1,0 +1,3 @@
+from pathlib import Path
+def write(runs: list[Path], to: Path) -> None:
+    pass
