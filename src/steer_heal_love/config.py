@@ -108,6 +108,8 @@ class HealConfig:
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
     anchor_prompts: int = 64
     anchor_tokens: int = 48
+    anchor_batch: int = 8
+    """anchor answers a step"""
     validation: float = 0.15
     """share of training prompts (and of anchor answers) held out for the curve"""
     budget: float = 0.0
@@ -122,12 +124,14 @@ class EvalConfig:
     instruments: tuple[str, ...] = ()
     """instruments to run; empty means all (`shl list instruments`)"""
     probes: int = 48
-    vignettes: int = 70
-    paraphrases: int = 2
-    neutral_prompts: int = 64
-    sample_prompts: int = 24
+    probe_half: Literal["all", "search", "report"] = "all"
+    """settings are searched on every second probe, and reported on the others"""
+    vignettes: int = 49
+    paraphrases: int = 1
+    neutral_prompts: int = 48
+    sample_prompts: int = 16
     """held-out probe questions answered freely, and as many neutral prompts"""
-    sample_tokens: int = 64
+    sample_tokens: int = 48
     resamples: int = 2000
     """bootstrap resamples"""
 
@@ -195,7 +199,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vector": {"contexts": 256},
         "generate": {"prompts": 64, "max_new_tokens": 512, "batch": 192},
         "heal": {"epochs": 6, "anchor_prompts": 128, "anchor_tokens": 128},
-        "eval": {"vignettes": 126, "paraphrases": 4, "sample_prompts": 48, "sample_tokens": 128},
+        "eval": {
+            "vignettes": 126, "paraphrases": 4, "neutral_prompts": 96, "sample_prompts": 48, "sample_tokens": 128,
+        },
     },
 }
 

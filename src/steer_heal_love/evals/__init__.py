@@ -21,7 +21,7 @@ from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states
-from steer_heal_love.nouns import Items, Persona, Score, Scores, Stage, Tokens
+from steer_heal_love.nouns import Items, Persona, Probe, Score, Scores, Stage, Tokens
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,12 @@ class Subject:
     system: str = NEUTRAL_SYSTEM
     sampling: Sampling = field(default_factory=Sampling)
     batch_tokens: int = 4096
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """The held-out probes of the wanted half."""
+        chosen = {"all": slice(None), "search": slice(0, None, 2), "report": slice(1, None, 2)}
+        return self.persona.probes[chosen[self.config.probe_half]][: self.config.probes]
 
     def prompt(self, text: str) -> tuple[int, ...]:
         return prompt_ids(self.tok, text, self.system)
@@ -150,7 +156,7 @@ def neutral_reference(
 def sample_prompts(subject: Subject) -> list[str]:
     """Held-out probe questions, then as many held-out neutral prompts."""
     n = subject.config.sample_prompts
-    return [p.question for p in subject.persona.probes[:n]] + bank("neutral_heldout")[-n:]
+    return [p.question for p in subject.probes[:n]] + bank("neutral_heldout")[-n:]
 
 
 __all__ = ["Instrument", "Sampling", "Score", "Subject", "instrument", "instruments", "measure", "read", "scores", "stage"]

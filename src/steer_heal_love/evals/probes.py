@@ -13,7 +13,7 @@ from steer_heal_love.nouns import Items
 
 @instrument("probes")
 def probes(s: Subject) -> Items:
-    chosen = s.persona.probes[: s.config.probes]
+    chosen = s.probes
     answers = [[answer_ids(s.tok, p.neg), answer_ids(s.tok, p.pos)] for p in chosen]
     nll = branch_nll(s.model, [s.prompt(p.question) for p in chosen], answers, batch_tokens=s.batch_tokens)
     return {"trait": [neg - pos for neg, pos in nll]}

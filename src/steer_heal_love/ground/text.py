@@ -1,8 +1,15 @@
-"""Measures of a text alone, shared by the filter and the instruments."""
+"""Measures of a text alone, shared by the filter, the instruments and the linters of the banks.
+
+The linters' part takes located texts, `where → text`, and gives findings, one string "where: what" each.
+"""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
+
+Located = Mapping[str, str]
 
 
 def grams(words: list[str], n: int) -> list[tuple[str, ...]]:
@@ -16,6 +23,49 @@ def repeated_share(words: list[str], n: int = 3) -> float:
 
 
 def distinct(words: list[str], n: int = 2) -> float:
-    """Different word n-grams over all word n-grams; NaN for texts shorter than n. Source: arXiv 1510.03055."""
+    """Different over all word n-grams; NaN for texts shorter than n. Source: arXiv 1510.03055."""
     found = grams(words, n)
     return len(set(found)) / len(found) if found else math.nan
+
+
+def words(text: str) -> list[str]:
+    """The text's words without case and punctuation: what two texts are compared by."""
+    return re.findall(r"\w+(?:'\w+)*", text.replace("\u2019", "'").casefold())
+
+
+def jaccard(a: set[str], b: set[str]) -> float:
+    """|a ∩ b| / |a ∪ b|; NaN when both are empty."""
+    return len(a & b) / len(a | b) if a | b else math.nan
+
+
+def outside(texts: Located, low: int, high: int) -> list[str]:
+    """Findings: texts of fewer than `low` or more than `high` words between spaces."""
+    counts = {where: len(text.split()) for where, text in texts.items()}
+    return [
+        f"{where}: {n} words; expected {low} to {high}" for where, n in counts.items() if not low <= n <= high
+    ]
+
+
+def duplicates(texts: Located) -> list[str]:
+    """Findings: texts with the same `words` as an earlier one."""
+    first: dict[tuple[str, ...], str] = {}
+    out = []
+    for where, text in texts.items():
+        earlier = first.setdefault(tuple(words(text)), where)
+        if earlier != where:
+            out.append(f"{where}: duplicate of {earlier}: {text!r}")
+    return out
+
+
+def leaks(texts: Located, others: Located, *, run: int = 5, overlap: float = 1.0) -> list[str]:
+    """Findings: pairs sharing `run` words in a row, or a Jaccard overlap of their words above `overlap`."""
+    pairs = [{where: words(text) for where, text in side.items()} for side in (texts, others)]
+    left, right = ({where: (set(grams(w, run)), set(w)) for where, w in side.items()} for side in pairs)
+    out = []
+    for where, (runs, used) in left.items():
+        for other, (other_runs, other_used) in right.items():
+            if shared := runs & other_runs:
+                out.append(f"{where}: leak: shares {' '.join(min(shared))!r} with {other}: {others[other]!r}")
+            elif (share := jaccard(used, other_used)) > overlap:
+                out.append(f"{where}: leak: word overlap {share:.2f} with {other}: {others[other]!r}")
+    return out

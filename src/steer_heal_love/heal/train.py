@@ -1,6 +1,6 @@
 """The training loop: kept completions and anchor answers in one forward, one step of AdamW, a cosine.
 
-Validation is split by prompt. Gradient pressure is |∇ term| / |∇ NLL| over the factors, at a few steps.
+Validation is split by prompt. Gradient pressure is |∇ term| / |∇ NLL| at the final hidden states.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def heal(
         for step in range(total):
             queue = queue or rng.sample(train, len(train))
             batch, queue = queue[: config.batch], queue[config.batch :]
-            extra = [next(anchors) for _ in range(len(batch))] if config.anchor and anchor_train else []
-            terms = losses(model, batch, extra, config)
+            extra = [next(anchors) for _ in range(config.anchor_batch)] if config.anchor and anchor_train else []
+            terms, hidden = losses(model, batch, extra, config)
             terms["spectral"] = spectral(adapter) if config.spectral else torch.zeros(())
             weights = {"nll": 1.0, "barrier": lam, "anchor": config.anchor, "spectral": config.spectral}
             loss = sum(weights[n] * t for n, t in terms.items() if weights[n])
@@ -92,7 +92,7 @@ def heal(
             if not torch.isfinite(loss):
                 raise Diverged(f"round {round}, step {step}: the loss is {loss.item()}; lower heal.lr (now {config.lr}).")
             if step in {total // 4, total // 2, (3 * total) // 4}:
-                record.pressure.append(pressure(terms, weights, parameters, step))
+                record.pressure.append(pressure(terms, weights, hidden, step))
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -117,8 +117,8 @@ def heal(
 
 def losses(
     model: PreTrainedModel, kept: list[Example], anchor: list[Example], config: HealConfig
-) -> dict[str, Float[Tensor, ""]]:
-    """The unweighted terms of one step, from one forward pass over kept and anchor together."""
+) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "t d"]]:
+    """The unweighted terms of one step, and the hidden states they were read from: one forward for both."""
     batch = pack([e.tokens for e in kept + anchor], model.device)
     hidden = answer_hidden(model, batch)
     lengths = batch.lengths[: len(kept)]
@@ -129,9 +129,9 @@ def losses(
     )
     terms = {"nll": nll.mean(), "barrier": hinge(divergence, lengths, config.aggregate, config.tau)}
     if anchor:
-        _, kl = token_terms(model, hidden[n:], batch.targets[n:], stack(anchor, hidden), forward_kl)
+        _, kl = token_terms(model, hidden[n:], None, stack(anchor, hidden), forward_kl)
         terms["anchor"] = kl.mean()
-    return terms
+    return terms, hidden
 
 
 def stack(examples: list[Example], like: Tensor) -> Float[Tensor, "t d"]:
@@ -160,17 +160,15 @@ def shape(step: int, total: int, warmup: float) -> float:
 
 
 def pressure(
-    terms: dict[str, Tensor], weights: dict[str, float], parameters: list[Tensor], step: int
+    terms: dict[str, Tensor], weights: dict[str, float], hidden: Tensor, step: int
 ) -> dict[str, float]:
-    """Norm of each weighted term's gradient, relative to that of the NLL."""
-    norms = {}
-    for name, term in terms.items():
-        if not term.requires_grad or not weights[name]:
-            continue
-        grads = torch.autograd.grad(weights[name] * term, parameters, retain_graph=True, allow_unused=True)
-        norms[name] = math.sqrt(sum(g.pow(2).sum().item() for g in grads if g is not None))
-    base = norms.get("nll", 0.0)
-    return {"step": step, **{n: v / base if base else math.nan for n, v in norms.items() if n != "nll"}}
+    """Norm of each weighted term's gradient at the final hidden states, relative to that of the NLL."""
+    norms = {
+        name: torch.autograd.grad(weights[name] * terms[name], hidden, retain_graph=True)[0].float().norm().item()
+        for name in ("nll", "barrier", "anchor")
+        if name in terms and weights[name]
+    }
+    return {"step": step, **{n: v / norms["nll"] for n, v in norms.items() if n != "nll" and norms["nll"]}}
 
 
 def validate(

@@ -1,0 +1,142 @@
+"""One self-contained HTML file and a PNG from run records: figures drawn, words chosen, the template filled.
+
+Everything that a model or a user wrote passes through the template's autoescape; only figures are markup.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from steer_heal_love.ground import records
+from steer_heal_love.nouns import FOUNDATIONS, Score
+from steer_heal_love.report import canvas, panels, trajectory
+from steer_heal_love.report.bars import clock
+from steer_heal_love.report.diary import diary
+from steer_heal_love.report.read import Round, RunRecord, number, score
+
+LARGE, SMALL = (5.2, 3.9), (3.5, 2.5)
+COLUMNS = (
+    "trait_shift",
+    "trait_generated_shift",
+    "own_excess",
+    "neutral_kl",
+    "repetition",
+    "distinct_2",
+    "mfv_top1",
+)
+SIGNED = COLUMNS[:3]
+"""the shifts: their sign says something"""
+VISIBLE = 6
+"""diary prompts that are not folded"""
+
+
+def write(runs: list[RunRecord], to: Path) -> None:
+    """The file at `to`, and `trajectory.png` in the same folder."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    together = [draw_path(runs, v) for v in trajectory.VIEWS]
+    canvas.png(together, (5.0, 4.2), to.parent / "trajectory.png")
+    records.write_text(to, render(runs))
+
+
+def draw_path(runs: list[RunRecord], view: trajectory.View) -> canvas.Draw:
+    return trajectory.one(runs[0], view) if len(runs) == 1 else trajectory.several(runs, view)
+
+
+def render(runs: list[RunRecord]) -> str:
+    """The whole page."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    env.filters |= {"num": num, "interval": interval, "clock": clock}
+    combined = [
+        canvas.svg(trajectory.several(runs, v), LARGE, f"{v.title}, {len(runs)} runs")
+        for v in trajectory.VIEWS if len(runs) > 1 and trajectory.measured(runs, v)
+    ]  # fmt: skip
+    colours = {"light": canvas.COLOURS, "runs": [name_of(c) for c in trajectory.RUNS]}
+    page = env.get_template("template.html.j2")
+    return page.render(runs=[section(r, i) for i, r in enumerate(runs)], combined=combined, colours=colours)
+
+
+def name_of(colour: str) -> str:
+    return next(n for n, c in canvas.COLOURS.items() if c == colour)
+
+
+def section(run: RunRecord, index: int) -> dict[str, Any]:
+    """What the template shows of one run."""
+    at, entries = f"run{index}-", diary(run)
+    kinds = dict.fromkeys(e.kind for e in entries)
+    shown = [e for kind in kinds for e in [e for e in entries if e.kind == kind][: VISIBLE // 2]]
+    return {
+        "id": at, "run": run, "outcome": outcome(run), "score": score, "number": number,
+        "columns": [(c, c in SIGNED) for c in COLUMNS if any(c in s.scores for s in run.stages)],
+        "foundations": [f for f in FOUNDATIONS if any(f"mfv.{f}" in s.scores for s in run.stages)],
+        "trajectory": figures(at, LARGE, [
+            (v.title, trajectory.one(run, v)) for v in trajectory.VIEWS if trajectory.measured([run], v)]),
+        "by_round": figures(at, SMALL, [
+            (f"{p.title} by round", panels.by_round(run, p)) for p in panels.BY_ROUND if panels.has(run, p)]),
+        "heals": [(r, heal_figures(at, run, r), pressure(r.healing)) for r in run.rounds if r.healing],
+        "survival": figures(at, SMALL, [
+            (f"Survival by dose in round {r.number}", panels.survival(r, setting(run, "walk", "survival")))
+            for r in run.rounds if r.survival]),
+        "reasons": sorted({k for r in run.rounds for k in r.reasons}, key=lambda k: -sum(r.reasons.get(k, 0) for r in run.rounds)),
+        "shown": shown, "folded": [e for e in entries if e not in shown],
+        "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
+        "peak": number(run.summary.get("peak_memory_gb")),
+    }  # fmt: skip
+
+
+def figures(at: str, size: tuple[float, float], draws: list[tuple[str, canvas.Draw]]) -> list[Markup]:
+    return [canvas.svg(draw, size, about, at) for about, draw in draws]
+
+
+def heal_figures(at: str, run: RunRecord, r: Round) -> list[Markup]:
+    healing, tau = r.healing or {}, setting(run, "heal", "tau")
+    return figures(at, LARGE, [
+        (f"Likelihood of the kept text in round {r.number}", panels.likelihood(healing)),
+        (f"Divergence from the reference in round {r.number}", panels.divergences(healing, tau)),
+    ])  # fmt: skip
+
+
+def setting(run: RunRecord, room: str, name: str) -> float:
+    return number(run.config.get(room, {}).get(name))
+
+
+def pressure(healing: dict[str, Any] | None) -> dict[str, float]:
+    """Mean gradient pressure of each term over the steps where it was taken."""
+    rows = (healing or {}).get("pressure", [])
+    terms = dict.fromkeys(k for row in rows for k in row if k != "step")
+    seen = {t: [v for row in rows if math.isfinite(v := number(row.get(t)))] for t in terms}
+    return {t: sum(v) / len(v) for t, v in seen.items() if v}
+
+
+def outcome(run: RunRecord) -> str:
+    """What came out, in a sentence or two, from the last healed stage."""
+    if not run.healed:
+        return "No round was healed." if run.notes else "No round has been healed yet."
+    last, told = run.healed[-1], score(run.stage("prompt"), "trait_shift")
+    rounds = f"{len(run.healed)} round{'s' * (len(run.healed) > 1)}"
+    said = f"After {rounds} the healed model's trait shift is {interval(score(last, 'trait_shift'), 2)} nats/token"
+    if math.isfinite(told.mean):
+        said += f"; told by a system prompt, the base model reaches {interval(told, 2)}"
+    return said + "."
+
+
+def num(value: float | None, digits: int = 3, sign: bool = True) -> str:
+    """A number with a true minus, or a dash where it is undefined."""
+    value = number(value)
+    return format(value, f"{'+' * sign}.{digits}f").replace("-", "−") if math.isfinite(value) else "–"
+
+
+def interval(s: Score, digits: int = 3, sign: bool = True) -> str:
+    """Mean and 95% interval, as far as they are defined."""
+    text = num(s.mean, digits, sign)
+    if math.isfinite(s.lo) and math.isfinite(s.hi):
+        text += f" [{num(s.lo, digits, sign)}, {num(s.hi, digits, sign)}]"
+    return text

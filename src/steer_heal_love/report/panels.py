@@ -1,0 +1,174 @@
+"""Small panels: a score by round, a heal's terms by step, survival by dose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from steer_heal_love.report.canvas import FOURTH, HEALED, INK, MUTED, PROMPT, STEERED, Draw
+from steer_heal_love.report.read import Round, RunRecord, number, score
+from steer_heal_love.report.trajectory import reach
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One number by round. `read` None means a score of that name."""
+
+    name: str
+    title: str
+    unit: str
+    read: Callable[[Round], float] | None = None
+
+
+BY_ROUND = (
+    Panel("trait_shift", "Trait, on held-out probes", "nats/token"),
+    Panel("trait_generated_shift", "Trait, in its own text", "nats/token"),
+    Panel("neutral_kl", "Drift on neutral prompts", "nats/token"),
+    Panel("own_excess", "Oddness of its own text", "nats/token"),
+    Panel("repetition", "Repetition", "share of 3-grams"),
+    Panel("distinct_2", "Distinct 2-grams", "share"),
+    Panel("dose", "Dose that survived", "dose", lambda r: r.dose),
+    Panel("cosine_with_first", "Cosine with the first vector", "cosine",
+          lambda r: number(r.walk.get("cosine_with_first"))),
+)  # fmt: skip
+
+
+def by_round(run: RunRecord, panel: Panel) -> Draw:
+    """Steered and healed with intervals; the prompt as a dashed line over its interval, base as a thin one."""
+
+    def draw(axes: Axes) -> None:
+        axes.set(title=panel.title, xlabel="round", ylabel=panel.unit)
+        axes.margins(0.08)
+        if panel.read:
+            points = [(r.number, v) for r in run.rounds if math.isfinite(v := panel.read(r))]
+            axes.plot(*zip(*points, strict=True), "o-", color=INK, markersize=4)
+        else:
+            scores(axes, run, panel.name)
+        rounds = [r.number for r in run.rounds]
+        axes.xaxis.set_major_locator(FixedLocator(rounds) if len(rounds) < 12 else MaxNLocator(integer=True))
+        axes.set_xlim(min(rounds) - 0.4, max(rounds) + 0.4)
+
+    return draw
+
+
+def scores(axes: Axes, run: RunRecord, name: str) -> None:
+    told, base = score(run.stage("prompt"), name), score(run.stage("base"), name)
+    if math.isfinite(base.mean):
+        axes.axhline(base.mean, color=MUTED, linewidth=0.9)
+    if math.isfinite(told.mean):
+        axes.axhline(told.mean, color=PROMPT, linestyle=(0, (4, 3)), linewidth=1.1)
+    if math.isfinite(told.lo + told.hi):
+        axes.axhspan(told.lo, told.hi, color=PROMPT, alpha=0.12, linewidth=0)
+    for kind, colour, mark, aside in (("steered", STEERED, "^", -0.07), ("healed", HEALED, "o", 0.07)):
+        found = [s for s in run.stages if s.stage == kind and math.isfinite(score(s, name).mean)]
+        axes.plot(
+            [s.round + aside for s in found], [score(s, name).mean for s in found], f"{mark}-", color=colour, markersize=4.5
+        )  # fmt: skip
+        for s in found:
+            axes.errorbar(
+                s.round + aside,
+                score(s, name).mean,
+                yerr=reach(s, name),
+                fmt="none",
+                ecolor=colour,
+                elinewidth=1.1,
+            )
+
+
+def has(run: RunRecord, panel: Panel) -> bool:
+    """Whether there is anything to draw by round."""
+    if panel.read:
+        return any(math.isfinite(panel.read(r)) for r in run.rounds)
+    return any(math.isfinite(score(s, panel.name).mean) for s in run.stages if s.round >= 0)
+
+
+def likelihood(healing: dict[str, Any]) -> Draw:
+    """NLL of what is learned: each step in training, each epoch on held-out prompts."""
+
+    def draw(axes: Axes) -> None:
+        axes.set(title="NLL of the kept text", xlabel="step", ylabel="nats/token")
+        line(axes, healing, "nll", HEALED, "training")
+        epochs(axes, healing, "nll", HEALED, "held out")
+        finish(axes)
+
+    return draw
+
+
+def divergences(healing: dict[str, Any], tau: float) -> Draw:
+    """What keeps it coherent: barrier and anchor by step, divergence and anchor KL on held-out prompts."""
+
+    def draw(axes: Axes) -> None:
+        axes.set(title="Divergence from the reference", xlabel="step", ylabel="nats/token")
+        line(axes, healing, "barrier", STEERED, "barrier (beyond τ)")
+        line(axes, healing, "anchor", PROMPT, "anchor KL")
+        epochs(axes, healing, "divergence", STEERED, "divergence, held out")
+        epochs(axes, healing, "anchor_kl", PROMPT, "anchor KL, held out")
+        if any(s.get("spectral") for s in healing.get("steps", [])):
+            line(axes, healing, "spectral", FOURTH, "spectral")
+        if math.isfinite(tau):
+            axes.axhline(tau, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2, label="τ: free below")
+        finish(axes)
+
+    return draw
+
+
+def line(axes: Axes, healing: dict[str, Any], name: str, colour: str, label: str) -> None:
+    points = [(s["step"], number(s.get(name))) for s in healing.get("steps", [])]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.1, alpha=0.85, label=label)
+
+
+def epochs(axes: Axes, healing: dict[str, Any], name: str, colour: str, label: str) -> None:
+    seen, steps = healing.get("validation", []), len(healing.get("steps", []))
+    points = [(steps * (i + 1) / len(seen) - 1, number(v.get(name))) for i, v in enumerate(seen)]
+    if any(math.isfinite(v) for _, v in points):
+        axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=5, label=label)
+
+
+def finish(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes.get_legend_handles_labels()[0]:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.3 * (high - low))
+        axes.legend(loc="upper right", ncols=2, borderaxespad=0, handlelength=1.4, columnspacing=1.0)
+
+
+def survival(r: Round, threshold: float) -> Draw:
+    """Coherent share by dose tried; the share that is asked for, and the dose that the round took."""
+
+    def draw(axes: Axes) -> None:
+        axes.set(
+            title=f"Round {r.number}", xlabel="dose", ylabel="coherent", xscale="log", ylim=(-0.04, 1.04)
+        )
+        x, y = [s.dose for s in r.survival], [s.share for s in r.survival]
+        spread = [[s.share - s.lo for s in r.survival], [s.hi - s.share for s in r.survival]]
+        if math.isfinite(threshold):
+            axes.axhline(threshold, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.0)
+        axes.errorbar(x, y, yerr=spread, fmt="o-", color=STEERED, elinewidth=1.0, markersize=4.5)
+        if math.isfinite(r.dose):
+            axes.axvline(r.dose, color=HEALED, linewidth=1.2)
+            axes.annotate(
+                f"taken: {r.dose:g}", (r.dose, 1.04), xycoords=("data", "data"), xytext=(3, -2),
+                textcoords="offset points", va="top", color=HEALED, fontsize=8,
+            )  # fmt: skip
+        axes.xaxis.set_major_locator(FixedLocator(ticks(x)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda v, _: f"{v:.2g}")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+    return draw
+
+
+def ticks(doses: list[float]) -> list[float]:
+    """The doses tried, less those too close to their left neighbour to label."""
+    out: list[float] = []
+    span = max(doses) / min(doses)
+    for dose in sorted(doses):
+        if not out or dose / out[-1] > span**0.14:
+            out.append(dose)
+    return out

@@ -1,0 +1,175 @@
+"""Read a run folder, however far it came, into what the report shows.
+
+In: a run folder. Out: a `RunRecord` of plain values; what an unfinished run has not written yet is empty.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import records
+from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.nouns import Completion, Gate, Score, Stage
+from steer_heal_love.report.borderline import Border, borderline
+
+
+@dataclass(frozen=True)
+class Share:
+    """Coherent share of n completions at one dose, with its 95% Wilson interval."""
+
+    dose: float
+    share: float
+    lo: float
+    hi: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: what the filter counted, what lay near its cut, how the heal went."""
+
+    number: int
+    survival: list[Share]
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    kept: list[Border]
+    dropped: list[Border]
+    walk: dict[str, Any]
+    healing: dict[str, Any] | None
+
+    @property
+    def dose(self) -> float:
+        return number(self.walk.get("dose"))
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything the report says of one run."""
+
+    path: Path
+    config: dict[str, Any]
+    config_text: str
+    manifest: dict[str, Any]
+    persona: dict[str, Any]
+    summary: dict[str, Any]
+    stages: list[Stage]
+    rounds: list[Round]
+    events: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @cached_property
+    def gates(self) -> list[Gate]:
+        known = Gate.__dataclass_fields__
+        return [Gate(**{k: v for k, v in g.items() if k in known}) for g in self.summary.get("gates", [])]
+
+    @property
+    def healed(self) -> list[Stage]:
+        return [s for s in self.stages if s.stage == "healed"]
+
+    def stage(self, name: str, round: int = -1) -> Stage | None:
+        return next((s for s in self.stages if s.stage == name and s.round == round), None)
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by room over every sitting, the longest first."""
+        spent: Counter[str] = Counter()
+        for e in self.events:
+            if e.get("event") == "done":
+                spent[e["room"]] += e.get("seconds") or 0.0
+        return dict(spent.most_common())
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What the run itself had to say: why it stopped, what training warned of."""
+        said = {
+            "starved": lambda e: f"Starved: {e.get('reason')}",
+            "stop": lambda e: f"Stopped after round {e.get('round')}: {e.get('reason')}",
+            "warning": lambda e: f"Round {e.get('round')}: {e.get('message')}",
+        }
+        return list(dict.fromkeys(said[e["event"]](e) for e in self.events if e.get("event") in said))
+
+
+def score(stage: Stage | None, name: str) -> Score:
+    """A stage's score, undefined where it was not measured."""
+    return Score.undefined() if stage is None else stage.scores.get(name, Score.undefined())
+
+
+def number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def read(path: Path) -> RunRecord:
+    """The record of the run at `path`. Raises `UserError` when there is none, or of another layout."""
+    RunFolder.open(path)
+    summary = optional(path / "summary.json")
+    bounds = {k: number(v) for k, v in optional(path / "base" / "bounds.json").items()}
+    walks = {w["round"]: w for w in summary.get("walks", [])}
+    config_text = text(path / "config.toml")
+    stages: list[Stage] = []
+    for file in [path / "base" / "scores.json", *sorted(path.glob("rounds/*/scores.json"))]:
+        stages += files.load_stages(file) if file.is_file() else []
+    rounds = [
+        read_round(folder, bounds, walks.get(int(folder.name), {}))
+        for folder in sorted(path.glob("rounds/[0-9]*"), key=lambda f: int(f.name))
+    ]
+    return RunRecord(
+        path, tomllib.loads(config_text), config_text, optional(path / "manifest.json"),
+        tomllib.loads(text(path / "persona.toml")), summary, sorted(stages, key=lambda s: s.round),
+        rounds, events(path / "events.jsonl"),
+    )  # fmt: skip
+
+
+def read_round(folder: Path, bounds: dict[str, float], walk: dict[str, Any]) -> Round:
+    file = folder / "completions.jsonl"
+    completions = files.load_completions(file) if file.is_file() else []
+    kept, dropped = borderline(completions, bounds)
+    return Round(
+        number=int(folder.name),
+        survival=[share(completions, dose) for dose in sorted({c.dose for c in completions})],
+        counts={
+            "made": len(completions), "coherent": sum(c.coherent for c in completions),
+            "kept": sum(c.kept for c in completions), "used": sum(c.used for c in completions),
+        },
+        reasons=dict(Counter(reason for c in completions for reason in c.reasons).most_common()),
+        kept=kept, dropped=dropped, walk=walk, healing=optional(folder / "healing.json") or None,
+    )  # fmt: skip
+
+
+def share(completions: list[Completion], dose: float) -> Share:
+    """Wilson score interval: honest at 0 and 1, where a bootstrap has no width."""
+    here = [c.coherent for c in completions if c.dose == dose]
+    n, p, z = len(here), sum(here) / len(here), 1.96
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return Share(dose, p, max(centre - half, 0.0), min(centre + half, 1.0), n)
+
+
+def optional(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where the run has not come that far."""
+    return records.read_json(path) if path.is_file() else {}
+
+
+def text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    """The log's whole lines; a run that was killed may have left a torn last one."""
+    out = []
+    for line in text(path).splitlines():
+        try:
+            out.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return out

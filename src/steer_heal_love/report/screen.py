@@ -1,0 +1,83 @@
+"""One screen of a run: its stages, its gates, where things lie, where the time went.
+
+In: a `RunRecord`. Out: a rich renderable of at most 40 lines at 100 columns.
+"""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from steer_heal_love.nouns import Score
+from steer_heal_love.report.bars import clock
+from steer_heal_love.report.read import RunRecord, number, score
+
+LARGEST = 22
+"""stages shown; a longer run leaves out its middle"""
+COLUMNS = ("trait_shift", "trait_generated_shift", "neutral_kl", "own_excess", "repetition")
+STYLE = {"pass": "green", "fail": "red", "undecided": "yellow"}
+
+
+def summarise(run: RunRecord) -> RenderableType:
+    """The stages, the gates, the paths, the seconds."""
+    title = f"{run.persona.get('name', '?')} in {run.manifest.get('model', '?')}, seed {run.manifest.get('seed', '?')}"
+    parts: list[RenderableType] = [
+        Text(f"{title}: {len(run.healed)} rounds healed", style="bold"),
+        stages(run),
+    ]
+    if run.gates:
+        parts.append(gates(run))
+    parts += [Text(note, style="yellow", no_wrap=True, overflow="ellipsis") for note in run.notes[:2]]
+    for label, path in (("adapter", run.path / "adapter"), ("report", run.path / "report.html")):
+        if path.exists():
+            parts.append(Text(f"{label:<8} {path}", overflow="fold"))
+    if run.seconds:
+        parts.append(Text("time     " + ", ".join(f"{room} {clock(s)}" for room, s in run.seconds.items())))
+    return Group(*parts)
+
+
+def stages(run: RunRecord) -> Table:
+    """A row a stage; shifts are from base, in nats per token."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in ("round", "stage"):
+        table.add_column(name)
+    for name in ("dose", "trait_shift", "generated", "neutral_kl", "own_excess", "repet."):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = run.stages
+    cut = len(rows) > LARGEST
+    for i, s in enumerate(rows[:3] + rows[-(LARGEST - 4) :] if cut else rows):
+        if cut and i == 3:
+            table.add_row("…")
+        trait, made, drift, odd, repeats = (score(s, name) for name in COLUMNS)
+        table.add_row(
+            "" if s.round < 0 else str(s.round), s.stage, plain(number(s.dose), "g"),
+            interval(trait, ".2f"), plain(made.mean, "+.2f"), plain(drift.mean, ".3f"), interval(odd, ".2f"),
+            plain(repeats.mean, ".1%"), style="" if s.stage == "healed" else "dim",
+        )  # fmt: skip
+    return table
+
+
+def gates(run: RunRecord) -> Table:
+    """A line a gate: its verdict and what that means."""
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    for width in (max(len(g.gate) for g in run.gates), max(len(g.verdict) for g in run.gates)):
+        table.add_column(no_wrap=True, min_width=width)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for g in run.gates:
+        first = g.means.split(". ")[0].rstrip(".") + "."
+        table.add_row(Text(g.gate), Text(g.verdict, style=STYLE.get(g.verdict, "")), Text(first))
+    return table
+
+
+def plain(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "–"
+
+
+def interval(s: Score, form: str) -> str:
+    """Mean and 95% interval, as far as they are defined."""
+    if not math.isfinite(s.lo) or not math.isfinite(s.hi):
+        return plain(s.mean, "+" + form)
+    return f"{s.mean:+{form}} [{s.lo:+{form}}, {s.hi:+{form}}]"

@@ -1,0 +1,50 @@
+"""Templates to token ids, with and without a system role."""
+
+from __future__ import annotations
+
+import pytest
+
+from steer_heal_love.ground.chat import answer_ids, end_of_turn_ids, prompt_ids, template_hash
+
+
+def test_the_prompt_ends_at_the_assistant_tag_and_holds_both_messages(tok):
+    text = tok.decode(prompt_ids(tok, "Who is there?", "Be kind."))
+    assert text == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWho is there?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize("which", ["tok_raises", "tok_drops"])
+def test_without_a_system_role_the_system_text_leads_the_users(which, request):
+    tok = request.getfixturevalue(which)
+    text = tok.decode(prompt_ids(tok, "Who is there?", "Be kind."))
+    assert text == "<|im_start|>user\nBe kind.\n\nWho is there?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_an_answer_has_no_special_tokens(tok):
+    ids = answer_ids(tok, "I love the cat.")
+    assert tok.decode(ids) == "I love the cat." and not set(ids) & set(tok.all_special_ids)
+
+
+def test_every_end_of_turn_is_known(tiny):
+    end = tiny.tok.eos_token_id
+    assert end_of_turn_ids(tiny.model, tiny.tok) == {end}
+    tiny.model.generation_config.eos_token_id = [7, 9]
+    assert end_of_turn_ids(tiny.model, tiny.tok) == {7, 9, end}
+    tiny.model.generation_config.eos_token_id = None
+    assert end_of_turn_ids(tiny.model, tiny.tok) == {end}
+
+
+def test_the_templates_own_end_counts_where_the_tokenizers_is_another(model):
+    from conftest import build_tokenizer
+
+    tok = build_tokenizer()
+    end = tok.convert_tokens_to_ids("<|im_end|>")
+    tok.eos_token = "<|endoftext|>"
+    tok.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    assert end in end_of_turn_ids(model, tok)
+
+
+def test_the_hash_tells_templates_apart(tok, tok_raises):
+    assert template_hash(tok) != template_hash(tok_raises)
+    assert template_hash(tok) == template_hash(tok)

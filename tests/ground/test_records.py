@@ -1,0 +1,165 @@
+"""Files are written whole or not at all, and what comes back is what went in."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+
+import pytest
+
+from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import records
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.nouns import Completion, Score, Stage, Tokens
+
+
+def test_nan_and_infinity_become_null(tmp_path):
+    path = tmp_path / "a.json"
+    records.write_json(path, {"a": math.nan, "b": [1.5, -math.inf], 3: (Score.undefined(),)})
+    assert json.loads(path.read_text(), parse_constant=lambda c: pytest.fail(f"{c} is not JSON")) == {
+        "a": None, "b": [1.5, None], "3": [{"mean": None, "lo": None, "hi": None, "n": 0}],
+    }  # fmt: skip
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_scrap(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    records.write_json(path, {"good": 1})
+
+    def fail(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(UserError, match="No space left"):
+        records.write_json(path, {"bad": 2})
+    assert records.read_json(path) == {"good": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_write_cut_short_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    records.write_json(path, {"good": 1})
+    real = type(path).write_text
+
+    def torn(self, text, **kwargs):
+        real(self, text[:3], **kwargs)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(path), "write_text", torn)
+    with pytest.raises(UserError, match="No space left"):
+        records.write_json(path, {"bad": 2})
+    monkeypatch.undo()
+    assert records.read_json(path) == {"good": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_is_not_json_never_replaces_a_file(tmp_path):
+    path = tmp_path / "a.json"
+    records.write_json(path, {"good": 1})
+    with pytest.raises(TypeError):
+        records.write_json(path, {"bad": object()})
+    assert records.read_json(path) == {"good": 1}
+
+
+def test_events_append(tmp_path):
+    event = records.Events(tmp_path / "events.jsonl")
+    event("start", resumed=False)
+    event("done", room="heal", seconds=math.nan)
+    rows = records.read_jsonl(tmp_path / "events.jsonl")
+    assert [r["event"] for r in rows] == ["start", "done"]
+    assert rows[1]["seconds"] is None and rows[0]["t"] <= rows[1]["t"]
+
+
+def made(text: str) -> Completion:
+    return Completion(
+        "a prompt", Tokens((1, 2, 3), (4, 5)), text, 0.75, True, {"nll": 1.25, "nll_tail": math.nan}, ["nll_tail"], False, False
+    )
+
+
+def test_completions_come_back_as_they_were(tmp_path):
+    several = [made('He said: "yes"\nand\ttwo\r\nlines — 我 \\'), made("")]
+    files.save_completions(several, tmp_path / "c.jsonl")
+    again = files.load_completions(tmp_path / "c.jsonl")
+    assert all(math.isnan(c.checks.pop("nll_tail")) for c in again)
+    for c in several:
+        c.checks.pop("nll_tail")
+    assert again == several
+    rows = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().split("\n") if line]
+    assert rows[0]["verdict"] == "dropped" and rows[0]["ids"] == [4, 5] and rows[0]["checks"]["nll_tail"] is None
+
+
+@pytest.mark.xfail(
+    strict=True, reason="bug: read_jsonl uses str.splitlines, which also splits at U+2028, U+2029 and U+0085 inside a text"
+)
+@pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85"])
+def test_completions_with_unicode_line_separators_come_back(tmp_path, char):
+    files.save_completions([made(f"one{char}two")], tmp_path / "c.jsonl")
+    assert files.load_completions(tmp_path / "c.jsonl")[0].text == f"one{char}two"
+
+
+def test_stages_come_back_as_they_were(tmp_path):
+    stage = Stage(
+        1, "healed", {"trait": Score(0.5, 0.1, 0.9, 12), "mfv.Care": Score.undefined()}, {"trait": [0.1, math.nan]},
+        [{"prompt": "p", "ids": [1], "text": "t", "ended": False}], 0.5,
+    )  # fmt: skip
+    files.save_stages([stage], tmp_path / "s.json")
+    (again,) = files.load_stages(tmp_path / "s.json")
+    assert again.scores["trait"] == stage.scores["trait"] and again.samples == stage.samples
+    assert math.isnan(again.scores["mfv.Care"].mean) and again.scores["mfv.Care"].n == 0
+    assert again.items["trait"][0] == 0.1 and math.isnan(again.items["trait"][1])
+    assert (again.round, again.stage, again.dose) == (1, "healed", 0.5)
+
+
+def test_once_makes_a_thing_once_and_logs_its_seconds(tmp_path):
+    here, calls = RunFolder.create(tmp_path, "run"), []
+
+    def make():
+        calls.append(1)
+        return {"n": len(calls)}
+
+    for _ in range(2):
+        found = here.once("filter", here.path / "b.json", records.read_json, lambda v, p: records.write_json(p, v), make)
+        assert found == {"n": 1}
+    assert list(here.seconds()) == ["filter"] and here.seconds()["filter"] >= 0
+    assert len([e for e in records.read_jsonl(here.path / "events.jsonl") if e["event"] == "done"]) == 1
+
+
+def test_what_failed_to_be_made_is_made_again(tmp_path):
+    here = RunFolder.create(tmp_path, "run")
+
+    def fail():
+        raise KeyError("injected")
+
+    with pytest.raises(KeyError, match="injected"):
+        here.once("filter", here.path / "b.json", records.read_json, lambda v, p: records.write_json(p, v), fail)
+    save = lambda v, p: records.write_json(p, v)  # noqa: E731
+    assert here.once("filter", here.path / "b.json", records.read_json, save, lambda: 3) == 3
+
+
+def test_a_run_of_the_same_name_is_numbered(tmp_path):
+    names = [RunFolder.create(tmp_path, "run").path.name for _ in range(3)]
+    assert names == ["run", "run-2", "run-3"]
+
+
+def test_no_run_and_another_version_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match="no run there"):
+        RunFolder.open(tmp_path)
+    records.write_json(tmp_path / "manifest.json", {"schema": records.SCHEMA + 1})
+    with pytest.raises(UserError, match="version"):
+        RunFolder.open(tmp_path)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="bug: a kill in the middle of an event leaves half a line; the resumed run glues its next event to "
+    "it, and RunFolder.seconds() (so conclude()) raises JSONDecodeError"
+)  # fmt: skip
+def test_a_torn_last_event_does_not_stop_a_resumed_run(tmp_path):
+    here = RunFolder.create(tmp_path, "run")
+    here.event("done", room="heal", seconds=1.0)
+    with here.event.path.open("a") as f:
+        f.write('{"t": 1.0, "eve')
+    again = RunFolder(here.path)
+    again.event("start", resumed=True)
+    again.event("done", room="heal", seconds=2.0)
+    assert again.seconds() == {"heal": 3.0}

@@ -1,0 +1,138 @@
+"""Folding: exact inside, without a trace outside."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.ground.weights import folded
+from steer_heal_love.nouns import Adapter
+
+IDS = torch.arange(3, 27).reshape(3, 8)
+
+
+def same(model, before) -> bool:
+    now = model.state_dict()
+    return now.keys() == before.keys() and all(torch.equal(now[n], t) for n, t in before.items())
+
+
+@pytest.fixture
+def rounds(model, random_adapter):
+    return [random_adapter(model, 1), random_adapter(model, 2, rank=3, alpha=2.0, share=(0.0, 0.6))]
+
+
+def test_fold_is_w_plus_scaled_products(model, rounds, bits):
+    before = bits(model)
+    names = {n for r in rounds for n in r.factors}
+    with folded(model, rounds):
+        for name, weight in model.state_dict().items():
+            module = name.removesuffix(".weight")
+            want = before[name].clone()
+            for r in rounds:
+                if module in r.factors:
+                    a, b = r.factors[module]
+                    want += r.scaling * (b @ a)
+            assert torch.allclose(weight, want, atol=1e-6)
+            assert torch.equal(weight, before[name]) == (module not in names)
+    assert same(model, before)
+
+
+def test_no_rounds_change_nothing(model, bits):
+    before = bits(model)
+    with folded(model, []):
+        assert same(model, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_leaving_restores_the_bits_after_an_exception_too(model, rounds, bits, dtype):
+    model.to(dtype)
+    before = bits(model)
+    for _ in range(3):
+        with folded(model, rounds):
+            assert not same(model, before)
+    assert same(model, before)
+    with pytest.raises(KeyError, match="in the body"), folded(model, rounds):
+        raise KeyError("in the body")
+    assert same(model, before)
+    with folded(model, rounds):
+        assert not same(model, before)
+
+
+def test_bf16_is_computed_in_fp32_and_cast_once(model, random_adapter, bits):
+    """Two updates that bf16 would round away one by one arrive together."""
+    model.to(torch.bfloat16)
+    small = [random_adapter(model, s, size=2e-4) for s in (1, 2, 3)]
+    before = bits(model)
+    with folded(model, small):
+        for name in small[0].factors:
+            w = before[f"{name}.weight"]
+            total = w.float() + sum(r.scaling * (r.factors[name][1] @ r.factors[name][0]) for r in small)
+            assert torch.equal(model.get_submodule(name).weight, total.bfloat16())
+
+
+def test_a_failure_half_way_through_folding_restores_the_bits(model, rounds, bits):
+    before = bits(model)
+    broken = dict(rounds[0].factors)
+    last = sorted(broken)[-1]
+    broken[last] = (torch.zeros(2, 5), torch.zeros(7, 2))
+    with pytest.raises(RuntimeError), folded(model, [Adapter(broken, 1.0)]):
+        raise AssertionError("the last module's factors do not fit")
+    assert same(model, before)
+    with folded(model, rounds):
+        assert not same(model, before)
+
+
+def test_an_injected_failure_of_the_nth_write_restores_the_bits(model, rounds, bits, monkeypatch):
+    before, real, calls = bits(model), torch.Tensor.copy_, []
+
+    def copy_(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("injected")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", copy_)
+    with pytest.raises(RuntimeError, match="injected"), folded(model, rounds):
+        raise AssertionError("folding was to fail")
+    monkeypatch.undo()
+    assert len(calls) > 4
+    assert same(model, before)
+
+
+def test_folded_logits_are_the_adapted_ones(model, rounds):
+    with torch.no_grad():
+        plain = model(IDS).logits
+        with folded(model, rounds[:1]):
+            inside = model(IDS).logits
+        with adapted(model, rounds[0].factors, rounds[0].scaling):
+            factored = model(IDS).logits
+        assert torch.allclose(inside, factored, atol=1e-3)
+        assert (inside - plain).abs().amax() > 0.1
+        with folded(model, rounds):
+            both = model(IDS).logits
+        with folded(model, rounds[:1]), adapted(model, rounds[1].factors, rounds[1].scaling):
+            mixed = model(IDS).logits
+        assert torch.allclose(both, mixed, atol=1e-3)
+
+
+def test_a_weight_that_wants_gradients_is_refused_and_nothing_is_left(model, rounds, bits):
+    before = bits(model)
+    name = sorted(rounds[0].factors)[2]
+    model.get_submodule(name).weight.requires_grad_(True)
+    with pytest.raises(RuntimeError, match="gradients"), folded(model, rounds):
+        raise AssertionError("folded a weight that wants gradients")
+    model.get_submodule(name).weight.requires_grad_(False)
+    assert same(model, before)
+    with folded(model, rounds):
+        assert not same(model, before)
+
+
+def test_entering_twice_is_refused_and_the_first_goes_on(model, rounds, bits):
+    before = bits(model)
+    with folded(model, rounds):
+        inside = bits(model)
+        with pytest.raises(RuntimeError, match="already inside"), folded(model, rounds):
+            raise AssertionError("folded twice")
+        assert same(model, inside)
+    assert same(model, before)

@@ -1,0 +1,281 @@
+"""Healing: the gradient is the loss's own with history folded in, and only the factors move."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from steer_heal_love.config import HealConfig
+from steer_heal_love.ground.errors import Diverged
+from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.ground.scoring import hidden_states, token_nll
+from steer_heal_love.ground.weights import folded
+from steer_heal_love.heal.lora import SpectralPenalty, fresh
+from steer_heal_love.heal.loss import aggregate, hinge
+from steer_heal_love.heal.train import Example, heal, losses, shape, split
+from steer_heal_love.nouns import Adapter
+
+CONFIG = HealConfig(rank=4, alpha=8.0, epochs=4, lr=1e-2, batch=2, tau=0.0, lam=0.5, anchor=1.0, validation=0.0)
+
+
+def examples(model, sequences) -> list[Example]:
+    return [Example(s, h, f"prompt {s.prompt}") for s, h in zip(sequences, hidden_states(model, sequences), strict=True)]
+
+
+def total(model, adapter: Adapter, kept, anchor, config) -> torch.Tensor:
+    terms, _ = losses(model, kept, anchor, config)
+    weights = {"nll": 1.0, "barrier": config.lam, "anchor": config.anchor}
+    assert set(terms) == set(weights)
+    return sum(weights[n] * t for n, t in terms.items())
+
+
+@pytest.fixture
+def history(model, random_adapter):
+    return [random_adapter(model, 11), random_adapter(model, 12, rank=3, alpha=6.0)]
+
+
+@pytest.mark.parametrize("divergence", ["reverse_kl", "forward_kl"])
+@pytest.mark.parametrize("how", ["mean", "rmse", "p95", "max"])
+def test_gradient_with_two_folded_rounds_is_the_finite_difference(
+    model, sequences, history, random_adapter, monkeypatch, divergence, how
+):
+    """In float64, so the casts to fp32 of the head and of Llama's norm are left out; the rest is as it runs."""
+    monkeypatch.setattr("steer_heal_love.heal.loss.head", lambda m, h: m.get_output_embeddings()(h))
+    monkeypatch.setattr(
+        LlamaRMSNorm, "forward", lambda self, x: self.weight * x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
+    )
+    model.double()
+    kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
+    config = replace(CONFIG, divergence=divergence, aggregate=how)
+    new = random_adapter(model, 7, size=0.02)
+    factors = {n: (a.double().requires_grad_(True), b.double().requires_grad_(True)) for n, (a, b) in new.factors.items()}
+    adapter = Adapter(factors, new.scaling)
+    with folded(model, history), adapted(model, factors, adapter.scaling):
+        terms, _ = losses(model, kept, anchor, config)
+        assert all(t.item() > 1e-3 for t in terms.values()), "every term must be alive here"
+        total(model, adapter, kept, anchor, config).backward()
+        eps = 1e-5
+        for name in ("model.layers.1.self_attn.q_proj", "model.layers.2.mlp.down_proj", "model.layers.3.self_attn.v_proj"):
+            for factor in factors[name]:
+                flat, grad = factor.detach().view(-1), factor.grad.view(-1)
+                for i in (0, flat.numel() // 2, int(grad.abs().argmax())):
+                    was, ends = flat[i].item(), []
+                    for sign in (1, -1):
+                        flat[i] = was + sign * eps
+                        with torch.no_grad():
+                            ends.append(total(model, adapter, kept, anchor, config).item())
+                    flat[i] = was
+                    assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(grad[i].item(), rel=1e-4, abs=1e-7)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_gradient_as_it_runs_in_fp32_is_the_slope_along_itself(model, sequences, history, random_adapter):
+    kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
+    new = random_adapter(model, 7, size=0.02)
+    factors = [f.requires_grad_(True) for pair in new.factors.values() for f in pair]
+    with folded(model, history), adapted(model, new.factors, new.scaling):
+        grads = torch.autograd.grad(total(model, new, kept, anchor, CONFIG), factors)
+        norm = math.sqrt(sum(g.pow(2).sum().item() for g in grads))
+        eps, ends = 1e-3, []
+        for sign in (1, -2):
+            with torch.no_grad():
+                for f, g in zip(factors, grads, strict=True):
+                    f += sign * eps * g / norm
+                ends.append(total(model, new, kept, anchor, CONFIG).item())
+    assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(norm, rel=0.02)
+
+
+def test_the_terms_are_what_they_say(model, sequences, history):
+    """NLL, barrier and anchor of a folded student, by hand from plain logits."""
+    config = replace(CONFIG, tau=0.05, divergence="reverse_kl", aggregate="mean")
+    kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
+
+    def logp(e):
+        out = model(torch.tensor([e.tokens.prompt + e.tokens.answer])).logits[0, len(e.tokens.prompt) - 1 : -1]
+        return out.log_softmax(-1)
+
+    base = {e.prompt: logp(e) for e in kept + anchor}
+    with folded(model, history):
+        terms, _ = losses(model, kept, anchor, config)
+        ours = {e.prompt: logp(e) for e in kept + anchor}
+    nll = torch.cat([-ours[e.prompt].gather(1, torch.tensor(e.tokens.answer)[:, None])[:, 0] for e in kept])
+    reverse = [(ours[e.prompt].exp() * (ours[e.prompt] - base[e.prompt])).sum(-1).mean() for e in kept]
+    forward = [(base[e.prompt].exp() * (base[e.prompt] - ours[e.prompt])).sum(-1) for e in anchor]
+    assert terms["nll"].item() == pytest.approx(nll.mean().item(), rel=1e-4)
+    assert terms["barrier"].item() == pytest.approx(sum(max(0.0, r.item() - 0.05) for r in reverse) / 3, rel=1e-3)
+    assert terms["anchor"].item() == pytest.approx(torch.cat(forward).mean().item(), rel=1e-3)
+
+
+def test_a_fresh_student_pays_nothing_but_nll(model, sequences):
+    kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
+    terms, _ = losses(model, kept, anchor, CONFIG)
+    assert terms["barrier"].item() == pytest.approx(0, abs=1e-5)
+    assert terms["anchor"].item() == pytest.approx(0, abs=1e-5)
+    assert terms["nll"].item() == pytest.approx(torch.cat(token_nll(model, sequences[:3])).mean().item(), abs=1e-4)
+
+
+def test_heal_lowers_nll_and_leaves_the_model_as_it_was(model, sequences, bits, hooks):
+    before = bits(model)
+    kept = examples(model, sequences)
+    adapter, record = heal(model, kept, kept[:2], replace(CONFIG, epochs=12, lam=0.0, anchor=0.1))
+    assert hooks(model) == 0
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert all(not p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(not f.requires_grad for pair in adapter.factors.values() for f in pair)
+    plain = torch.cat(token_nll(model, sequences)).mean()
+    with adapted(model, adapter.factors, adapter.scaling):
+        healed = torch.cat(token_nll(model, sequences)).mean()
+    assert healed < plain - 0.5
+    assert len(record.steps) == 12 * math.ceil(len(kept) / 2)
+    assert len(record.validation) == 12
+
+
+def test_only_the_factors_get_gradients(model, sequences):
+    kept = examples(model, sequences)
+    new = fresh(model, rank=4, alpha=8.0, share=(0.2, 0.8), seed=0)
+    factors = [f.requires_grad_(True) for pair in new.factors.values() for f in pair]
+    with adapted(model, new.factors, new.scaling):
+        total(model, new, kept[:3], kept[3:], CONFIG).backward()
+    assert all(p.grad is None for p in model.parameters())
+    assert all(b.grad is not None and b.grad.abs().sum() > 0 for _, b in new.factors.values())
+    assert len(factors) == 2 * len(new.factors)
+
+
+def test_heal_is_a_function_of_its_seed(model, sequences):
+    kept = examples(model, sequences)
+    one, again, other = (heal(model, kept, kept[:2], CONFIG, seed=s)[0] for s in (1, 1, 2))
+    for n, (a, b) in one.factors.items():
+        assert torch.equal(a, again.factors[n][0]) and torch.equal(b, again.factors[n][1])
+    assert any(not torch.equal(b, other.factors[n][1]) for n, (_, b) in one.factors.items())
+
+
+def test_the_anchor_and_the_barrier_hold_the_student_back(model, sequences):
+    kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
+
+    def drift(config):
+        adapter, _ = heal(model, kept, anchor, config)
+        with adapted(model, adapter.factors, adapter.scaling):
+            found, _ = losses(model, kept, anchor, replace(CONFIG, lam=1.0))
+        return found["anchor"].item(), found["barrier"].item()
+
+    free = replace(CONFIG, epochs=8, lam=0.0, anchor=0.0)
+    loose = drift(free)
+    assert drift(replace(free, anchor=10.0))[0] < 0.5 * loose[0]
+    assert drift(replace(free, lam=10.0))[1] < 0.5 * loose[1]
+
+
+def test_growth_multiplies_the_barriers_weight_by_round(model, sequences):
+    kept = examples(model, sequences)
+    grown, _ = heal(model, kept, [], replace(CONFIG, lam=0.25, lam_growth=2.0), round=2)
+    same, _ = heal(model, kept, [], replace(CONFIG, lam=1.0), round=0)
+    for n, (_, b) in grown.factors.items():
+        assert torch.equal(b, same.factors[n][1])
+
+
+def test_a_loss_that_is_not_a_number_stops_and_leaves_no_trace(model, sequences, history, hooks, bits):
+    before = bits(model)
+    kept = examples(model, sequences)
+    kept[2] = replace(kept[2], reference=torch.full_like(kept[2].reference, math.nan))
+    with pytest.raises(Diverged, match="step"), folded(model, history):
+        heal(model, kept, kept[:1], CONFIG)
+    assert hooks(model) == 0
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    heal(model, kept[:2], kept[:1], replace(CONFIG, epochs=1))
+
+
+def test_the_budget_shrinks_the_update_until_it_is_inside(model, sequences):
+    kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
+    hot = replace(CONFIG, epochs=8, lam=0.0, anchor=0.001, validation=0.5)
+    full, record = heal(model, kept, anchor, hot)
+    assert record.scale == 1.0
+    drift = record.validation[-1]["anchor_kl"]
+    small, shrunk = heal(model, kept, anchor, replace(hot, budget=0.5 * drift))
+    assert 0.25 <= shrunk.scale < 1.0
+    for n, (_, b) in small.factors.items():
+        assert torch.allclose(b, full.factors[n][1] * shrunk.scale, atol=1e-6)
+    _, whole = heal(model, kept, anchor, replace(hot, budget=2 * drift))
+    assert whole.scale == 1.0
+
+
+def test_aggregates_by_hand():
+    values = torch.arange(1.0, 22.0)
+    assert aggregate(values, "mean").item() == pytest.approx(11.0)
+    assert aggregate(values, "rmse").item() == pytest.approx(math.sqrt(sum(i * i for i in range(1, 22)) / 21), rel=1e-5)
+    assert aggregate(values, "p95").item() == pytest.approx(20.0)
+    assert aggregate(values, "max").item() == 21.0
+    with pytest.raises(ValueError, match="median"):
+        aggregate(values, "median")
+
+
+def test_hinge_is_a_mean_over_completions_of_what_is_above_tau():
+    values = torch.tensor([0.0, 0.2, 1.0, 2.0, 3.0, 0.05])
+    found = hinge(values, [2, 3, 1], "mean", 0.5)
+    assert found.item() == pytest.approx((0 + 1.5 + 0) / 3)
+    assert hinge(values, [2, 3, 1], "max", 0.1).item() == pytest.approx((0.1 + 2.9 + 0) / 3)
+
+
+def test_the_spectral_penalty_is_the_svds(model, random_adapter):
+    adapter = random_adapter(model, 3)
+    penalty = SpectralPenalty(adapter)
+    for _ in range(200):
+        found = penalty(adapter)
+    sigma = [torch.linalg.svdvals(adapter.scaling * b @ a)[0] for a, b in adapter.factors.values()]
+    assert found.item() == pytest.approx((sum(s**2 for s in sigma) / len(sigma)).item(), rel=1e-3)
+
+
+def test_the_spectral_penaltys_gradient_is_the_svds(model, random_adapter):
+    adapter = random_adapter(model, 3)
+    penalty = SpectralPenalty(adapter)
+    for _ in range(200):
+        penalty(adapter)
+    leaves = [b.requires_grad_(True) for _, b in adapter.factors.values()]
+    ours = torch.autograd.grad(penalty(adapter), leaves)
+    exact = torch.stack([torch.linalg.matrix_norm(adapter.scaling * b @ a, 2) ** 2 for a, b in adapter.factors.values()])
+    for g, want in zip(ours, torch.autograd.grad(exact.mean(), leaves), strict=True):
+        assert torch.allclose(g, want, rtol=0.05, atol=0.05 * want.abs().max().item())
+
+
+def test_the_spectral_penalty_of_a_fresh_adapter_is_zero_and_it_wakes_up(model, random_adapter):
+    new = fresh(model, rank=4, alpha=8.0, share=(0.2, 0.8), seed=0)
+    penalty = SpectralPenalty(new)
+    assert penalty(new).item() == 0.0
+    later = random_adapter(model, 3)
+    for _ in range(200):
+        found = penalty(later)
+    sigma = [torch.linalg.svdvals(later.scaling * b @ a)[0] ** 2 for a, b in later.factors.values()]
+    assert found.item() == pytest.approx((sum(sigma) / len(sigma)).item(), rel=1e-3)
+
+
+def test_the_spectral_penalty_keeps_delta_w_small(model, sequences):
+    kept = examples(model, sequences)
+    free = replace(CONFIG, epochs=6, lam=0.0, anchor=0.0)
+
+    def largest(config):
+        adapter, _ = heal(model, kept, [], config)
+        return max(torch.linalg.matrix_norm(adapter.scaling * b @ a, 2).item() for a, b in adapter.factors.values())
+
+    assert largest(replace(free, spectral=10.0)) < 0.7 * largest(free)
+
+
+def test_split_keeps_a_prompt_wholly_on_one_side(model, sequences):
+    one = examples(model, sequences[:1])[0]
+    many = [replace(one, prompt=f"prompt {i % 10}") for i in range(37)]
+    for seed in range(5):
+        train, held = split(many, 0.3, seed)
+        assert len(train) + len(held) == len(many)
+        assert len({e.prompt for e in held}) == 3
+        assert not {e.prompt for e in train} & {e.prompt for e in held}
+    assert split(many, 0.0, 0)[1] == []
+    assert {e.prompt for e in split(many, 0.3, 0)[1]} != {e.prompt for e in split(many, 0.3, 1)[1]}
+
+
+def test_the_schedule_warms_up_and_ends_at_zero():
+    rates = [shape(s, 100, 0.1) for s in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
+    assert all(a <= b for a, b in zip(rates[:9], rates[1:10], strict=True))
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[100] == pytest.approx(0.0, abs=1e-9)

@@ -1,0 +1,217 @@
+"""The report takes any run, escapes what models and users wrote, and needs nothing but its own file."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from steer_heal_love import report
+from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import records
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.nouns import Completion, Tokens
+from steer_heal_love.report.borderline import borderline
+
+VOID = {"meta", "link", "br", "img", "input", "hr", "use", "path"}
+
+
+class Page(HTMLParser):
+    """Collects tags and attributes, and checks that they nest."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    @property
+    def ids(self) -> list[str]:
+        return [i for _, a in self.tags if (i := a.get("id"))]
+
+
+def write(tmp_path: Path, *runs: Path) -> tuple[str, Page]:
+    to = tmp_path / "out" / "report.html"
+    report.write(list(runs), to)
+    assert (to.parent / "trajectory.png").read_bytes().startswith(b"\x89PNG")
+    text = to.read_text(encoding="utf-8")
+    page = Page(text)
+    assert not page.open
+    return text, page
+
+
+def show(run: Path) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=100).print(report.terminal(run))
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    "until, rounds", [("base", 1), ("starved", 1), ("starved", 2), ("healing", 1), ("end", 1), ("end", 3)]
+)
+def test_a_run_at_any_point(fabricate, tmp_path, until, rounds):
+    run = fabricate(rounds=rounds, until=until)
+    text, page = write(tmp_path, run)
+    assert ("No round" in text) == (until == "base" or (rounds == 1 and until != "end"))
+    assert ("Starved:" in text) == (until == "starved")
+    assert {a["href"][1:] for t, a in page.tags if t == "a"} <= set(page.ids)
+    assert len(show(run)) <= 40
+
+
+def test_missing_files_show_as_nothing(fabricate, tmp_path):
+    run = fabricate(rounds=2)
+    for name in (
+        "summary.json",
+        "config.toml",
+        "persona.toml",
+        "rounds/01/healing.json",
+        "rounds/01/scores.json",
+    ):
+        (run / name).unlink()
+    (run / "rounds" / "02").mkdir()
+    with (run / "events.jsonl").open("a") as log:
+        log.write('{"t": 1, "event": "do')
+    text, _ = write(tmp_path, run)
+    assert "No gate has been reached yet." in text
+    assert show(run)
+
+
+def test_no_run_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="no run there"):
+        report.write([tmp_path], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_undefined_scores_are_dashes(fabricate, tmp_path):
+    run = fabricate(rounds=2)
+    for file in run.glob("rounds/*/scores.json"):
+        data = records.read_json(file)
+        for stage in data["stages"]:
+            for score in stage["scores"].values():
+                score.update(mean=None, lo=None, hi=None, n=0)
+        records.write_json(file, data)
+    healing = records.read_json(run / "rounds/00/healing.json")
+    healing["validation"][0]["nll"] = healing["steps"][0]["barrier"] = healing["pressure"][0]["anchor"] = None
+    records.write_json(run / "rounds/00/healing.json", healing)
+    text, _ = write(tmp_path, run)
+    assert "NaN" not in text and not re.search(r">[^<]*\bnan\b", text)
+    assert not any("nan" in line for line in show(run))
+
+
+def test_what_others_wrote_is_escaped(fabricate, tmp_path):
+    say = " <script>alert('x')</script> $\\frac{1}{0}$ </details><img src=x onerror=alert(1)>"
+    text, page = write(
+        tmp_path, fabricate("a <script> $run$", rounds=1, say=say), fabricate("b $x^", rounds=1, say=say)
+    )
+    assert "&lt;script&gt;alert" in text
+    assert "script" not in {tag for tag, _ in page.tags} and "img" not in {tag for tag, _ in page.tags}
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_self_contained(fabricate, tmp_path):
+    text, page = write(tmp_path, fabricate(rounds=1), fabricate("other", until="base", seed=1))
+    assert "http://" not in text and "https://" not in text and "@import" not in text
+    assert not {"link", "script", "iframe", "object", "image"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_the_same_run_gives_the_same_bytes(fabricate, tmp_path):
+    run = fabricate(until="base")
+    assert write(tmp_path, run)[0] == write(tmp_path, run)[0]
+
+
+def test_two_runs_share_a_trajectory(fabricate, tmp_path):
+    runs = [fabricate("first", rounds=1), fabricate("second", until="base")]
+    text, page = write(tmp_path, *runs)
+    assert "All trajectories" in text and {"run0-top", "run1-top"} <= set(page.ids)
+
+
+def test_the_diary_shows_both_kinds_and_folds_the_rest(fabricate, tmp_path):
+    run = fabricate(rounds=5)
+    text, _ = write(tmp_path, run)
+    diary = text[text.index("<h2>Diary</h2>") : text.index("<h2>Gates</h2>")]
+    shown = diary[: diary.index("more prompts")]
+    assert shown.count('class="tag">probe') == shown.count('class="tag">neutral') == 3
+    woken = files.load_stages(run / "rounds/04/scores.json")[1].samples[0]["text"]
+    assert woken in shown and "3 rounds between" in shown
+
+
+def test_terminal_fits_one_screen(fabricate):
+    lines = show(fabricate(rounds=12))
+    assert len(lines) <= 40 and max(map(len, lines)) <= 100
+    text = "\n".join(lines)
+    for part in ("trait_shift", "own_excess", "undecided", "adapter", "generate", "12 rounds"):
+        assert part in text
+
+
+def test_borderline_takes_the_nearest_on_each_side():
+    made = [
+        completion(v, ["nll"] if v > 1.5 else []) for v in (0.2, 0.9, 1.1, 1.3, 1.4, 1.45, 1.55, 1.7, 3.0)
+    ]
+    made.append(completion(1.0, ["narration"], narration=1.0))
+    kept, dropped = borderline(made, {"nll": 1.5, "narration": 0.0}, n=2)
+    assert [b.value for b in kept] == [1.45, 1.4]
+    assert [b.value for b in dropped] == [1.55, 1.7]
+    assert {b.check for b in kept + dropped} == {"nll"}
+
+
+def test_borderline_reads_which_side_falls():
+    made = [completion(v, ["nll"] if v < 1.5 else []) for v in (1.0, 1.4, 1.6, 2.0)]
+    kept, dropped = borderline(made, {"nll": 1.5}, n=1)
+    assert (kept[0].value, dropped[0].value) == (1.6, 1.4)
+    assert borderline([], {"nll": 1.5}) == ([], [])
+
+
+def completion(nll: float, reasons: list[str], narration: float = 0.0) -> Completion:
+    checks = {"nll": nll, "narration": narration}
+    return Completion("q", Tokens((1,), (2,)), "a", 0.5, True, checks, reasons, not reasons)
+
+
+def test_progress_is_one_line_a_step_where_nobody_watches():
+    out = io.StringIO()
+    with report.progress(Console(file=out, width=80)) as track:
+        with track("heal [bold]", 3) as advance:
+            advance(3)
+        with pytest.raises(KeyError), track("evaluate", 2):
+            raise KeyError
+    heal, evaluate = out.getvalue().splitlines()
+    assert heal.split()[:2] == ["heal", "[bold]"] and heal.endswith(" s")
+    assert "stopped after" in evaluate
+
+
+def test_progress_leaves_a_terminal_clean():
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True)
+    with report.progress(console) as track, track("generate", 2) as advance:
+        advance(1)
+        advance(1)
+    assert "generate" in out.getvalue()
+    assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h")
+
+
+def test_summary_is_read_not_recomputed(fabricate, tmp_path):
+    run = fabricate(rounds=1)
+    data = json.loads((run / "summary.json").read_text())
+    data["gates"][0] |= {"means": "as it was recorded", "unknown": 1}
+    records.write_json(run / "summary.json", data)
+    assert "as it was recorded" in write(tmp_path, run)[0]

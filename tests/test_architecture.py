@@ -1,0 +1,70 @@
+"""Arrows point one way: cli → loop → rooms → nouns and ground. Only ground registers hooks or edits weights."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import steer_heal_love
+
+ROOT = Path(steer_heal_love.__file__).parent
+ROOMS = {"persona", "vector", "generate", "filter", "heal", "bake", "evals", "gates", "report"}
+FLOOR = {"nouns", "ground"}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def part(file: Path) -> str:
+    """The first step below the package: a room, `ground`, or a module's name."""
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(file: Path) -> set[str]:
+    """The parts of this package that a file imports, anywhere in it."""
+    out: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            module = node.module or ""
+            names = [f"{module}.{a.name}" for a in node.names] if module == "steer_heal_love" else [module]
+        out |= {n.split(".")[1] for n in names if n.startswith("steer_heal_love.")}
+    return out
+
+
+ALLOWED = {
+    "nouns": set(),
+    "ground": FLOOR,
+    "config": FLOOR,
+    **{room: FLOOR | {"config", room} for room in ROOMS},
+    "loop": FLOOR | ROOMS | {"config"},
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_arrows_point_one_way(file):
+    if part(file) in ALLOWED:
+        extra = imported(file) - ALLOWED[part(file)]
+        assert not extra, f"{file.relative_to(ROOT)} imports {sorted(extra)}"
+
+
+def test_every_part_is_under_the_law():
+    parts = {part(f) for f in FILES}
+    assert parts - set(ALLOWED) <= {"__init__", "__main__", "cli", "api", "compare"}, sorted(parts)
+    assert parts >= ROOMS | FLOOR | {"loop", "config"}
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if part(f) != "ground"], ids=lambda f: str(f.relative_to(ROOT)))
+def test_only_the_ground_registers_hooks_or_edits_weights(file):
+    found = re.findall(r"register_\w*hook|\.weight\.data|\bcopy_\(", file.read_text(encoding="utf-8"))
+    assert not found, f"{file.relative_to(ROOT)}: {found}"
+
+
+def test_no_pickle_and_no_broad_except():
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"\btorch\.(load|save)\(|\bimport pickle|except:|except (Base)?Exception\b", text), file
