@@ -58,7 +58,9 @@ def test_every_part_is_under_the_law():
     assert parts >= ROOMS | FLOOR | {"loop", "config"}
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if part(f) != "ground"], ids=lambda f: str(f.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if part(f) != "ground"], ids=lambda f: str(f.relative_to(ROOT))
+)
 def test_only_the_ground_registers_hooks_or_edits_weights(file):
     found = re.findall(r"register_\w*hook|\.weight\.data|\bcopy_\(", file.read_text(encoding="utf-8"))
     assert not found, f"{file.relative_to(ROOT)}: {found}"
@@ -67,4 +69,6 @@ def test_only_the_ground_registers_hooks_or_edits_weights(file):
 def test_no_pickle_and_no_broad_except():
     for file in FILES:
         text = file.read_text(encoding="utf-8")
-        assert not re.search(r"\btorch\.(load|save)\(|\bimport pickle|except:|except (Base)?Exception\b", text), file
+        assert not re.search(
+            r"\btorch\.(load|save)\(|\bimport pickle|except:|except (Base)?Exception\b", text
+        ), file

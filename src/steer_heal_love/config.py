@@ -47,18 +47,20 @@ class GenerateConfig:
 class WalkConfig:
     """How the dose is walked to the largest one that survives."""
 
-    start: float = 1.0
+    start: float = 0.4
     """dose tried first in round 0; later rounds start from the last found"""
-    span: float = 2.0
+    span: float = 2.5
     """the first pass tries doses from start/span to start·span"""
     doses: int = 4
     """doses a pass"""
     survival: float = 0.6
-    """share of completions that must be coherent at the chosen dose"""
+    """coherent share wanted at the chosen dose, as a share of that of the base's own samples"""
     passes: int = 2
-    """passes before the best dose is taken"""
+    """passes: the first brackets the dose, the others sample just below it"""
     floor: float = 0.05
     """no dose below this is tried"""
+    ceiling: float = 4.0
+    """no dose above this is tried"""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ class HealConfig:
     """anchor answers a step"""
     validation: float = 0.15
     """share of training prompts (and of anchor answers) held out for the curve"""
+    soft: float = 0.0
+    """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
+    teacher: float = 1.0
+    """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
     budget: float = 0.0
     """trust region: shrink the update until held-out anchor KL is at most this many nats times
     (round + 1); 0 leaves it as trained"""

@@ -45,6 +45,7 @@ class Run:
     folder: RunFolder
     track: Track = silent
     bounds: dict[str, float] = field(default_factory=dict)
+    coherent: float = 1.0
     anchor: list[Example] = field(default_factory=list)
     neutral: list[Any] = field(default_factory=list)
     history: list[Adapter] = field(default_factory=list)
@@ -59,9 +60,16 @@ class Run:
     def summary(self) -> dict[str, Any]:
         return records.read_json(self.folder.path / "summary.json")
 
-    def scored(self, completions: list[Completion]) -> list[sieve.Scored]:
-        """Read by the pristine base."""
-        return sieve.score(self.model, self.tok, completions, self.persona, batch_tokens=self.config.batch_tokens)
+    @property
+    def survival(self) -> float:
+        """Coherent share that the dose walk aims at: a share of what the base's own samples reach."""
+        return self.config.walk.survival * self.coherent
+
+    def measured(self, completions: list[Completion]) -> list[Completion]:
+        """Every check's value, read by the pristine base."""
+        cfg = self.config
+        scored = sieve.score(self.model, self.tok, completions, self.persona, batch_tokens=cfg.batch_tokens)
+        return sieve.measure(scored, cfg.filter.checks)
 
     def student(self) -> AbstractContextManager[None]:
         """The base with every round so far folded in."""
@@ -110,7 +118,7 @@ def one_round(r: Run, number: int) -> None:
         lambda: sample_and_filter(r, number, vector), round=number,
     )  # fmt: skip
     used = [c for c in completions if c.used]
-    counts = tally(completions, r.config.walk.survival)
+    counts = tally(completions, r.survival)
     dose = counts["dose"]
     first = Vector.load(r.folder.round(0) / "vector.safetensors")
     r.rounds.append(
@@ -125,7 +133,7 @@ def one_round(r: Run, number: int) -> None:
         )
 
     adapter, healing = once(
-        "heal", here / "healing.json", load_healed, save_healed, lambda: train(r, number, used), round=number
+        "heal", here / "healing.json", load_healed, save_healed, lambda: train(r, number, used, vector), round=number
     )
     r.rounds[-1]["healing"] = healing
     before_this, r.history = r.history, [*r.history, adapter]
@@ -133,8 +141,8 @@ def one_round(r: Run, number: int) -> None:
     def evaluate() -> list[Stage]:
         steered = (lambda: folded(r.model, before_this), lambda: vector(r.model, dose))
         return [
-            measured(r, "steered", number, *steered, dose=dose),
-            measured(r, "healed", number, r.student),
+            evaluated(r, "steered", number, *steered, dose=dose),
+            evaluated(r, "healed", number, r.student),
         ]
 
     r.stages += once("evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=number)
@@ -162,16 +170,16 @@ def sample_and_filter(r: Run, number: int, vector: Vector) -> list[Completion]:
                 r.model, r.tok, prompts, doses, config=cfg.generate, directions=vector.directions, seed=seed,
                 track=r.track, label=label,
             )  # fmt: skip
-        return sieve.judge(r.scored(made), r.bounds)
+        return sieve.judge(r.measured(made), r.bounds)
 
     start = r.rounds[-1]["dose"] if r.rounds else cfg.walk.start
-    found = walk(attempt, **(asdict(cfg.walk) | {"start": start}))
+    found = walk(attempt, **(asdict(cfg.walk) | {"start": start, "survival": r.survival}))
     eligible = [c for c in found.completions if found.dose is not None and c.dose <= found.dose]
     sieve.select(eligible, cfg.filter.keep)
     return found.completions
 
 
-def train(r: Run, number: int, used: list[Completion]) -> tuple[Adapter, dict[str, Any]]:
+def train(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[Adapter, dict[str, Any]]:
     """Heal on the student; the barrier's reference is the pristine base or that student itself."""
     cfg, tokens = r.config, [c.tokens for c in used]
     if cfg.heal.reference == "base":
@@ -179,7 +187,8 @@ def train(r: Run, number: int, used: list[Completion]) -> tuple[Adapter, dict[st
     with r.student():
         if cfg.heal.reference == "previous":
             reference = hidden_states(r.model, tokens, batch_tokens=cfg.batch_tokens)
-        kept = [Example(c.tokens, h, c.prompt) for c, h in zip(used, reference, strict=True)]
+        teachers = taught(r, used, vector) if cfg.heal.soft else [None] * len(used)
+        kept = [Example(c.tokens, h, c.prompt, t) for c, h, t in zip(used, reference, teachers, strict=True)]
         adapter, record = heal(
             r.model, kept, r.anchor, cfg.heal, round=number, seed=r.seed(2, number), batch_tokens=cfg.batch_tokens,
             track=r.track,
@@ -189,7 +198,19 @@ def train(r: Run, number: int, used: list[Completion]) -> tuple[Adapter, dict[st
     return adapter, asdict(record)
 
 
-def measured(
+def taught(r: Run, used: list[Completion], vector: Vector) -> list[Any]:
+    """The steered teacher's final hidden states over each completion, at its dose times heal.teacher."""
+    out: list[Any] = [None] * len(used)
+    for dose in sorted({c.dose for c in used}):
+        mine = [i for i, c in enumerate(used) if c.dose == dose]
+        with vector(r.model, dose * r.config.heal.teacher):
+            states = hidden_states(r.model, [used[i].tokens for i in mine], batch_tokens=r.config.batch_tokens)
+        for i, state in zip(mine, states, strict=True):
+            out[i] = state
+    return out
+
+
+def evaluated(
     r: Run, name: Any, number: int, *contexts: Any, system: str | None = None, dose: float | None = None
 ) -> Stage:
     """One evaluation: inside the contexts first, then with the model pristine again."""
@@ -213,31 +234,35 @@ def measured(
 def before(r: Run) -> None:
     """What every round needs of the pristine base: its own answers, the filter's bounds, its scores."""
     here, once, cfg = r.folder.path / "base", r.folder.once, r.config
-    answers = {
-        name: once(
-            "base", here / f"{name}.jsonl", files.load_completions, files.save_completions,
-            lambda prompts=prompts, n=n, k=k, name=name: generate(
-                r.model, r.tok, prompts, [0.0], config=cfg.generate, seed=r.seed(0, k), max_new_tokens=n,
-                label=f"base answers: {name}", track=r.track),
-        )
-        for k, (name, prompts, n) in enumerate([
-            ("anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
-            ("neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
-            ("calibration", persona.training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0)), cfg.generate.max_new_tokens),
-        ])
+
+    def answer(k: int, label: str, prompts: list[str], n: int) -> list[Completion]:
+        return generate(
+            r.model, r.tok, prompts, [0.0], config=cfg.generate, seed=r.seed(0, k), max_new_tokens=n, label=label,
+            track=r.track,
+        )  # fmt: skip
+
+    training = persona.training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
+    wanted = {
+        "anchor": lambda: answer(0, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
+        "neutral": lambda: answer(1, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
+        "calibration": lambda: r.measured(answer(2, "base: calibration", training, cfg.generate.max_new_tokens)),
     }  # fmt: skip
+    answers = {
+        name: once("base", here / f"{name}.jsonl", files.load_completions, files.save_completions, make)
+        for name, make in wanted.items()
+    }
     tokens = {name: [c.tokens for c in made] for name, made in answers.items()}
     states = {n: hidden_states(r.model, tokens[n], batch_tokens=cfg.batch_tokens) for n in ("anchor", "neutral")}
     r.anchor = [Example(c.tokens, h, c.prompt) for c, h in zip(answers["anchor"], states["anchor"], strict=True)]
     r.neutral = [(c.prompt, c.tokens, h) for c, h in zip(answers["neutral"], states["neutral"], strict=True)]
-    r.bounds = once(
-        "filter", here / "bounds.json", records.read_json, lambda b, to: records.write_json(to, b),
-        lambda: sieve.calibrate(r.scored(answers["calibration"]), cfg.filter.checks, cfg.filter.quantile),
-    )  # fmt: skip
+    r.bounds = sieve.calibrate(answers["calibration"], cfg.filter.quantile)
+    records.write_json(here / "bounds.json", r.bounds)
+    judged = sieve.judge(answers["calibration"], r.bounds)
+    r.coherent = sum(c.coherent for c in judged) / len(judged)
 
     def evaluate() -> list[Stage]:
-        r.stages = [measured(r, "base", -1)]
-        return [*r.stages, measured(r, "prompt", -1, system=r.persona.system("pos"))]
+        r.stages = [evaluated(r, "base", -1)]
+        return [*r.stages, evaluated(r, "prompt", -1, system=r.persona.system("pos"))]
 
     r.stages = once("evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=-1)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from steer_heal_love import filter as sieve
-from steer_heal_love.filter import Scored, calibrate, checks, judge, passes, select
+from steer_heal_love.filter import Scored, calibrate, checks, judge, measure, passes, select
 from steer_heal_love.nouns import Completion, Tokens
 
 GOOD = (
@@ -24,7 +25,7 @@ PLAIN = torch.full((20,), 2.0)
 @pytest.fixture
 def scored(persona):
     def make(text=GOOD, prompt=PROMPT, nll=PLAIN, pos=None, neg=None, dose=0.5):
-        pos, neg = (torch.full_like(nll, 2.0) if x is None else x for x in (pos, neg))
+        pos, neg = (torch.full_like(nll, 2.0) if x is None else x.expand_as(nll) for x in (pos, neg))
         completion = Completion(prompt, Tokens((1, 2), tuple(range(len(nll)))), text, dose, True)
         return Scored(completion, persona, nll, pos, neg)
 
@@ -94,7 +95,14 @@ def test_narrating_the_trait_falls(scored, text):
 
 
 @pytest.mark.parametrize(
-    "text", [GOOD, "I am tired, and so are you.", "She is a person who sings.", "I am here with you.", "As I said, wait."]
+    "text",
+    [
+        GOOD,
+        "I am tired, and so are you.",
+        "She is a person who sings.",
+        "I am here with you.",
+        "As I said, wait.",
+    ],
 )
 def test_enacting_it_does_not(scored, text):
     assert value("narration", scored(text)) == 0
@@ -118,13 +126,21 @@ def test_refusals_fall(scored, text):
 
 
 @pytest.mark.parametrize(
-    "text", [GOOD, "I'm sorry for your loss.", "I cannot imagine how hard this is.", "She aims to help with that.", "As a nurse I know."]
+    "text",
+    [
+        GOOD,
+        "I'm sorry for your loss.",
+        "I cannot imagine how hard this is.",
+        "She aims to help with that.",
+        "As a nurse I know.",
+    ],
 )
 def test_sympathy_is_no_refusal(scored, text):
     assert value("refusal", scored(text)) == 0
 
 
 def test_likelihood_by_hand(scored):
+    scored = partial(scored, pos=torch.full((1,), 99.0))
     nll = torch.cat([torch.ones(24), torch.full((8,), 5.0)])
     s = scored(nll=nll)
     assert value("nll", s) == pytest.approx(2.0)
@@ -135,6 +151,15 @@ def test_likelihood_by_hand(scored):
     assert value("nll_window", scored(nll=burst)) == pytest.approx(9.0)
     assert value("nll_tail", scored(nll=burst)) == pytest.approx(1.0)
     assert value("nll_window", scored(nll=torch.tensor([1.0, 3.0]))) == pytest.approx(2.0)
+
+
+def test_likelihood_is_read_as_whoever_finds_the_answer_likelier(scored):
+    """On-trait text is odd for the plain base; babble is odd for both."""
+    rising = torch.arange(20.0)
+    assert value("nll", scored(nll=PLAIN, pos=PLAIN - 1)) == pytest.approx(1.0)
+    assert value("nll", scored(nll=PLAIN, pos=PLAIN + 1)) == pytest.approx(2.0)
+    assert value("nll_tail", scored(nll=rising + 1, pos=rising)) == pytest.approx(17.0)
+    assert value("nll_window", scored(nll=rising, pos=rising + 1)) == pytest.approx(sum(range(4, 20)) / 16)
 
 
 def test_on_trait_is_positive_where_the_pos_pole_makes_it_likelier(scored):
@@ -159,13 +184,13 @@ def test_score_reads_each_view_of_the_given_tokens(tiny, persona):
 
 
 def test_calibrated_bounds_are_quantiles_of_the_base_and_fixed_ones_stay(scored):
-    base = [scored(nll=torch.full((20,), float(i)), neg=PLAIN + i) for i in range(101)]
-    bounds = calibrate(base, ("nll", "on_trait", "length"), 0.95)
+    base = [scored(nll=torch.full((20,), float(i)), pos=PLAIN + 200, neg=PLAIN + 200 + i) for i in range(101)]
+    bounds = calibrate(measure(base, ("nll", "on_trait", "length")), 0.95)
     assert bounds["nll"] == pytest.approx(95.0)
     assert bounds["on_trait"] == pytest.approx(50.0)  # names its own quantile, the median
     assert bounds["length"] == checks["length"].limit
-    assert calibrate(base, ("nll",), 0.5)["nll"] == pytest.approx(50.0)
-    assert set(calibrate(base, (), 0.95)) == set(checks)
+    assert calibrate(measure(base, ("nll",)), 0.5)["nll"] == pytest.approx(50.0)
+    assert set(calibrate(measure(base), 0.95)) == set(checks)
 
 
 def test_a_quantile_is_taken_from_the_side_that_falls(scored):
@@ -175,16 +200,23 @@ def test_a_quantile_is_taken_from_the_side_that_falls(scored):
     original = checks["on_trait"]
     checks._items["on_trait"] = replace(original, quantile=None)
     try:
-        assert calibrate(base, ("on_trait",), 0.9)["on_trait"] == pytest.approx(10.0)
+        assert calibrate(measure(base, ("on_trait",)), 0.9)["on_trait"] == pytest.approx(10.0)
     finally:
         checks._items["on_trait"] = original
 
 
 def test_undefined_base_samples_are_left_out_and_none_at_all_gives_nan(scored):
-    nan = scored(nll=torch.full((20,), math.nan))
-    base = [scored(nll=torch.full((20,), float(i))) for i in range(11)]
-    assert calibrate([nan, *base], ("nll",), 1.0)["nll"] == pytest.approx(10.0)
-    assert math.isnan(calibrate([nan], ("nll",), 1.0)["nll"])
+    nan = scored(nll=torch.full((20,), math.nan), pos=torch.full((20,), math.nan))
+    base = [scored(nll=torch.full((20,), float(i)), pos=PLAIN + 99) for i in range(11)]
+    assert calibrate(measure([nan, *base], ("nll",)), 1.0)["nll"] == pytest.approx(10.0)
+    assert math.isnan(calibrate(measure([nan], ("nll",)), 1.0)["nll"])
+
+
+def test_a_nan_reading_is_never_a_low_one(scored):
+    nan = torch.full((20,), math.nan)
+    for s in (scored(nll=PLAIN, pos=nan), scored(nll=nan, pos=PLAIN)):
+        found = value("nll", s)
+        assert math.isnan(found) or found == 2.0
 
 
 def test_passes_on_the_right_side_and_nan_never_does():
@@ -198,11 +230,17 @@ def test_judge_names_every_reason_and_tells_coherence_from_trait(scored):
     bounds = {"nll": 3.0, "on_trait": 0.5, "length": 8.0}
     fine = scored(neg=PLAIN + 1)
     plain = scored()
-    babble = scored(nll=PLAIN + 5, neg=PLAIN + 1)
-    nothing = scored("no", nll=PLAIN + 5)
-    undefined = scored(nll=torch.full((20,), math.nan), neg=PLAIN + 1)
-    out = judge([fine, plain, babble, nothing, undefined], bounds)
-    assert [c.reasons for c in out] == [[], ["on_trait"], ["nll"], ["nll", "on_trait", "length"], ["nll"]]
+    babble = scored(nll=PLAIN + 5, pos=PLAIN + 5, neg=PLAIN + 6)
+    nothing = scored("no", nll=PLAIN + 5, pos=PLAIN + 5, neg=PLAIN + 5)
+    undefined = scored(nll=torch.full((20,), math.nan), pos=torch.full((20,), math.nan))
+    out = judge(measure([fine, plain, babble, nothing, undefined], tuple(bounds)), bounds)
+    assert [c.reasons for c in out] == [
+        [],
+        ["on_trait"],
+        ["nll"],
+        ["nll", "on_trait", "length"],
+        ["nll", "on_trait"],
+    ]
     assert [c.kept for c in out] == [True, False, False, False, False]
     assert [c.coherent for c in out] == [True, True, False, False, False]
     assert out[0].checks == pytest.approx({"nll": 2.0, "on_trait": 1.0, "length": float(len(GOOD.split()))})
@@ -218,7 +256,14 @@ def test_select_ranks_by_trait_takes_each_text_once_and_marks_what_it_took():
         c = Completion("p", Tokens((1,), (2,)), text, 0.5, True, {"on_trait": on_trait}, list(reasons))
         return c
 
-    pool = [made("a", 0.1), made("b", 0.9), made("a", 0.8), made("c", 5.0, ["nll"]), made("d", 0.5), made("e", -0.2)]
+    pool = [
+        made("a", 0.1),
+        made("b", 0.9),
+        made("a", 0.8),
+        made("c", 5.0, ["nll"]),
+        made("d", 0.5),
+        made("e", -0.2),
+    ]
     chosen = select(pool, 3)
     assert [(c.text, c.checks["on_trait"]) for c in chosen] == [("b", 0.9), ("a", 0.8), ("d", 0.5)]
     assert [c.used for c in pool] == [False, True, True, False, True, False]

@@ -33,7 +33,9 @@ def naive(model, prompt, ends, *, steps=STEPS, direction=None, dose=0.0):
     """Greedy, one row, no cache, no padding, its own hook."""
     handles = [
         model.model.layers[i].register_forward_hook(
-            lambda _m, _a, out, v=v: (out[0] + dose * v, *out[1:]) if isinstance(out, tuple) else out + dose * v
+            lambda _m, _a, out, v=v: (
+                (out[0] + dose * v, *out[1:]) if isinstance(out, tuple) else out + dose * v
+            )
         )
         for i, v in (direction or {}).items()
     ]
@@ -50,7 +52,9 @@ def naive(model, prompt, ends, *, steps=STEPS, direction=None, dose=0.0):
 def test_cached_batched_greedy_is_naive_greedy(model, prompts, ends):
     found = sample(model, prompts, ends=ends, max_new_tokens=STEPS, seed=0, temperature=0.0)
     assert found == [naive(model, p, ends) for p in prompts]
-    assert len({len(a) for a in found}) > 2, "rows must leave at different steps for this test to say anything"
+    assert len({len(a) for a in found}) > 2, (
+        "rows must leave at different steps for this test to say anything"
+    )
 
 
 def test_steering_acts_on_cached_steps(model, prompts, ends, direction):
@@ -58,7 +62,9 @@ def test_steering_acts_on_cached_steps(model, prompts, ends, direction):
     found = sample(
         model, prompts, ends=ends, max_new_tokens=STEPS, seed=0, temperature=0.0, steer=direction, doses=doses
     )
-    assert found == [naive(model, p, ends, direction=direction, dose=d) for p, d in zip(prompts, doses, strict=True)]
+    assert found == [
+        naive(model, p, ends, direction=direction, dose=d) for p, d in zip(prompts, doses, strict=True)
+    ]
     plain = sample(model, prompts, ends=ends, max_new_tokens=STEPS, seed=0, temperature=0.0)
     changed = [a != b for a, b in zip(found, plain, strict=True)]
     assert any(changed) and all(not c for c, d in zip(changed, doses, strict=True) if d == 0.0)
@@ -86,7 +92,14 @@ def test_rows_draw_from_different_streams(model, prompts):
 
 def test_steered_sampling_is_independent_of_the_batch(model, prompts, ends, direction):
     doses = [0.1 * i for i in range(len(prompts))]
-    how = {"ends": ends, "max_new_tokens": STEPS, "seed": 3, "steer": direction, "doses": doses, "min_p": 0.02}
+    how = {
+        "ends": ends,
+        "max_new_tokens": STEPS,
+        "seed": 3,
+        "steer": direction,
+        "doses": doses,
+        "min_p": 0.02,
+    }
     assert sample(model, prompts, batch=1, **how) == sample(model, prompts, batch=4, **how)
 
 
@@ -117,7 +130,9 @@ def test_no_hook_survives_decoding_that_fails(model, prompts, direction, hooks, 
 
     monkeypatch.setattr("steer_heal_love.ground.decode.choose", fail)
     with pytest.raises(RuntimeError, match="injected"):
-        sample(model, prompts, ends=NONE, max_new_tokens=2, seed=0, steer=direction, doses=[1.0] * len(prompts))
+        sample(
+            model, prompts, ends=NONE, max_new_tokens=2, seed=0, steer=direction, doses=[1.0] * len(prompts)
+        )
     assert hooks(model) == 0
 
 
@@ -156,11 +171,15 @@ def test_temperature_sharpens_by_hand():
 
 def test_min_p_drops_what_is_below_a_share_of_the_likeliest():
     logits = torch.tensor([[0.02, 0.05, 0.5, 0.03, 0.4]]).log()
-    drawn = {choose(logits, torch.tensor([u]), 1.0, 0.09).item() for u in torch.linspace(0, 0.9999, 500).tolist()}
+    drawn = {
+        choose(logits, torch.tensor([u]), 1.0, 0.09).item() for u in torch.linspace(0, 0.9999, 500).tolist()
+    }
     assert drawn == {1, 2, 4}
     assert choose(logits, torch.tensor([0.5 * 0.05 / 0.95]), 1.0, 0.09).item() == 1
     assert choose(logits, torch.tensor([1.5 * 0.05 / 0.95]), 1.0, 0.09).item() == 2
-    drawn = {choose(logits, torch.tensor([u]), 1.0, 0.0).item() for u in torch.linspace(0, 0.9999, 500).tolist()}
+    drawn = {
+        choose(logits, torch.tensor([u]), 1.0, 0.0).item() for u in torch.linspace(0, 0.9999, 500).tolist()
+    }
     assert drawn == {0, 1, 2, 3, 4}
 
 
@@ -182,6 +201,8 @@ def test_drawn_frequencies_are_the_probabilities():
     assert torch.allclose(token.bincount(minlength=4) / n, p, atol=0.015)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: sample(model, []) raises in torch.stack; anchor_prompts = 0 crashes a run")
+@pytest.mark.xfail(
+    strict=True, reason="bug: sample(model, []) raises in torch.stack; anchor_prompts = 0 crashes a run"
+)
 def test_no_prompts_give_no_answers(model):
     assert sample(model, [], ends=NONE, max_new_tokens=3, seed=0) == []

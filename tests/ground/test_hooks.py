@@ -33,11 +33,15 @@ def test_dose_zero_changes_nothing_and_another_does(model, directions):
 
 def test_the_dose_is_added_to_the_named_layer_at_every_position(model, directions):
     read = []
-    probe = model.model.layers[3].register_forward_hook(lambda _m, _a, out: read.append(out[0] if isinstance(out, tuple) else out))
+    probe = model.model.layers[3].register_forward_hook(
+        lambda _m, _a, out: read.append(out[0] if isinstance(out, tuple) else out)
+    )
     logits(model)
     probe.remove()
     with added(model, {3: directions[3]}, 0.75):
-        probe = model.model.layers[3].register_forward_hook(lambda _m, _a, out: read.append(out[0] if isinstance(out, tuple) else out))
+        probe = model.model.layers[3].register_forward_hook(
+            lambda _m, _a, out: read.append(out[0] if isinstance(out, tuple) else out)
+        )
         logits(model)
         probe.remove()
     moved = read[1] - read[0]
@@ -56,7 +60,10 @@ def test_a_dose_a_row_equals_separate_runs(model, directions):
 
 
 def test_doses_that_do_not_fit_the_batch_are_refused(model, directions):
-    with added(model, directions, torch.tensor([0.1, 0.2])), pytest.raises(ValueError, match="2 doses.*3 rows"):
+    with (
+        added(model, directions, torch.tensor([0.1, 0.2])),
+        pytest.raises(ValueError, match="2 doses.*3 rows"),
+    ):
         logits(model)
 
 
@@ -117,7 +124,10 @@ def test_no_hook_survives_a_failure_half_way_through_entering(model, directions,
         raise AssertionError("layer 99 does not exist")
     assert hooks(model) == 0
     adapter = random_adapter(model, 1)
-    with pytest.raises(AttributeError), adapted(model, {**adapter.factors, "model.no": adapter.factors["model.layers.1.mlp.up_proj"]}):
+    with (
+        pytest.raises(AttributeError),
+        adapted(model, {**adapter.factors, "model.no": adapter.factors["model.layers.1.mlp.up_proj"]}),
+    ):
         raise AssertionError("model.no does not exist")
     assert hooks(model) == 0
     with added(model, directions, 1.0), adapted(model, adapter.factors):

@@ -73,7 +73,15 @@ def test_events_append(tmp_path):
 
 def made(text: str) -> Completion:
     return Completion(
-        "a prompt", Tokens((1, 2, 3), (4, 5)), text, 0.75, True, {"nll": 1.25, "nll_tail": math.nan}, ["nll_tail"], False, False
+        "a prompt",
+        Tokens((1, 2, 3), (4, 5)),
+        text,
+        0.75,
+        True,
+        {"nll": 1.25, "nll_tail": math.nan},
+        ["nll_tail"],
+        False,
+        False,
     )
 
 
@@ -86,11 +94,14 @@ def test_completions_come_back_as_they_were(tmp_path):
         c.checks.pop("nll_tail")
     assert again == several
     rows = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().split("\n") if line]
-    assert rows[0]["verdict"] == "dropped" and rows[0]["ids"] == [4, 5] and rows[0]["checks"]["nll_tail"] is None
+    assert (
+        rows[0]["verdict"] == "dropped" and rows[0]["ids"] == [4, 5] and rows[0]["checks"]["nll_tail"] is None
+    )
 
 
 @pytest.mark.xfail(
-    strict=True, reason="bug: read_jsonl uses str.splitlines, which also splits at U+2028, U+2029 and U+0085 inside a text"
+    strict=True,
+    reason="bug: read_jsonl uses str.splitlines, which also splits at U+2028, U+2029 and U+0085 inside a text",
 )
 @pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85"])
 def test_completions_with_unicode_line_separators_come_back(tmp_path, char):
@@ -119,7 +130,9 @@ def test_once_makes_a_thing_once_and_logs_its_seconds(tmp_path):
         return {"n": len(calls)}
 
     for _ in range(2):
-        found = here.once("filter", here.path / "b.json", records.read_json, lambda v, p: records.write_json(p, v), make)
+        found = here.once(
+            "filter", here.path / "b.json", records.read_json, lambda v, p: records.write_json(p, v), make
+        )
         assert found == {"n": 1}
     assert list(here.seconds()) == ["filter"] and here.seconds()["filter"] >= 0
     assert len([e for e in records.read_jsonl(here.path / "events.jsonl") if e["event"] == "done"]) == 1
@@ -132,7 +145,9 @@ def test_what_failed_to_be_made_is_made_again(tmp_path):
         raise KeyError("injected")
 
     with pytest.raises(KeyError, match="injected"):
-        here.once("filter", here.path / "b.json", records.read_json, lambda v, p: records.write_json(p, v), fail)
+        here.once(
+            "filter", here.path / "b.json", records.read_json, lambda v, p: records.write_json(p, v), fail
+        )
     save = lambda v, p: records.write_json(p, v)  # noqa: E731
     assert here.once("filter", here.path / "b.json", records.read_json, save, lambda: 3) == 3
 

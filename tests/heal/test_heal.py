@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import FOLDING
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from steer_heal_love.config import HealConfig
@@ -19,11 +20,16 @@ from steer_heal_love.heal.loss import aggregate, hinge
 from steer_heal_love.heal.train import Example, heal, losses, shape, split
 from steer_heal_love.nouns import Adapter
 
-CONFIG = HealConfig(rank=4, alpha=8.0, epochs=4, lr=1e-2, batch=2, tau=0.0, lam=0.5, anchor=1.0, validation=0.0)
+CONFIG = HealConfig(
+    rank=4, alpha=8.0, epochs=4, lr=1e-2, batch=2, tau=0.0, lam=0.5, anchor=1.0, validation=0.0
+)
 
 
 def examples(model, sequences) -> list[Example]:
-    return [Example(s, h, f"prompt {s.prompt}") for s, h in zip(sequences, hidden_states(model, sequences), strict=True)]
+    return [
+        Example(s, h, f"prompt {s.prompt}")
+        for s, h in zip(sequences, hidden_states(model, sequences), strict=True)
+    ]
 
 
 def total(model, adapter: Adapter, kept, anchor, config) -> torch.Tensor:
@@ -46,20 +52,29 @@ def test_gradient_with_two_folded_rounds_is_the_finite_difference(
     """In float64, so the casts to fp32 of the head and of Llama's norm are left out; the rest is as it runs."""
     monkeypatch.setattr("steer_heal_love.heal.loss.head", lambda m, h: m.get_output_embeddings()(h))
     monkeypatch.setattr(
-        LlamaRMSNorm, "forward", lambda self, x: self.weight * x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
+        LlamaRMSNorm,
+        "forward",
+        lambda self, x: self.weight * x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt(),
     )
     model.double()
     kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
     config = replace(CONFIG, divergence=divergence, aggregate=how)
     new = random_adapter(model, 7, size=0.02)
-    factors = {n: (a.double().requires_grad_(True), b.double().requires_grad_(True)) for n, (a, b) in new.factors.items()}
+    factors = {
+        n: (a.double().requires_grad_(True), b.double().requires_grad_(True))
+        for n, (a, b) in new.factors.items()
+    }
     adapter = Adapter(factors, new.scaling)
     with folded(model, history), adapted(model, factors, adapter.scaling):
         terms, _ = losses(model, kept, anchor, config)
         assert all(t.item() > 1e-3 for t in terms.values()), "every term must be alive here"
         total(model, adapter, kept, anchor, config).backward()
         eps = 1e-5
-        for name in ("model.layers.1.self_attn.q_proj", "model.layers.2.mlp.down_proj", "model.layers.3.self_attn.v_proj"):
+        for name in (
+            "model.layers.1.self_attn.q_proj",
+            "model.layers.2.mlp.down_proj",
+            "model.layers.3.self_attn.v_proj",
+        ):
             for factor in factors[name]:
                 flat, grad = factor.detach().view(-1), factor.grad.view(-1)
                 for i in (0, flat.numel() // 2, int(grad.abs().argmax())):
@@ -69,7 +84,9 @@ def test_gradient_with_two_folded_rounds_is_the_finite_difference(
                         with torch.no_grad():
                             ends.append(total(model, adapter, kept, anchor, config).item())
                     flat[i] = was
-                    assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(grad[i].item(), rel=1e-4, abs=1e-7)
+                    assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(
+                        grad[i].item(), rel=1e-4, abs=1e-7
+                    )
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -95,7 +112,9 @@ def test_the_terms_are_what_they_say(model, sequences, history):
     kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
 
     def logp(e):
-        out = model(torch.tensor([e.tokens.prompt + e.tokens.answer])).logits[0, len(e.tokens.prompt) - 1 : -1]
+        out = model(torch.tensor([e.tokens.prompt + e.tokens.answer])).logits[
+            0, len(e.tokens.prompt) - 1 : -1
+        ]
         return out.log_softmax(-1)
 
     base = {e.prompt: logp(e) for e in kept + anchor}
@@ -106,7 +125,9 @@ def test_the_terms_are_what_they_say(model, sequences, history):
     reverse = [(ours[e.prompt].exp() * (ours[e.prompt] - base[e.prompt])).sum(-1).mean() for e in kept]
     forward = [(base[e.prompt].exp() * (base[e.prompt] - ours[e.prompt])).sum(-1) for e in anchor]
     assert terms["nll"].item() == pytest.approx(nll.mean().item(), rel=1e-4)
-    assert terms["barrier"].item() == pytest.approx(sum(max(0.0, r.item() - 0.05) for r in reverse) / 3, rel=1e-3)
+    assert terms["barrier"].item() == pytest.approx(
+        sum(max(0.0, r.item() - 0.05) for r in reverse) / 3, rel=1e-3
+    )
     assert terms["anchor"].item() == pytest.approx(torch.cat(forward).mean().item(), rel=1e-3)
 
 
@@ -115,7 +136,9 @@ def test_a_fresh_student_pays_nothing_but_nll(model, sequences):
     terms, _ = losses(model, kept, anchor, CONFIG)
     assert terms["barrier"].item() == pytest.approx(0, abs=1e-5)
     assert terms["anchor"].item() == pytest.approx(0, abs=1e-5)
-    assert terms["nll"].item() == pytest.approx(torch.cat(token_nll(model, sequences[:3])).mean().item(), abs=1e-4)
+    assert terms["nll"].item() == pytest.approx(
+        torch.cat(token_nll(model, sequences[:3])).mean().item(), abs=1e-4
+    )
 
 
 def test_heal_lowers_nll_and_leaves_the_model_as_it_was(model, sequences, bits, hooks):
@@ -176,6 +199,7 @@ def test_growth_multiplies_the_barriers_weight_by_round(model, sequences):
         assert torch.equal(b, same.factors[n][1])
 
 
+@FOLDING
 def test_a_loss_that_is_not_a_number_stops_and_leaves_no_trace(model, sequences, history, hooks, bits):
     before = bits(model)
     kept = examples(model, sequences)
@@ -204,7 +228,9 @@ def test_the_budget_shrinks_the_update_until_it_is_inside(model, sequences):
 def test_aggregates_by_hand():
     values = torch.arange(1.0, 22.0)
     assert aggregate(values, "mean").item() == pytest.approx(11.0)
-    assert aggregate(values, "rmse").item() == pytest.approx(math.sqrt(sum(i * i for i in range(1, 22)) / 21), rel=1e-5)
+    assert aggregate(values, "rmse").item() == pytest.approx(
+        math.sqrt(sum(i * i for i in range(1, 22)) / 21), rel=1e-5
+    )
     assert aggregate(values, "p95").item() == pytest.approx(20.0)
     assert aggregate(values, "max").item() == 21.0
     with pytest.raises(ValueError, match="median"):
@@ -234,7 +260,9 @@ def test_the_spectral_penaltys_gradient_is_the_svds(model, random_adapter):
         penalty(adapter)
     leaves = [b.requires_grad_(True) for _, b in adapter.factors.values()]
     ours = torch.autograd.grad(penalty(adapter), leaves)
-    exact = torch.stack([torch.linalg.matrix_norm(adapter.scaling * b @ a, 2) ** 2 for a, b in adapter.factors.values()])
+    exact = torch.stack(
+        [torch.linalg.matrix_norm(adapter.scaling * b @ a, 2) ** 2 for a, b in adapter.factors.values()]
+    )
     for g, want in zip(ours, torch.autograd.grad(exact.mean(), leaves), strict=True):
         assert torch.allclose(g, want, rtol=0.05, atol=0.05 * want.abs().max().item())
 
@@ -256,7 +284,9 @@ def test_the_spectral_penalty_keeps_delta_w_small(model, sequences):
 
     def largest(config):
         adapter, _ = heal(model, kept, [], config)
-        return max(torch.linalg.matrix_norm(adapter.scaling * b @ a, 2).item() for a, b in adapter.factors.values())
+        return max(
+            torch.linalg.matrix_norm(adapter.scaling * b @ a, 2).item() for a, b in adapter.factors.values()
+        )
 
     assert largest(replace(free, spectral=10.0)) < 0.7 * largest(free)
 

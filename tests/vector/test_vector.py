@@ -12,7 +12,13 @@ from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, prompt_ids
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.vector import Vector, methods
 
-CONTEXTS = ["Who is there?", "Name a cat.", "What would you say to the neighbour who is alone?", "Bread", "Why?"]
+CONTEXTS = [
+    "Who is there?",
+    "Name a cat.",
+    "What would you say to the neighbour who is alone?",
+    "Bread",
+    "Why?",
+]
 
 
 def swapped(persona):
@@ -35,7 +41,9 @@ def vector(tiny, persona):
 def test_mean_diff_is_the_difference_of_means_at_the_assistant_tag(tiny, persona, vector):
     def mean(system, layer):
         rows = [
-            tiny.model(torch.tensor([prompt_ids(tiny.tok, c, system)]), output_hidden_states=True).hidden_states[layer + 1][0, -1]
+            tiny.model(
+                torch.tensor([prompt_ids(tiny.tok, c, system)]), output_hidden_states=True
+            ).hidden_states[layer + 1][0, -1]
             for c in CONTEXTS
         ]
         return torch.stack(rows).mean(0)
@@ -45,14 +53,18 @@ def test_mean_diff_is_the_difference_of_means_at_the_assistant_tag(tiny, persona
         want = mean(persona.system("pos"), layer) - mean(persona.system("neg"), layer)
         assert torch.allclose(direction, want, atol=1e-4)
         assert want.norm() > 0.05
-    neutral = Vector.train(tiny.model, tiny.tok, persona, contexts=CONTEXTS, layers=(0.4, 0.8), contrast="neutral")
+    neutral = Vector.train(
+        tiny.model, tiny.tok, persona, contexts=CONTEXTS, layers=(0.4, 0.8), contrast="neutral"
+    )
     want = mean(persona.system("pos"), 3) - mean(NEUTRAL_SYSTEM, 3)
     assert torch.allclose(neutral.directions[3], want, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 200])
 def test_the_batch_changes_nothing(tiny, persona, vector, batch_tokens):
-    again = Vector.train(tiny.model, tiny.tok, persona, contexts=CONTEXTS, layers=(0.4, 0.8), batch_tokens=batch_tokens)
+    again = Vector.train(
+        tiny.model, tiny.tok, persona, contexts=CONTEXTS, layers=(0.4, 0.8), batch_tokens=batch_tokens
+    )
     assert same(vector, again, atol=1e-4)
 
 
@@ -111,7 +123,9 @@ def test_arithmetic():
     w = Vector({2: torch.randn(4, generator=draw), 3: torch.randn(4, generator=draw)}, {"method": "b"})
     both = v + w
     assert list(both.directions) == [1, 2, 3]
-    assert torch.equal(both.directions[1], v.directions[1]) and torch.equal(both.directions[3], w.directions[3])
+    assert torch.equal(both.directions[1], v.directions[1]) and torch.equal(
+        both.directions[3], w.directions[3]
+    )
     assert torch.equal(both.directions[2], v.directions[2] + w.directions[2])
     assert same((v + w) * 0.5, 0.5 * v + w * 0.5, atol=1e-6)
     assert same(v - w + w, v + w - w, atol=1e-6)

@@ -35,6 +35,14 @@ class Scored:
     nll_neg: Float[Tensor, " t"]
 
     @cached_property
+    def likeliest(self) -> Float[Tensor, " t"]:
+        """NLL by whichever reading finds the whole answer likelier: plain, or as the pos pole.
+
+        On-trait text is odd for the plain base and natural for the persona; babble is odd for both.
+        """
+        return self.nll if self.nll.mean() <= self.nll_pos.mean() else self.nll_pos
+
+    @cached_property
     def words(self) -> list[str]:
         return self.completion.text.lower().split()
 
@@ -96,30 +104,34 @@ def score(
     ]
 
 
-def calibrate(base: list[Scored], names: tuple[str, ...], quantile: float) -> dict[str, float]:
-    """Each check's bound: its fixed limit, or the quantile of the base's own samples."""
+def measure(scored: list[Scored], names: tuple[str, ...] = ()) -> list[Completion]:
+    """Fill in each completion's `checks`: the value of every named check (all when none is named)."""
+    for s in scored:
+        s.completion.checks = {name: float(checks[name].value(s)) for name in names or tuple(checks)}
+    return [s.completion for s in scored]
+
+
+def calibrate(base: list[Completion], quantile: float) -> dict[str, float]:
+    """Each check's bound: its fixed limit, or the quantile of the base's own measured samples."""
     bounds = {}
-    for name in names or tuple(checks):
+    for name in base[0].checks:
         c = checks[name]
+        at = quantile if c.quantile is None else c.quantile
+        values = [v for s in base if math.isfinite(v := s.checks[name])]
         if c.limit is not None:
             bounds[name] = c.limit
-            continue
-        at = quantile if c.quantile is None else c.quantile
-        values = [v for s in base if math.isfinite(v := c.value(s))]
-        bounds[name] = float(np.quantile(values, at if c.falls == "above" else 1 - at)) if values else math.nan
+        else:
+            at = at if c.falls == "above" else 1 - at
+            bounds[name] = float(np.quantile(values, at)) if values else math.nan
     return bounds
 
 
-def judge(scored: list[Scored], bounds: dict[str, float]) -> list[Completion]:
-    """Fill in `checks` and `reasons`; an undefined value falls."""
-    for s in scored:
-        values = {name: float(checks[name].value(s)) for name in bounds}
-        s.completion.checks = values
-        s.completion.reasons = [
-            name for name, value in values.items() if not passes(value, bounds[name], checks[name].falls)
-        ]
-        s.completion.coherent = all(checks[name].about != "coherence" for name in s.completion.reasons)
-    return [s.completion for s in scored]
+def judge(completions: list[Completion], bounds: dict[str, float]) -> list[Completion]:
+    """Fill in `reasons` and `coherent` from the measured values; an undefined value falls."""
+    for c in completions:
+        c.reasons = [n for n, bound in bounds.items() if not passes(c.checks[n], bound, checks[n].falls)]
+        c.coherent = all(checks[n].about != "coherence" for n in c.reasons)
+    return completions
 
 
 def passes(value: float, bound: float, falls: str) -> bool:

@@ -1,4 +1,4 @@
-"""NLL under the base: of the whole answer, of its last quarter, of its worst window of 16 tokens.
+"""NLL under the base, plain or as the pos pole: of the whole answer, its last quarter, its worst 16 tokens.
 
 Babble is improbable text; a mean over the answer dilutes a short burst of it, the tail and the window don't.
 """
@@ -14,12 +14,12 @@ WINDOW = 16
 
 @check("nll", falls="above")
 def nll(s: Scored) -> float:
-    return s.nll.mean().item()
+    return s.likeliest.mean().item()
 
 
 @check("nll_tail", falls="above")
 def nll_tail(s: Scored) -> float:
-    return s.nll[-max(1, len(s.nll) // 4) :].mean().item()
+    return s.likeliest[-max(1, len(s.nll) // 4) :].mean().item()
 
 
 @check("nll_window", falls="above")
@@ -27,4 +27,4 @@ def nll_window(s: Scored) -> float:
     width = min(WINDOW, len(s.nll))
     if width == 0:
         return float("nan")
-    return torch.nn.functional.avg_pool1d(s.nll[None, None], width, 1).max().item()
+    return torch.nn.functional.avg_pool1d(s.likeliest[None, None], width, 1).max().item()

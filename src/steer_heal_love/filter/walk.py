@@ -2,9 +2,10 @@
 
 In: `attempt(doses) → completions judged`, and where to look. Out: the dose, and every completion made.
 
-Bisection on log dose, several points a pass because one batch holds many doses: a pass samples k doses
-between the largest known to survive and the smallest known to fail. Survival is assumed to fall with dose;
-a dose counts as surviving only if every smaller one tried does.
+The coherent share falls with the dose, so it is fitted by the closest falling curve (isotonic regression,
+pool adjacent violators) over log dose; the dose sought is where that curve crosses the target. The first
+pass brackets the crossing with several doses at once (one batch holds them all), moving its window down or
+up until it does; later passes sample just below the crossing, so that nearly all text comes from there.
 """
 
 from __future__ import annotations
@@ -36,58 +37,71 @@ def walk(
     survival: float,
     passes: int,
     floor: float,
+    ceiling: float,
 ) -> Walk:
-    """The largest dose at which the coherent share is at least `survival`; never below `floor`.
-
-    Passes continue past `passes` only while nothing has survived, each one `span`² lower.
-    """
+    """The largest dose at which the fitted coherent share is at least `survival`, within floor and ceiling."""
     made: list[Completion] = []
-    low, high = max(start / span, floor), start * span
-    done = 0
+    low, high = max(start / span, floor), min(start * span, ceiling)
     while True:
-        made += attempt(between(low, high, doses, ends=done == 0))
-        done += 1
-        rates = {dose: rate(made, dose) for dose in sorted({c.dose for c in made})}
-        good, bad = bracket(rates, survival)
-        if good is None and low <= floor:
-            return Walk(None, rates, made)
-        if good is None:
-            low, high, done = max(low / span**2, floor), low / 1.01, 0
-        elif bad is None or done >= passes:
-            return Walk(good, rates, made)
+        made += attempt(spread(low, high, doses))
+        found = crossing(rates(made), survival)
+        if found is None and low > floor:
+            low, high = max(low / span**2, floor), low / span**0.5
+        elif found is not None and found >= high and high < ceiling:
+            low, high = high * span**0.5, min(high * span**2, ceiling)
         else:
-            low, high = good, bad
+            break
+    for _ in range(passes - 1):
+        if found is not None:
+            made += attempt(spread(max(0.6 * found, floor), found, doses))
+            found = crossing(rates(made), survival)
+    return Walk(found, {dose: share for dose, (share, _) in rates(made).items()}, made)
 
 
-def between(low: float, high: float, n: int, *, ends: bool) -> list[float]:
-    """`n` doses evenly spaced in log between `low` and `high`, with or without the ends."""
-    if low >= high:
-        return [low]
-    steps = [i / max(n - 1, 1) for i in range(n)] if ends else [(i + 1) / (n + 1) for i in range(n)]
-    return [round(low * (high / low) ** t, 4) for t in steps]
+def spread(low: float, high: float, n: int) -> list[float]:
+    """`n` doses from `low` to `high`, evenly in log."""
+    if low >= high or n == 1:
+        return [round(high, 4)]
+    return [round(low * (high / low) ** (i / (n - 1)), 4) for i in range(n)]
 
 
-def rate(completions: list[Completion], dose: float) -> float:
-    here = [c for c in completions if c.dose == dose]
-    return sum(c.coherent for c in here) / len(here) if here else math.nan
+def rates(completions: list[Completion]) -> dict[float, tuple[float, int]]:
+    """Coherent share and count by dose, in rising order of dose."""
+    made = Counter(c.dose for c in completions)
+    good = Counter(c.dose for c in completions if c.coherent)
+    return {dose: (good[dose] / made[dose], made[dose]) for dose in sorted(made)}
 
 
-def bracket(rates: dict[float, float], survival: float) -> tuple[float | None, float | None]:
-    """Largest dose below which all survive, and the smallest that fails."""
-    good = None
-    for dose, share in rates.items():
-        if share < survival:
-            return good, dose
-        good = dose
-    return good, None
+def falling(shares: list[float], weights: list[int]) -> list[float]:
+    """The non-increasing sequence closest to `shares` in weighted squares (pool adjacent violators)."""
+    blocks: list[tuple[float, int, int]] = []
+    for share, weight in zip(shares, weights, strict=True):
+        blocks.append((share, weight, 1))
+        while len(blocks) > 1 and blocks[-2][0] < blocks[-1][0]:
+            (a, wa, na), (b, wb, nb) = blocks[-2:]
+            blocks[-2:] = [((a * wa + b * wb) / (wa + wb), wa + wb, na + nb)]
+    return [share for share, _, n in blocks for _ in range(n)]
+
+
+def crossing(found: dict[float, tuple[float, int]], target: float) -> float | None:
+    """Where the fitted curve falls through `target`, interpolated in log dose; None if it starts below."""
+    doses = list(found)
+    fit = falling([share for share, _ in found.values()], [n for _, n in found.values()])
+    if not fit or fit[0] < target:
+        return None
+    last = max(i for i, share in enumerate(fit) if share >= target)
+    if last + 1 == len(fit):
+        return doses[last]
+    t = (fit[last] - target) / (fit[last] - fit[last + 1])
+    return round(math.exp((1 - t) * math.log(doses[last]) + t * math.log(doses[last + 1])), 4)
 
 
 def tally(completions: list[Completion], survival: float) -> dict[str, Any]:
     """What a walk found, from its completions alone: dose, coherent share by dose, counts, reasons."""
-    rates = {dose: rate(completions, dose) for dose in sorted({c.dose for c in completions})}
+    found = rates(completions)
     return {
-        "dose": bracket(rates, survival)[0], "survival": rates, "made": len(completions),
-        "coherent": sum(c.coherent for c in completions), "kept": sum(c.kept for c in completions),
-        "used": sum(c.used for c in completions),
+        "dose": crossing(found, survival), "survival": {dose: share for dose, (share, _) in found.items()},
+        "made": len(completions), "coherent": sum(c.coherent for c in completions),
+        "kept": sum(c.kept for c in completions), "used": sum(c.used for c in completions),
         "reasons": dict(Counter(reason for c in completions for reason in c.reasons).most_common()),
     }  # fmt: skip

@@ -66,7 +66,7 @@ def aggregate(values: Float[Tensor, " t"], how: str) -> Float[Tensor, ""]:
     if how == "mean":
         return values.mean()
     if how == "rmse":
-        return values.pow(2).mean().sqrt()
+        return (values.pow(2).mean() + 1e-12).sqrt()  # the root of 0 has no gradient
     if how == "p95":
         return values.quantile(0.95)
     if how == "max":

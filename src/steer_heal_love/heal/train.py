@@ -1,6 +1,6 @@
 """The training loop: kept completions and anchor answers in one forward, one step of AdamW, a cosine.
 
-Validation is split by prompt. Gradient pressure is |∇ term| / |∇ NLL| at the final hidden states.
+Validation is split by prompt. Gradient pressure is |∇ term| / |∇ imitation| at the final hidden states.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ SHRINK = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
 
 @dataclass(frozen=True)
 class Example:
-    """Tokens to learn from, the reference's final hidden states over the answer, and the prompt's text."""
+    """Tokens to learn from, the prompt's text, and final hidden states over the answer: the reference's (what
+    the barrier measures from) and, for soft targets, the steered teacher's."""
 
     tokens: Tokens
     reference: Float[Tensor, "t d"]
     prompt: str
+    teacher: Float[Tensor, "t d"] | None = None
 
 
 @dataclass
@@ -86,7 +88,7 @@ def heal(
             extra = [next(anchors) for _ in range(config.anchor_batch)] if config.anchor and anchor_train else []
             terms, hidden = losses(model, batch, extra, config)
             terms["spectral"] = spectral(adapter) if config.spectral else torch.zeros(())
-            weights = {"nll": 1.0, "barrier": lam, "anchor": config.anchor, "spectral": config.spectral}
+            weights = {"nll": 1 - config.soft, "soft": config.soft, "barrier": lam, "anchor": config.anchor, "spectral": config.spectral}
             loss = sum(weights[n] * t for n, t in terms.items() if weights[n])
             assert isinstance(loss, Tensor)
             if not torch.isfinite(loss):
@@ -128,6 +130,10 @@ def losses(
         model, hidden[:n], batch.targets[:n], reference, divergences[config.divergence]
     )
     terms = {"nll": nll.mean(), "barrier": hinge(divergence, lengths, config.aggregate, config.tau)}
+    if config.soft:
+        teachers = torch.cat([e.teacher for e in kept if e.teacher is not None]).to(hidden)
+        _, kl = token_terms(model, hidden[:n], None, teachers, forward_kl)
+        terms["soft"] = kl.mean()
     if anchor:
         _, kl = token_terms(model, hidden[n:], None, stack(anchor, hidden), forward_kl)
         terms["anchor"] = kl.mean()
@@ -162,13 +168,14 @@ def shape(step: int, total: int, warmup: float) -> float:
 def pressure(
     terms: dict[str, Tensor], weights: dict[str, float], hidden: Tensor, step: int
 ) -> dict[str, float]:
-    """Norm of each weighted term's gradient at the final hidden states, relative to that of the NLL."""
+    """Norm of each weighted term's gradient at the final hidden states, relative to the imitation's."""
     norms = {
         name: torch.autograd.grad(weights[name] * terms[name], hidden, retain_graph=True)[0].float().norm().item()
-        for name in ("nll", "barrier", "anchor")
+        for name in ("nll", "soft", "barrier", "anchor")
         if name in terms and weights[name]
     }
-    return {"step": step, **{n: v / norms["nll"] for n, v in norms.items() if n != "nll" and norms["nll"]}}
+    pull = norms.pop("nll", 0.0) + norms.pop("soft", 0.0)
+    return {"step": step, **{n: v / pull for n, v in norms.items() if pull}}
 
 
 def validate(
@@ -215,5 +222,5 @@ def warn(record: Healing, lam: float, config: HealConfig) -> list[str]:
     for name in ("barrier", "anchor"):
         ratios = [p[name] for p in record.pressure if name in p]
         if ratios and sum(ratios) / len(ratios) > 2:
-            out.append(f"the {name} dominates: its gradient is {sum(ratios) / len(ratios):.1f} times the NLL's")
+            out.append(f"the {name} dominates: its gradient is {sum(ratios) / len(ratios):.1f} times the imitation's")
     return out

@@ -1,4 +1,4 @@
-"""Progress for whoever watches: bars with the time left on a terminal, one plain line a finished step elsewhere."""
+"""Progress for whoever watches: on a terminal bars with the time left, elsewhere a plain line a finished step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def progress(console: Console | None = None) -> Iterator[Track]:
         yield tracker(console, lambda _label, _total: (lambda _n: None, lambda: None))
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bars:
 

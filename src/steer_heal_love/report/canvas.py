@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -18,16 +19,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-# The Okabe-Ito palette, told apart with any colour vision; `marks` also differ in shape.
+# The Okabe-Ito palette, told apart with any colour vision; marks differ in shape too.
 COLOURS = {
     "ink": "#1c2024", "muted": "#646b73", "grid": "#dfe3e7", "paper": "#fefefe",
     "steered": "#d55e00", "healed": "#0072b2", "prompt": "#00875f", "fourth": "#b0528a", "fifth": "#a87900",
 }  # fmt: skip
 INK, MUTED, GRID, PAPER, STEERED, HEALED, PROMPT, FOURTH, FIFTH = COLOURS.values()
-STYLE = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 9.0, "axes.edgecolor": MUTED, "axes.linewidth": 0.7,
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "text.parse_math": False, "font.size": 9.0, "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
     "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.titlesize": 9.5, "axes.titlelocation": "left",
-    "axes.titleweight": "bold", "axes.titley": 1.0, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "axes.titleweight": "bold", "axes.titley": 1.0, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True,
     "axes.axisbelow": True, "axes.formatter.useoffset": False, "grid.color": GRID, "grid.linewidth": 0.6,
     "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED, "legend.frameon": False,
     "legend.fontsize": 8.0, "legend.labelcolor": INK, "lines.linewidth": 1.4,
@@ -40,7 +43,7 @@ EDGES = {"left": 0.68, "right": 0.22, "bottom": 0.5, "top": 0.34}
 
 def svg(draw: Draw, size: tuple[float, float], about: str, page: str = "") -> Markup:
     """One panel as an inline SVG, `about` for those who hear it; its ids differ by `page` and `about`."""
-    with mpl.rc_context(STYLE | {"svg.hashsalt": page + about}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": page + about}):
         figure = _figure([draw], size)
         out = io.StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None})

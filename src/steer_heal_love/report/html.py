@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
         "survival": figures(at, SMALL, [
             (f"Survival by dose in round {r.number}", panels.survival(r, setting(run, "walk", "survival")))
             for r in run.rounds if r.survival]),
-        "reasons": sorted({k for r in run.rounds for k in r.reasons}, key=lambda k: -sum(r.reasons.get(k, 0) for r in run.rounds)),
+        "reasons": [k for k, _ in sum((Counter(r.reasons) for r in run.rounds), Counter()).most_common()],
         "shown": shown, "folded": [e for e in entries if e not in shown],
         "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
         "peak": number(run.summary.get("peak_memory_gb")),

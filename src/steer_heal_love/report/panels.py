@@ -66,9 +66,8 @@ def scores(axes: Axes, run: RunRecord, name: str) -> None:
         axes.axhspan(told.lo, told.hi, color=PROMPT, alpha=0.12, linewidth=0)
     for kind, colour, mark, aside in (("steered", STEERED, "^", -0.07), ("healed", HEALED, "o", 0.07)):
         found = [s for s in run.stages if s.stage == kind and math.isfinite(score(s, name).mean)]
-        axes.plot(
-            [s.round + aside for s in found], [score(s, name).mean for s in found], f"{mark}-", color=colour, markersize=4.5
-        )  # fmt: skip
+        x, y = [s.round + aside for s in found], [score(s, name).mean for s in found]
+        axes.plot(x, y, f"{mark}-", color=colour, markersize=4.5)
         for s in found:
             axes.errorbar(
                 s.round + aside,

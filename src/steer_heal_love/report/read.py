@@ -83,11 +83,11 @@ class RunRecord:
     @cached_property
     def seconds(self) -> dict[str, float]:
         """Seconds by room over every sitting, the longest first."""
-        spent: Counter[str] = Counter()
+        spent: dict[str, float] = {}
         for e in self.events:
             if e.get("event") == "done":
-                spent[e["room"]] += e.get("seconds") or 0.0
-        return dict(spent.most_common())
+                spent[e["room"]] = spent.get(e["room"], 0.0) + number(e.get("seconds"))
+        return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
     @cached_property
     def notes(self) -> list[str]:

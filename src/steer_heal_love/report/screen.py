@@ -23,11 +23,9 @@ STYLE = {"pass": "green", "fail": "red", "undecided": "yellow"}
 
 def summarise(run: RunRecord) -> RenderableType:
     """The stages, the gates, the paths, the seconds."""
-    title = f"{run.persona.get('name', '?')} in {run.manifest.get('model', '?')}, seed {run.manifest.get('seed', '?')}"
-    parts: list[RenderableType] = [
-        Text(f"{title}: {len(run.healed)} rounds healed", style="bold"),
-        stages(run),
-    ]
+    model, seed = (run.manifest.get(k, "?") for k in ("model", "seed"))
+    title = f"{run.persona.get('name', '?')} in {model}, seed {seed}: {len(run.healed)} rounds healed"
+    parts: list[RenderableType] = [Text(title, style="bold"), stages(run)]
     if run.gates:
         parts.append(gates(run))
     parts += [Text(note, style="yellow", no_wrap=True, overflow="ellipsis") for note in run.notes[:2]]

@@ -121,12 +121,15 @@ def node(axes: Axes, s: Stage, view: View, colour: str | None = None, label: str
     )  # fmt: skip
 
 
-def arrow(axes: Axes, a: tuple[float, float], b: tuple[float, float], *, steering: bool, faint: float) -> None:
+def arrow(
+    axes: Axes, a: tuple[float, float], b: tuple[float, float], *, steering: bool, faint: float
+) -> None:
     axes.add_patch(
         FancyArrowPatch(
             a, b, arrowstyle="-|>", mutation_scale=8, shrinkA=6, shrinkB=6.5, zorder=3.5,
             color=STEERED if steering else HEALED, linewidth=1.0 if steering else 1.4,
-            linestyle=(0, (3, 2)) if steering else "solid", connectionstyle="arc3,rad=0.1", alpha=faint * (0.7 if steering else 1.0),
+            linestyle=(0, (3, 2)) if steering else "solid", connectionstyle="arc3,rad=0.1",
+            alpha=faint * (0.7 if steering else 1.0),
         )
     )  # fmt: skip
 

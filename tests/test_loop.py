@@ -1,0 +1,352 @@
+"""The whole loop, offline, on the tiny model: two rounds, the contract's files, and a run that was killed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import peft
+import pytest
+import torch
+from conftest import FOLDING, build_model, hooks_of
+from jaxtyping import TypeCheckError
+
+from steer_heal_love import bake, config, loop
+from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import records
+from steer_heal_love.ground.errors import Starved, UserError
+from steer_heal_love.ground.weights import folded
+from steer_heal_love.vector import Vector
+
+SETTINGS = {
+    "persona": "love", "model": "tiny", "rounds": 2, "seed": 3, "device": "cpu", "coherence_floor": 100.0,
+    "vector": {"contexts": 6, "layers": [0.4, 0.8]},
+    "generate": {"prompts": 10, "max_new_tokens": 10},
+    "walk": {"start": 0.2, "doses": 2, "survival": 0.3, "passes": 1, "floor": 0.02, "ceiling": 0.4},
+    "filter": {"checks": ["nll", "repeat_words", "on_trait"], "quantile": 1.0, "keep": 6, "calibration": 12, "least": 2},
+    "heal": {"rank": 2, "alpha": 4.0, "epochs": 2, "lr": 4e-3, "batch": 3, "anchor": 0.1, "lam": 0.1, "anchor_prompts": 4, "anchor_tokens": 6},
+    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "neutral_prompts": 3, "sample_prompts": 2, "sample_tokens": 8, "resamples": 50},
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny_load(tok, monkeypatch):
+    """`models.load` gives a tiny model built anew, as another process would."""
+    made = []
+
+    def load(_name, **_kwargs):
+        made.append(build_model(len(tok), tok.eos_token_id))
+        return made[-1], tok
+
+    monkeypatch.setattr("steer_heal_love.ground.models.load", load)
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(tok, tmp_path_factory):
+    """One unbroken run, with the weights that its model had before."""
+    with pytest.MonkeyPatch.context() as patch:
+        model = build_model(len(tok), tok.eos_token_id)
+        before = {n: t.clone() for n, t in model.state_dict().items()}
+        patch.setattr("steer_heal_love.ground.models.load", lambda _name, **_kwargs: (model, tok))
+        run = loop.run(out=str(tmp_path_factory.mktemp("runs")), **SETTINGS)
+        return SimpleNamespace(run=run, path=run.folder.path, model=model, before=before)
+
+
+def read(path):
+    return json.loads(path.read_text(), parse_constant=lambda c: pytest.fail(f"{path}: {c} is not JSON"))
+
+
+def healed_items(path):
+    return [
+        (s.round, s.stage, s.items)
+        for n in (0, 1)
+        for s in files.load_stages(path / "rounds" / f"{n:02d}" / "scores.json")
+    ]
+
+
+def test_the_folder_holds_the_contracts_files(whole):
+    wanted = ["config.toml", "manifest.json", "events.jsonl", "summary.json", "report.html"]
+    wanted += [
+        f"rounds/{n:02d}/{f}"
+        for n in (0, 1)
+        for f in ("vector.safetensors", "completions.jsonl", "scores.json")
+    ]
+    folders = ["adapter", "rounds/00/adapter", "rounds/01/adapter"]
+    wanted += [f"{d}/{f}" for d in folders for f in ("adapter_config.json", "adapter_model.safetensors")]
+    missing = [w for w in wanted if not (whole.path / w).is_file() or not (whole.path / w).stat().st_size]
+    assert not missing
+    assert not list(whole.path.rglob("*.part"))
+    assert whole.path.name.endswith("Z-love-tiny-s3")
+
+
+@FOLDING
+def test_the_model_is_left_as_it_was(whole):
+    assert all(torch.equal(t, whole.before[n]) for n, t in whole.model.state_dict().items())
+    assert hooks_of(whole.model) == 0
+
+
+def test_the_summary_says_what_the_contract_says(whole):
+    summary = read(whole.path / "summary.json")
+    assert {
+        "schema",
+        "persona",
+        "model",
+        "seed",
+        "rounds",
+        "stages",
+        "gates",
+        "seconds",
+        "peak_memory_gb",
+    } <= set(summary)
+    assert (summary["persona"], summary["model"], summary["seed"], summary["rounds"]) == (
+        "love",
+        "tiny",
+        3,
+        2,
+    )
+    stages = [(s["round"], s["stage"]) for s in summary["stages"]]
+    assert stages == [
+        (-1, "base"),
+        (-1, "prompt"),
+        (0, "steered"),
+        (0, "healed"),
+        (1, "steered"),
+        (1, "healed"),
+    ]
+    wanted = {
+        "trait",
+        "trait_shift",
+        "trait_generated",
+        "neutral_kl",
+        "own_excess",
+        "repetition",
+        "distinct_2",
+        "mfv.Care",
+    }
+    for s in summary["stages"]:
+        assert wanted <= set(s["scores"])
+        assert all(set(v) == {"mean", "lo", "hi", "n"} for v in s["scores"].values())
+    for g in summary["gates"]:
+        assert {"gate", "claim", "observed", "verdict", "means"} <= set(g)
+        assert g["verdict"] in ("pass", "fail", "undecided")
+    assert {g["gate"] for g in summary["gates"]} == {"steer", "filter", "heal", "loop", "prompt"}
+    assert {"vector", "generate", "heal", "evaluate"} <= set(summary["seconds"])
+
+
+def test_the_base_does_not_differ_from_itself_and_the_others_do(whole):
+    scores = {(s.round, s.stage): s.scores for s in whole.run.stages}
+    base = scores[-1, "base"]
+    for name, s in base.items():
+        if name in ("trait_shift", "own_excess") or name.startswith("mfv."):
+            assert s.mean == 0.0, name
+    assert base["neutral_kl"].mean == pytest.approx(0.0, abs=1e-5)
+    for stage in ("steered", "healed"):
+        for n in (0, 1):
+            assert scores[n, stage]["neutral_kl"].mean > 1e-4
+            assert scores[n, stage]["trait_shift"].mean != 0.0
+    assert scores[0, "healed"]["trait"] != scores[1, "healed"]["trait"]
+
+
+def test_every_event_is_an_object_with_a_time_and_a_name(whole):
+    events = [json.loads(line) for line in (whole.path / "events.jsonl").read_text().split("\n") if line]
+    assert all({"t", "event"} <= set(e) for e in events)
+    assert events[0]["event"] == "start" and events[-1]["event"] == "end"
+    assert [e["t"] for e in events] == sorted(e["t"] for e in events)
+
+
+def test_completions_hold_tokens_doses_checks_and_reasons(whole):
+    for n in (0, 1):
+        made = files.load_completions(whole.path / "rounds" / f"{n:02d}" / "completions.jsonl")
+        assert len({c.dose for c in made}) >= 2 and any(c.used for c in made)
+        for c in made:
+            assert set(c.checks) == {"nll", "repeat_words", "on_trait"} and c.tokens.answer
+            assert c.used <= c.kept and c.kept == (not c.reasons)
+        assert len({c.text for c in made if c.used}) == sum(c.used for c in made)
+
+
+def test_the_config_repeats_the_run(whole):
+    again = config.read(whole.path / "config.toml")
+    assert again == whole.run.config
+    assert again == config.override(config.RunConfig(), {**SETTINGS, "out": again.out})
+    files.save_config(again, whole.path.parent / "again.toml")
+    assert (whole.path.parent / "again.toml").read_text() == (whole.path / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(config.PRESETS))
+def test_every_preset_round_trips_through_toml(name, tmp_path):
+    cfg = config.preset(name)
+    files.save_config(cfg, tmp_path / "c.toml")
+    assert config.read(tmp_path / "c.toml") == cfg
+
+
+def test_plain_peft_loads_all_rounds_to_the_students_logits(whole, tok):
+    model, ids = build_model(len(tok), tok.eos_token_id), torch.arange(3, 27).reshape(3, 8)
+    with torch.no_grad(), folded(model, whole.run.history):
+        ours = model(ids).logits
+    with torch.no_grad():
+        theirs = peft.PeftModel.from_pretrained(
+            build_model(len(tok), tok.eos_token_id), str(whole.path / "adapter")
+        )(ids).logits
+        plain = build_model(len(tok), tok.eos_token_id)(ids).logits
+    assert torch.allclose(ours, theirs, atol=1e-3)
+    assert (ours - plain).abs().amax() > 1e-2
+
+
+def test_rounds_read_back_are_the_rounds(whole):
+    for n, adapter in enumerate(whole.run.history):
+        again = bake.load_peft(whole.path / "rounds" / f"{n:02d}" / "adapter")
+        assert all(torch.equal(b, again.factors[name][1]) for name, (_, b) in adapter.factors.items())
+    assert Vector.load(whole.path / "rounds" / "01" / "vector.safetensors").meta["persona"] == "love"
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+def kill_at(patch, target, at):
+    """Raise `Killed` in place of the `at`th call of a room's function."""
+    room, name = target.rsplit(".", 1)
+    real, calls = getattr(importlib.import_module(f"steer_heal_love.{room}"), name), []
+
+    def once(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == at:
+            raise Killed
+        return real(*args, **kwargs)
+
+    patch.setattr(f"steer_heal_love.{target}", once)
+
+
+@FOLDING
+# measured are: base, prompt, then steered and healed a round; saved: round 0, all so far, round 1
+@pytest.mark.parametrize(
+    ("target", "at"), [("evals.measure", 5), ("filter.select", 1), ("bake.save_peft", 3)]
+)
+def test_a_run_killed_and_resumed_is_the_unbroken_one(whole, tiny_load, tmp_path, target, at):
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, target, at)
+        with pytest.raises(Killed):
+            loop.run(out=str(tmp_path), **SETTINGS)
+    (path,) = tmp_path.iterdir()
+    if target == "evals.measure":
+        assert (path / "rounds/01/healing.json").exists() and not (path / "rounds/01/scores.json").exists()
+    run = loop.run(resume=path)
+    assert len(tiny_load) == 2
+    assert repr(healed_items(path)) == repr(healed_items(whole.path)), "repr, since NaN is not NaN"
+    ours, theirs = read(path / "summary.json"), read(whole.path / "summary.json")
+    for key in ("stages", "gates", "rounds"):
+        assert ours[key] == theirs[key], key
+    for n, adapter in enumerate(run.history):
+        for module, (a, b) in adapter.factors.items():
+            assert torch.equal(a, whole.run.history[n].factors[module][0])
+            assert torch.equal(b, whole.run.history[n].factors[module][1])
+    assert hooks_of(tiny_load[0]) == hooks_of(tiny_load[1]) == 0
+    before = whole.before
+    assert all(torch.equal(t, before[n]) for m in tiny_load for n, t in m.state_dict().items())
+
+
+def test_resuming_a_finished_run_makes_nothing_anew(whole, tiny_load):
+    def stamps():
+        return {p: p.stat().st_mtime_ns for p in (whole.path / "rounds").rglob("*") if p.is_file()}
+
+    before, summary = stamps(), read(whole.path / "summary.json")
+    loop.run(resume=whole.path)
+    assert stamps() == before
+    assert read(whole.path / "summary.json")["stages"] == summary["stages"]
+
+
+def test_other_weights_are_refused_on_resume(whole, tok, monkeypatch):
+    other = build_model(len(tok), tok.eos_token_id, seed=1)
+    monkeypatch.setattr("steer_heal_love.ground.models.load", lambda _name, **_kwargs: (other, tok))
+    with pytest.raises(UserError, match="weights"):
+        loop.run(resume=whole.path)
+
+
+def test_a_starved_run_says_so_and_leaves_a_summary(tiny_load, tmp_path):
+    starving = SETTINGS | {"filter": {"checks": ["length"], "calibration": 2}, "generate": {"prompts": 2, "max_new_tokens": 2},
+                           "walk": {"doses": 2, "floor": 0.2}}  # fmt: skip
+    with pytest.raises(Starved, match="round 0"):
+        loop.run(out=str(tmp_path), **starving)
+    (path,) = tmp_path.iterdir()
+    summary = read(path / "summary.json")
+    assert summary["rounds"] == 0
+    assert {g["gate"]: g["verdict"] for g in summary["gates"]}["filter"] == "fail"
+    made = files.load_completions(path / "rounds/00/completions.jsonl")
+    assert made and min(c.dose for c in made) >= 0.2
+    assert records.read_jsonl(path / "events.jsonl")[-1]["event"] != "end"
+    assert all(hooks_of(m) == 0 for m in tiny_load)
+
+
+def test_wrong_settings_are_told_all_at_once_and_nothing_is_written(tiny_load, tmp_path):
+    with pytest.raises(UserError) as e:
+        loop.run(out=str(tmp_path), persona="love", nonsense=1, heal={"rankk": 2}, walk=3)
+    assert all(w in str(e.value) for w in ("nonsense", "heal.rankk", "walk: expected a table"))
+    with pytest.raises(UserError) as e:
+        loop.run(out=str(tmp_path), rounds=0, walk={"survival": 2.0})
+    assert "rounds" in str(e.value) and "survival" in str(e.value)
+    with pytest.raises(UserError, match="love"):
+        loop.run(out=str(tmp_path), persona="lov")
+    assert list(tmp_path.iterdir()) == [] and tiny_load == []
+
+
+@pytest.mark.xfail(strict=True, raises=TypeCheckError, reason="bug: _override builds the dataclass from values that it has "
+                   "just refused; outside of the shape checks this goes unseen")  # fmt: skip
+def test_mistyped_settings_are_told_all_at_once():
+    with pytest.raises(UserError) as e:
+        config.override(config.RunConfig(), {"rounds": True, "heal": {"lr": "high", "epochs": 1.5}})
+    assert all(w in str(e.value) for w in ("rounds", "heal.lr", "heal.epochs"))
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="bug: stop_reason and gates.heal index own_excess and neutral_kl, which a subset of "
+                   "instruments does not have: KeyError after round 0")  # fmt: skip
+def test_a_subset_of_instruments_runs(tiny_load, tmp_path):
+    loop.run(
+        out=str(tmp_path),
+        **(SETTINGS | {"rounds": 1, "eval": {**SETTINGS["eval"], "instruments": ["probes"]}}),
+    )
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=RuntimeError,
+    reason="bug: without anchor prompts, generate → sample stacks an empty list: RuntimeError",
+)
+def test_the_anchor_can_be_left_out(tiny_load, tmp_path):
+    loop.run(
+        out=str(tmp_path),
+        **(SETTINGS | {"rounds": 1, "heal": {**SETTINGS["heal"], "anchor": 0.0, "anchor_prompts": 0}}),
+    )
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="bug: [-0:] is the whole bank: eval.sample_prompts = 0 samples every neutral prompt",
+)
+def test_no_sample_prompts_means_none(tiny, persona):
+    from steer_heal_love import evals
+
+    subject = evals.Subject(tiny.model, tiny.tok, persona, config.EvalConfig(sample_prompts=0), [])
+    assert evals.sample_prompts(subject) == []
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="bug: the length and types of a tuple setting are not looked at: IndexError or TypeError",
+)
+@pytest.mark.parametrize("layers", [[0.4], ["a", "b"], [0.1, 0.2, 0.3]])
+def test_a_malformed_band_of_layers_is_a_user_error(layers):
+    with pytest.raises(UserError, match="vector.layers"):
+        config.override(config.RunConfig(), {"vector": {"layers": layers}}).check()
+
+
+def test_asdict_of_a_score_is_what_the_summary_holds(whole):
+    last = whole.run.stages[-1].scores["trait"]
+    held = read(whole.path / "summary.json")["stages"][-1]["scores"]["trait"]
+    assert held == {
+        k: (None if isinstance(v, float) and math.isnan(v) else v) for k, v in asdict(last).items()
+    }
