@@ -11,7 +11,17 @@ import pytest
 import steer_heal_love
 
 ROOT = Path(steer_heal_love.__file__).parent
-ROOMS = {"persona", "vector", "generate", "filter", "heal", "bake", "evals", "gates", "report"}
+ROOMS = {
+    "persona",
+    "vector",
+    "generate",
+    "filter",
+    "heal",
+    "bake",
+    "evals",
+    "gates",
+    "report",
+}
 FLOOR = {"nouns", "ground"}
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -59,7 +69,9 @@ def test_every_part_is_under_the_law():
 
 
 @pytest.mark.parametrize(
-    "file", [f for f in FILES if part(f) != "ground"], ids=lambda f: str(f.relative_to(ROOT))
+    "file",
+    [f for f in FILES if part(f) != "ground"],
+    ids=lambda f: str(f.relative_to(ROOT)),
 )
 def test_only_the_ground_registers_hooks_or_edits_weights(file):
     found = re.findall(r"register_\w*hook|\.weight\.data|\bcopy_\(", file.read_text(encoding="utf-8"))
@@ -70,5 +82,6 @@ def test_no_pickle_and_no_broad_except():
     for file in FILES:
         text = file.read_text(encoding="utf-8")
         assert not re.search(
-            r"\btorch\.(load|save)\(|\bimport pickle|except:|except (Base)?Exception\b", text
+            r"\btorch\.(load|save)\(|\bimport pickle|except:|except (Base)?Exception\b",
+            text,
         ), file

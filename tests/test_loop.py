@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import peft
 import pytest
 import torch
-from conftest import FOLDING, build_model, hooks_of
 from jaxtyping import TypeCheckError
+from tiny_model import FOLDING, build_model, hooks_of
 
 from steer_heal_love import bake, config, loop
 from steer_heal_love.ground import folder as files
@@ -57,7 +57,10 @@ def whole(tok, tmp_path_factory):
 
 
 def read(path):
-    return json.loads(path.read_text(), parse_constant=lambda c: pytest.fail(f"{path}: {c} is not JSON"))
+    return json.loads(
+        path.read_text(),
+        parse_constant=lambda c: pytest.fail(f"{path}: {c} is not JSON"),
+    )
 
 
 def healed_items(path):
@@ -69,7 +72,13 @@ def healed_items(path):
 
 
 def test_the_folder_holds_the_contracts_files(whole):
-    wanted = ["config.toml", "manifest.json", "events.jsonl", "summary.json", "report.html"]
+    wanted = [
+        "config.toml",
+        "manifest.json",
+        "events.jsonl",
+        "summary.json",
+        "report.html",
+    ]
     wanted += [
         f"rounds/{n:02d}/{f}"
         for n in (0, 1)
@@ -102,7 +111,12 @@ def test_the_summary_says_what_the_contract_says(whole):
         "seconds",
         "peak_memory_gb",
     } <= set(summary)
-    assert (summary["persona"], summary["model"], summary["seed"], summary["rounds"]) == (
+    assert (
+        summary["persona"],
+        summary["model"],
+        summary["seed"],
+        summary["rounds"],
+    ) == (
         "love",
         "tiny",
         3,
@@ -133,7 +147,13 @@ def test_the_summary_says_what_the_contract_says(whole):
     for g in summary["gates"]:
         assert {"gate", "claim", "observed", "verdict", "means"} <= set(g)
         assert g["verdict"] in ("pass", "fail", "undecided")
-    assert {g["gate"] for g in summary["gates"]} == {"steer", "filter", "heal", "loop", "prompt"}
+    assert {g["gate"] for g in summary["gates"]} == {
+        "steer",
+        "filter",
+        "heal",
+        "loop",
+        "prompt",
+    }
     assert {"vector", "generate", "heal", "evaluate"} <= set(summary["seconds"])
 
 
@@ -184,7 +204,10 @@ def test_every_preset_round_trips_through_toml(name, tmp_path):
 
 
 def test_plain_peft_loads_all_rounds_to_the_students_logits(whole, tok):
-    model, ids = build_model(len(tok), tok.eos_token_id), torch.arange(3, 27).reshape(3, 8)
+    model, ids = (
+        build_model(len(tok), tok.eos_token_id),
+        torch.arange(3, 27).reshape(3, 8),
+    )
     with torch.no_grad(), folded(model, whole.run.history):
         ours = model(ids).logits
     with torch.no_grad():
@@ -224,7 +247,8 @@ def kill_at(patch, target, at):
 @FOLDING
 # measured are: base, prompt, then steered and healed a round; saved: round 0, all so far, round 1
 @pytest.mark.parametrize(
-    ("target", "at"), [("evals.measure", 5), ("filter.select", 1), ("bake.save_peft", 3)]
+    ("target", "at"),
+    [("evals.measure", 5), ("filter.select", 1), ("bake.save_peft", 3)],
 )
 def test_a_run_killed_and_resumed_is_the_unbroken_one(whole, tiny_load, tmp_path, target, at):
     with pytest.MonkeyPatch.context() as patch:
@@ -318,7 +342,13 @@ def test_a_subset_of_instruments_runs(tiny_load, tmp_path):
 def test_the_anchor_can_be_left_out(tiny_load, tmp_path):
     loop.run(
         out=str(tmp_path),
-        **(SETTINGS | {"rounds": 1, "heal": {**SETTINGS["heal"], "anchor": 0.0, "anchor_prompts": 0}}),
+        **(
+            SETTINGS
+            | {
+                "rounds": 1,
+                "heal": {**SETTINGS["heal"], "anchor": 0.0, "anchor_prompts": 0},
+            }
+        ),
     )
 
 

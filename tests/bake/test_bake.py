@@ -7,7 +7,7 @@ import json
 import peft
 import pytest
 import torch
-from conftest import FOLDING
+from tiny_model import FOLDING
 
 from steer_heal_love import bake
 from steer_heal_love.ground.errors import UserError
@@ -99,18 +99,30 @@ def test_plain_peft_loads_the_stack_to_the_folded_logits(model, rounds, tmp_path
     "save_peft writes one r = max for all, and PEFT refuses the sizes; pad with zeros, or write rank_pattern"
 )  # fmt: skip
 def test_plain_peft_loads_a_stack_of_rounds_on_different_layers(model, random_adapter, tmp_path):
-    rounds = [random_adapter(model, 1, share=(0.0, 0.4)), random_adapter(model, 2, share=(0.2, 0.8))]
+    rounds = [
+        random_adapter(model, 1, share=(0.0, 0.4)),
+        random_adapter(model, 2, share=(0.2, 0.8)),
+    ]
     with folded(model, rounds):
         ours = logits(model)
     bake.save_peft(bake.stack(rounds), tmp_path / "a", base_model="tiny")
-    assert torch.allclose(ours, logits(peft.PeftModel.from_pretrained(model, str(tmp_path / "a"))), atol=2e-3)
+    assert torch.allclose(
+        ours,
+        logits(peft.PeftModel.from_pretrained(model, str(tmp_path / "a"))),
+        atol=2e-3,
+    )
 
 
 def test_our_loader_reads_what_peft_saves(model, tmp_path):
     torch.manual_seed(0)
     wrapped = peft.get_peft_model(
         model,
-        peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "up_proj"], init_lora_weights=False),
+        peft.LoraConfig(
+            r=3,
+            lora_alpha=5,
+            target_modules=["q_proj", "up_proj"],
+            init_lora_weights=False,
+        ),
     )
     theirs = logits(wrapped.eval())
     wrapped.save_pretrained(tmp_path / "a")

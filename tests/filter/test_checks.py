@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from steer_heal_love import filter as sieve
-from steer_heal_love.filter import Scored, calibrate, checks, judge, measure, passes, select
+from steer_heal_love.filter import (
+    Scored,
+    calibrate,
+    checks,
+    judge,
+    measure,
+    passes,
+    select,
+)
 from steer_heal_love.nouns import Completion, Tokens
 
 GOOD = (
@@ -253,7 +261,15 @@ def test_what_was_never_judged_is_not_kept():
 
 def test_select_ranks_by_trait_takes_each_text_once_and_marks_what_it_took():
     def made(text, on_trait, reasons=()):
-        c = Completion("p", Tokens((1,), (2,)), text, 0.5, True, {"on_trait": on_trait}, list(reasons))
+        c = Completion(
+            "p",
+            Tokens((1,), (2,)),
+            text,
+            0.5,
+            True,
+            {"on_trait": on_trait},
+            list(reasons),
+        )
         return c
 
     pool = [
@@ -265,6 +281,10 @@ def test_select_ranks_by_trait_takes_each_text_once_and_marks_what_it_took():
         made("e", -0.2),
     ]
     chosen = select(pool, 3)
-    assert [(c.text, c.checks["on_trait"]) for c in chosen] == [("b", 0.9), ("a", 0.8), ("d", 0.5)]
+    assert [(c.text, c.checks["on_trait"]) for c in chosen] == [
+        ("b", 0.9),
+        ("a", 0.8),
+        ("d", 0.5),
+    ]
     assert [c.used for c in pool] == [False, True, True, False, True, False]
     assert len(select(pool, 100)) == 4

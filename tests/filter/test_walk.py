@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 
-from steer_heal_love.filter.walk import Walk, crossing, falling, rates, spread, tally, walk
+from steer_heal_love.filter.walk import (
+    Walk,
+    crossing,
+    falling,
+    rates,
+    spread,
+    tally,
+    walk,
+)
 from steer_heal_love.nouns import Completion, Tokens
 
 SETTINGS = {
@@ -28,7 +37,14 @@ def simulated(curve, n=100):
         tried.append(list(doses))
         return [
             Completion(
-                "p", Tokens((1,), (2,)), f"{d} {i}", d, True, {"nll": 1.0}, [] if fine else ["nll"], fine
+                "p",
+                Tokens((1,), (2,)),
+                f"{d} {i}",
+                d,
+                True,
+                {"nll": 1.0},
+                [] if fine else ["nll"],
+                fine,
             )
             for d in doses
             for i in range(n)
@@ -46,7 +62,8 @@ def logistic(threshold):
 OVER = pytest.param(
     5.0,
     marks=pytest.mark.xfail(
-        strict=True, reason="bug: a floor above start·span: spread(low, high) gives high, below the floor"
+        strict=True,
+        reason="bug: a floor above start·span: spread(low, high) gives high, below the floor",
     ),
 )
 
@@ -140,7 +157,7 @@ def test_crossing_by_hand():
 def test_spread_is_even_in_log_and_holds_its_ends():
     assert spread(0.5, 2.0, 3) == pytest.approx([0.5, 1.0, 2.0])
     four = spread(0.5, 2.0, 4)
-    steps = [math.log(b / a) for a, b in zip(four, four[1:], strict=False)]
+    steps = [math.log(b / a) for a, b in itertools.pairwise(four)]
     assert steps == pytest.approx([steps[0]] * 3, rel=1e-3)
     assert spread(2.0, 2.0, 4) == [2.0]
 

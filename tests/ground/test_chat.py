@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from steer_heal_love.ground.chat import answer_ids, end_of_turn_ids, prompt_ids, template_hash
+from steer_heal_love.ground.chat import (
+    answer_ids,
+    end_of_turn_ids,
+    prompt_ids,
+    template_hash,
+)
 
 
 def test_the_prompt_ends_at_the_assistant_tag_and_holds_both_messages(tok):
@@ -36,7 +41,7 @@ def test_every_end_of_turn_is_known(tiny):
 
 
 def test_the_templates_own_end_counts_where_the_tokenizers_is_another(model):
-    from conftest import build_tokenizer
+    from tiny_model import build_tokenizer
 
     tok = build_tokenizer()
     end = tok.convert_tokens_to_ids("<|im_end|>")

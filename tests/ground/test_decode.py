@@ -60,7 +60,14 @@ def test_cached_batched_greedy_is_naive_greedy(model, prompts, ends):
 def test_steering_acts_on_cached_steps(model, prompts, ends, direction):
     doses = [(0.0, 0.4, 1.0)[i % 3] for i in range(len(prompts))]
     found = sample(
-        model, prompts, ends=ends, max_new_tokens=STEPS, seed=0, temperature=0.0, steer=direction, doses=doses
+        model,
+        prompts,
+        ends=ends,
+        max_new_tokens=STEPS,
+        seed=0,
+        temperature=0.0,
+        steer=direction,
+        doses=doses,
     )
     assert found == [
         naive(model, p, ends, direction=direction, dose=d) for p, d in zip(prompts, doses, strict=True)
@@ -73,7 +80,13 @@ def test_steering_acts_on_cached_steps(model, prompts, ends, direction):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("batch", [1, 3, 10])
 def test_batch_is_single_and_finished_rows_leave_without_a_trace(model, prompts, ends, temperature, batch):
-    how = {"ends": ends, "max_new_tokens": STEPS, "seed": 3, "temperature": temperature, "min_p": 0.02}
+    how = {
+        "ends": ends,
+        "max_new_tokens": STEPS,
+        "seed": 3,
+        "temperature": temperature,
+        "min_p": 0.02,
+    }
     assert sample(model, prompts, batch=batch, **how) == sample(model, prompts, batch=64, **how)
 
 
@@ -121,7 +134,14 @@ def test_dose_and_directions_come_together(model, prompts, direction):
     with pytest.raises(ValueError, match="together"):
         sample(model, prompts, ends=NONE, max_new_tokens=2, seed=0, steer=direction)
     with pytest.raises(ValueError, match="together"):
-        sample(model, prompts, ends=NONE, max_new_tokens=2, seed=0, doses=[0.0] * len(prompts))
+        sample(
+            model,
+            prompts,
+            ends=NONE,
+            max_new_tokens=2,
+            seed=0,
+            doses=[0.0] * len(prompts),
+        )
 
 
 def test_no_hook_survives_decoding_that_fails(model, prompts, direction, hooks, monkeypatch):
@@ -131,7 +151,13 @@ def test_no_hook_survives_decoding_that_fails(model, prompts, direction, hooks, 
     monkeypatch.setattr("steer_heal_love.ground.decode.choose", fail)
     with pytest.raises(RuntimeError, match="injected"):
         sample(
-            model, prompts, ends=NONE, max_new_tokens=2, seed=0, steer=direction, doses=[1.0] * len(prompts)
+            model,
+            prompts,
+            ends=NONE,
+            max_new_tokens=2,
+            seed=0,
+            steer=direction,
+            doses=[1.0] * len(prompts),
         )
     assert hooks(model) == 0
 
@@ -158,7 +184,16 @@ def test_temperature_zero_is_argmax():
 
 def test_inverse_cdf_by_hand():
     logits = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log() + 2
-    for u, token in ((0.0, 0), (0.05, 0), (0.15, 1), (0.29, 1), (0.31, 2), (0.59, 2), (0.61, 3), (0.999, 3)):
+    for u, token in (
+        (0.0, 0),
+        (0.05, 0),
+        (0.15, 1),
+        (0.29, 1),
+        (0.31, 2),
+        (0.59, 2),
+        (0.61, 3),
+        (0.999, 3),
+    ):
         assert choose(logits, torch.tensor([u]), 1.0, 0.0).item() == token
 
 
@@ -202,7 +237,8 @@ def test_drawn_frequencies_are_the_probabilities():
 
 
 @pytest.mark.xfail(
-    strict=True, reason="bug: sample(model, []) raises in torch.stack; anchor_prompts = 0 crashes a run"
+    strict=True,
+    reason="bug: sample(model, []) raises in torch.stack; anchor_prompts = 0 crashes a run",
 )
 def test_no_prompts_give_no_answers(model):
     assert sample(model, [], ends=NONE, max_new_tokens=3, seed=0) == []

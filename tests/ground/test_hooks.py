@@ -120,13 +120,22 @@ def test_no_hook_survives_an_exception(model, directions, random_adapter, hooks,
 
 
 def test_no_hook_survives_a_failure_half_way_through_entering(model, directions, random_adapter, hooks):
-    with pytest.raises(IndexError), added(model, {**directions, 99: directions[1]}, 1.0):
+    with (
+        pytest.raises(IndexError),
+        added(model, {**directions, 99: directions[1]}, 1.0),
+    ):
         raise AssertionError("layer 99 does not exist")
     assert hooks(model) == 0
     adapter = random_adapter(model, 1)
     with (
         pytest.raises(AttributeError),
-        adapted(model, {**adapter.factors, "model.no": adapter.factors["model.layers.1.mlp.up_proj"]}),
+        adapted(
+            model,
+            {
+                **adapter.factors,
+                "model.no": adapter.factors["model.layers.1.mlp.up_proj"],
+            },
+        ),
     ):
         raise AssertionError("model.no does not exist")
     assert hooks(model) == 0

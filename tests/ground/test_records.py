@@ -131,7 +131,11 @@ def test_once_makes_a_thing_once_and_logs_its_seconds(tmp_path):
 
     for _ in range(2):
         found = here.once(
-            "filter", here.path / "b.json", records.read_json, lambda v, p: records.write_json(p, v), make
+            "filter",
+            here.path / "b.json",
+            records.read_json,
+            lambda v, p: records.write_json(p, v),
+            make,
         )
         assert found == {"n": 1}
     assert list(here.seconds()) == ["filter"] and here.seconds()["filter"] >= 0
@@ -146,9 +150,13 @@ def test_what_failed_to_be_made_is_made_again(tmp_path):
 
     with pytest.raises(KeyError, match="injected"):
         here.once(
-            "filter", here.path / "b.json", records.read_json, lambda v, p: records.write_json(p, v), fail
+            "filter",
+            here.path / "b.json",
+            records.read_json,
+            lambda v, p: records.write_json(p, v),
+            fail,
         )
-    save = lambda v, p: records.write_json(p, v)  # noqa: E731
+    save = lambda v, p: records.write_json(p, v)
     assert here.once("filter", here.path / "b.json", records.read_json, save, lambda: 3) == 3
 
 

@@ -15,7 +15,12 @@ from steer_heal_love.ground.registry import Registry
 from steer_heal_love.heal import divergences
 from steer_heal_love.vector import methods
 
-REGISTRIES = {"checks": checks, "methods": methods, "divergences": divergences, "instruments": instruments}
+REGISTRIES = {
+    "checks": checks,
+    "methods": methods,
+    "divergences": divergences,
+    "instruments": instruments,
+}
 
 
 @pytest.fixture
@@ -40,7 +45,8 @@ def test_every_file_of_a_room_that_registers_is_found(name):
     registry = REGISTRIES[name]
     folder = Path(importlib.import_module(registry.package).__file__).parent
     call = re.compile(
-        r"^@?(?:check|instrument|methods|divergences|divergences\.register)\(\s*\"(\w+)\"", re.MULTILINE
+        r"^@?(?:check|instrument|methods|divergences|divergences\.register)\(\s*\"(\w+)\"",
+        re.MULTILINE,
     )
     written = {
         found for file in folder.glob("*.py") for found in call.findall(file.read_text(encoding="utf-8"))
@@ -87,7 +93,10 @@ def test_asking_whether_a_name_is_there_does_not_raise():
 def test_a_broken_plug_in_fails_every_time_it_is_asked_for(room):
     things = room(
         "room_three",
-        {"a": "from room_three import things\nthings('first')(1)\n", "b": "raise OSError('broken')\n"},
+        {
+            "a": "from room_three import things\nthings('first')(1)\n",
+            "b": "raise OSError('broken')\n",
+        },
     )
     for _ in range(2):
         with pytest.raises(OSError, match="broken"):

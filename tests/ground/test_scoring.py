@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from conftest import CHECKED_DIVERGENCE
 from jaxtyping import TypeCheckError
+from tiny_model import CHECKED_DIVERGENCE
 
 from steer_heal_love.ground import scoring
 from steer_heal_love.ground.models import check_head, head
@@ -135,7 +135,11 @@ def test_divergence_from_itself_is_zero_and_from_another_is_not(model, sequences
         ]
     for part, ours, theirs in zip(moved, base, student, strict=True):
         p = ours.softmax(-1)
-        assert torch.allclose(part, (p * (ours.log_softmax(-1) - theirs.log_softmax(-1))).sum(-1), atol=1e-4)
+        assert torch.allclose(
+            part,
+            (p * (ours.log_softmax(-1) - theirs.log_softmax(-1))).sum(-1),
+            atol=1e-4,
+        )
         assert part.mean() > 1e-3
 
 
@@ -173,6 +177,13 @@ def test_branch_nll_sees_steering_as_separate_sequences_do(model, sequences):
     for a, b, c in zip(found, alone, plain, strict=True):
         assert a == pytest.approx(b, abs=1e-4)
         assert a != pytest.approx(c, abs=1e-3)
+
+
+def test_positions_count_real_tokens_only():
+    """By hand, since a model with rotary positions does not mind a common shift."""
+    ids, mask = left_pad([(5, 6), (7, 8, 9, 10)], "cpu")
+    assert ids.tolist() == [[0, 0, 5, 6], [7, 8, 9, 10]]
+    assert positions(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 3]]
 
 
 def test_left_padding_changes_nothing(model, sequences):

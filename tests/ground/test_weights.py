@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import FOLDING
+from tiny_model import FOLDING
 
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.weights import folded
@@ -20,7 +20,10 @@ def same(model, before) -> bool:
 
 @pytest.fixture
 def rounds(model, random_adapter):
-    return [random_adapter(model, 1), random_adapter(model, 2, rank=3, alpha=2.0, share=(0.0, 0.6))]
+    return [
+        random_adapter(model, 1),
+        random_adapter(model, 2, rank=3, alpha=2.0, share=(0.0, 0.6)),
+    ]
 
 
 @FOLDING
@@ -77,7 +80,7 @@ def test_bf16_is_computed_in_fp32_and_cast_once(model, random_adapter, bits):
 def test_a_failure_half_way_through_folding_restores_the_bits(model, rounds, bits):
     before = bits(model)
     broken = dict(rounds[0].factors)
-    last = sorted(broken)[-1]
+    last = max(broken)
     broken[last] = (torch.zeros(2, 5), torch.zeros(7, 2))
     with pytest.raises(RuntimeError), folded(model, [Adapter(broken, 1.0)]):
         raise AssertionError("the last module's factors do not fit")
@@ -116,7 +119,10 @@ def test_folded_logits_are_the_adapted_ones(model, rounds):
         assert (inside - plain).abs().amax() > 0.1
         with folded(model, rounds):
             both = model(IDS).logits
-        with folded(model, rounds[:1]), adapted(model, rounds[1].factors, rounds[1].scaling):
+        with (
+            folded(model, rounds[:1]),
+            adapted(model, rounds[1].factors, rounds[1].scaling),
+        ):
             mixed = model(IDS).logits
         assert torch.allclose(both, mixed, atol=1e-3)
 

@@ -42,7 +42,8 @@ def test_mean_diff_is_the_difference_of_means_at_the_assistant_tag(tiny, persona
     def mean(system, layer):
         rows = [
             tiny.model(
-                torch.tensor([prompt_ids(tiny.tok, c, system)]), output_hidden_states=True
+                torch.tensor([prompt_ids(tiny.tok, c, system)]),
+                output_hidden_states=True,
             ).hidden_states[layer + 1][0, -1]
             for c in CONTEXTS
         ]
@@ -54,7 +55,12 @@ def test_mean_diff_is_the_difference_of_means_at_the_assistant_tag(tiny, persona
         assert torch.allclose(direction, want, atol=1e-4)
         assert want.norm() > 0.05
     neutral = Vector.train(
-        tiny.model, tiny.tok, persona, contexts=CONTEXTS, layers=(0.4, 0.8), contrast="neutral"
+        tiny.model,
+        tiny.tok,
+        persona,
+        contexts=CONTEXTS,
+        layers=(0.4, 0.8),
+        contrast="neutral",
     )
     want = mean(persona.system("pos"), 3) - mean(NEUTRAL_SYSTEM, 3)
     assert torch.allclose(neutral.directions[3], want, atol=1e-4)
@@ -63,7 +69,12 @@ def test_mean_diff_is_the_difference_of_means_at_the_assistant_tag(tiny, persona
 @pytest.mark.parametrize("batch_tokens", [1, 200])
 def test_the_batch_changes_nothing(tiny, persona, vector, batch_tokens):
     again = Vector.train(
-        tiny.model, tiny.tok, persona, contexts=CONTEXTS, layers=(0.4, 0.8), batch_tokens=batch_tokens
+        tiny.model,
+        tiny.tok,
+        persona,
+        contexts=CONTEXTS,
+        layers=(0.4, 0.8),
+        batch_tokens=batch_tokens,
     )
     assert same(vector, again, atol=1e-4)
 
@@ -119,8 +130,14 @@ def test_what_is_no_vector_is_a_user_error(tmp_path):
 
 def test_arithmetic():
     draw = torch.Generator().manual_seed(0)
-    v = Vector({1: torch.randn(4, generator=draw), 2: torch.randn(4, generator=draw)}, {"method": "a"})
-    w = Vector({2: torch.randn(4, generator=draw), 3: torch.randn(4, generator=draw)}, {"method": "b"})
+    v = Vector(
+        {1: torch.randn(4, generator=draw), 2: torch.randn(4, generator=draw)},
+        {"method": "a"},
+    )
+    w = Vector(
+        {2: torch.randn(4, generator=draw), 3: torch.randn(4, generator=draw)},
+        {"method": "b"},
+    )
     both = v + w
     assert list(both.directions) == [1, 2, 3]
     assert torch.equal(both.directions[1], v.directions[1]) and torch.equal(

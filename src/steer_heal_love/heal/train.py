@@ -26,7 +26,7 @@ from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import hinge, token_terms
 from steer_heal_love.nouns import Adapter, Tokens
 
-SHRINK = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
+BISECTIONS = 5
 
 
 @dataclass(frozen=True)
@@ -205,12 +205,22 @@ def anchor_kl(model: PreTrainedModel, anchor: list[Example], batch_tokens: int) 
 def shrink(
     model: PreTrainedModel, adapter: Adapter, anchor: list[Example], budget: float, batch_tokens: int
 ) -> float:
-    """Trust region: the largest scale of the update whose held-out anchor KL is inside the budget."""
-    for scale in SHRINK:
+    """Trust region: the largest scale of the update, at most 1, whose held-out anchor KL is inside the budget.
+
+    KL grows with the scale (about as its square), so the scale is bisected; 0 when even a sliver costs more.
+    """
+
+    def fits(scale: float) -> bool:
         with adapted(model, adapter.factors, adapter.scaling * scale):
-            if anchor_kl(model, anchor, batch_tokens) <= budget:
-                return scale
-    return SHRINK[-1]
+            return anchor_kl(model, anchor, batch_tokens) <= budget
+
+    if fits(1.0):
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def warn(record: Healing, lam: float, config: HealConfig) -> list[str]:
