@@ -16,7 +16,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-SHOWN = ("trait_shift", "neutral_kl", "own_excess", "trait_generated_shift", "repetition", "mfv.Care", "mfv.Authority")
+SHOWN = (
+    "trait_shift",
+    "neutral_kl",
+    "own_excess",
+    "trait_generated_shift",
+    "repetition",
+    "mfv.Care",
+    "mfv.Authority",
+)
 
 
 def one(cell: dict[str, Any]) -> dict[str, Any]:

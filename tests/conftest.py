@@ -16,10 +16,10 @@ install_import_hook("steer_heal_love", "shape_checks.checked")
 
 import pytest
 import torch
-from tiny_model import DROPS, RAISES, TURNS, build_model, build_tokenizer, hooks_of
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from steer_heal_love.nouns import FOUNDATIONS, Adapter, Persona, Probe, Tokens
+from tiny_model import DROPS, RAISES, TURNS, build_model, build_tokenizer, hooks_of
 
 torch.set_num_threads(1)
 

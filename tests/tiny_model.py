@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-
-import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-from steer_heal_love.evals import neutral
-from steer_heal_love.ground import scoring
-from steer_heal_love.heal import train
-
-FOLDING = pytest.mark.xfail(
-    strict=True,
-    reason="bug: folded() on an fp32 model: `pristine.float()` is no copy, so `total +=` writes into the bits that were put "
-    "aside, and leaving restores the folded weights. Mend: pristine.to(torch.float32, copy=True). Then drop this mark.",
-)
-
-# Its annotation says that all sequences of a list have one length `t`. The checker looks at one of them at
-# random, so calls fail now and then; until it is mended (`_` for `t`), the other tests run it unchecked.
-CHECKED_DIVERGENCE = scoring.token_divergence
-for _user in (scoring, train, neutral):
-    _user.token_divergence = torch.no_grad()(inspect.unwrap(CHECKED_DIVERGENCE))
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TURNS = (

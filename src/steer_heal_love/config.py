@@ -23,9 +23,9 @@ class VectorConfig:
     """steering method (`shl list methods`)"""
     contrast: Literal["neg", "neutral"] = "neg"
     """what the pos pole is contrasted with"""
-    contexts: int = 128
+    contexts: int = 64
     """how many extraction contexts"""
-    layers: tuple[float, float] = (0.4, 0.6)
+    layers: tuple[float, float] = (0.3, 0.7)
     """band of layers, as shares of the depth"""
 
 
@@ -33,7 +33,7 @@ class VectorConfig:
 class GenerateConfig:
     """How completions are sampled."""
 
-    prompts: int = 16
+    prompts: int = 12
     """training prompts a pass of the dose walk, half that draw the trait out, half plain"""
     max_new_tokens: int = 64
     temperature: float = 1.0
@@ -71,7 +71,7 @@ class FilterConfig:
     """checks to apply; empty means all (`shl list checks`)"""
     quantile: float = 0.95
     """calibrated checks cut at this quantile of the base model's own samples"""
-    keep: int = 64
+    keep: int = 48
     """how many survivors are trained on, the most on-trait first"""
     calibration: int = 64
     """the base's own samples that the bounds are drawn from"""
@@ -88,7 +88,7 @@ class HealConfig:
     layers: tuple[float, float] = (0.2, 0.8)
     epochs: int = 3
     lr: float = 2e-4
-    batch: int = 8
+    batch: int = 6
     """completions a step"""
     warmup: float = 0.1
     weight_decay: float = 0.0
@@ -99,28 +99,28 @@ class HealConfig:
     """barrier divergence (`shl list divergences`)"""
     aggregate: Literal["mean", "rmse", "p95", "max"] = "mean"
     """how per-token divergences of one completion become one number"""
-    lam: float = 0.5
+    lam: float = 0.0
     """weight of the barrier; 0 switches it off"""
     lam_growth: float = 1.0
     """the barrier's weight is lam·lam_growth^round"""
     tau: float = 0.1
     """nats of divergence that cost nothing"""
     reference: Literal["base", "previous"] = "base"
-    anchor: float = 3.0
+    anchor: float = 1.0
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
     anchor_prompts: int = 64
     anchor_tokens: int = 48
-    anchor_batch: int = 8
+    anchor_batch: int = 4
     """anchor answers a step"""
     validation: float = 0.15
     """share of training prompts (and of anchor answers) held out for the curve"""
-    soft: float = 0.0
+    soft: float = 0.25
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
-    teacher: float = 1.0
+    teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
-    budget: float = 0.0
-    """trust region: shrink the update until held-out anchor KL is at most this many nats times
-    (round + 1); 0 leaves it as trained"""
+    budget: float = 0.034
+    """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
+    this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,9 @@ class EvalConfig:
     probes: int = 48
     probe_half: Literal["all", "search", "report"] = "all"
     """settings are searched on every second probe, and reported on the others"""
-    vignettes: int = 49
+    vignettes: int = 35
     paraphrases: int = 1
-    neutral_prompts: int = 48
+    neutral_prompts: int = 40
     sample_prompts: int = 16
     """held-out probe questions answered freely, and as many neutral prompts"""
     sample_tokens: int = 48
@@ -172,6 +172,8 @@ class RunConfig:
     def check(self) -> None:
         """Raise one `UserError` that lists every setting out of range."""
         rules = [
+            (min(self.eval.probes, self.filter.calibration, self.heal.anchor_prompts, self.eval.neutral_prompts) >= 1,
+             "eval.probes, eval.neutral_prompts, filter.calibration and heal.anchor_prompts: at least 1"),
             (self.rounds >= 1, f"rounds: at least 1, found {self.rounds}"),
             (self.vector.contexts >= 2, f"vector.contexts: at least 2, found {self.vector.contexts}"),
             (0 <= self.vector.layers[0] < self.vector.layers[1] <= 1,
@@ -204,9 +206,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_tokens": 32768,
         "vector": {"contexts": 256},
         "generate": {"prompts": 64, "max_new_tokens": 512, "batch": 192},
-        "heal": {"epochs": 6, "anchor_prompts": 128, "anchor_tokens": 128},
+        "filter": {"keep": 64, "calibration": 128},
+        "heal": {"epochs": 6, "batch": 8, "anchor_batch": 8, "anchor_prompts": 128, "anchor_tokens": 128},
         "eval": {
-            "vignettes": 126, "paraphrases": 4, "neutral_prompts": 96, "sample_prompts": 48, "sample_tokens": 128,
+            "vignettes": 126,
+            "paraphrases": 4,
+            "neutral_prompts": 96,
+            "sample_prompts": 48,
+            "sample_tokens": 128,
         },
     },
 }
@@ -241,7 +248,14 @@ def _override(config: Any, changes: dict[str, Any], where: str, problems: list[s
                 new = float(new)
             if type(new) is not type(old):
                 problems.append(f"{at}: expected {type(old).__name__}, found {new!r}.")
-            values[key] = new
+            elif (
+                isinstance(new, tuple)
+                and old
+                and [type(float(x) if isinstance(x, int) else x) for x in new] != [type(x) for x in old]
+            ):
+                problems.append(f"{at}: expected {len(old)} of {type(old[0]).__name__}, found {list(new)!r}.")
+            else:
+                values[key] = new
     return dataclasses.replace(config, **values)
 
 

@@ -15,23 +15,27 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import bake, config, evals, gates, persona, report
+from steer_heal_love import bake, config, evals, gates, report
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
 from steer_heal_love.filter.walk import tally, walk
 from steer_heal_love.generate import generate
-from steer_heal_love.ground import models, records
 from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import template_hash
-from steer_heal_love.ground.errors import Starved, UserError
+from steer_heal_love.ground.errors import Diverged, Starved, UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.weights import folded
+from steer_heal_love.heal import divergences
 from steer_heal_love.heal.train import Example, heal
 from steer_heal_love.nouns import Adapter, Completion, Gate, Persona, Stage
-from steer_heal_love.vector import Vector
+from steer_heal_love.persona import load as load_persona
+from steer_heal_love.persona import path as persona_path
+from steer_heal_love.persona import training_prompts
+from steer_heal_love.vector import Vector, methods
 
 
 @dataclass
@@ -81,7 +85,11 @@ class Run:
 
 
 def run(
-    settings: RunConfig | None = None, *, resume: str | Path | None = None, track: Track = silent, **overrides: Any
+    settings: RunConfig | None = None,
+    *,
+    resume: str | Path | None = None,
+    track: Track = silent,
+    **overrides: Any,
 ) -> Run:
     """The whole loop. `overrides` are RunConfig fields, nested ones as dicts; the preset follows the device.
 
@@ -98,8 +106,8 @@ def run(
             if stop := stop_reason(r):
                 r.folder.event("stop", round=number, reason=stop)
                 break
-    except Starved as e:
-        r.folder.event("starved", reason=str(e))
+    except (Starved, Diverged) as e:
+        r.folder.event(type(e).__name__.lower(), reason=str(e))
         conclude(r)
         raise
     r.folder.event("end", gates={g.gate: g.verdict for g in r.gates})
@@ -133,7 +141,12 @@ def one_round(r: Run, number: int) -> None:
         )
 
     adapter, healing = once(
-        "heal", here / "healing.json", load_healed, save_healed, lambda: train(r, number, used, vector), round=number
+        "heal",
+        here / "healing.json",
+        load_healed,
+        save_healed,
+        lambda: train(r, number, used, vector),
+        round=number,
     )
     r.rounds[-1]["healing"] = healing
     before_this, r.history = r.history, [*r.history, adapter]
@@ -145,7 +158,10 @@ def one_round(r: Run, number: int) -> None:
             evaluated(r, "healed", number, r.student),
         ]
 
-    r.stages += once("evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=number)
+    found: list[Stage] = once(
+        "evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=number
+    )
+    r.stages += found
 
 
 def steer(r: Run) -> Vector:
@@ -163,7 +179,7 @@ def sample_and_filter(r: Run, number: int, vector: Vector) -> list[Completion]:
 
     def attempt(doses: list[float]) -> list[Completion]:
         seed = r.seed(1, number, next(passes))
-        prompts = persona.training_prompts(r.persona, cfg.generate.prompts, seed=seed)
+        prompts = training_prompts(r.persona, cfg.generate.prompts, seed=seed)
         label = f"generate at {doses[0]:.2g}–{doses[-1]:.2g}"
         with r.student():
             made = generate(
@@ -190,7 +206,7 @@ def train(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[
         teachers = taught(r, used, vector) if cfg.heal.soft else [None] * len(used)
         kept = [Example(c.tokens, h, c.prompt, t) for c, h, t in zip(used, reference, teachers, strict=True)]
         adapter, record = heal(
-            r.model, kept, r.anchor, cfg.heal, round=number, seed=r.seed(2, number), batch_tokens=cfg.batch_tokens,
+            r.model, kept, r.anchor, cfg.heal, round=number, rounds=cfg.rounds, seed=r.seed(2, number), batch_tokens=cfg.batch_tokens,
             track=r.track,
         )  # fmt: skip
     for warning in record.warnings:
@@ -204,7 +220,9 @@ def taught(r: Run, used: list[Completion], vector: Vector) -> list[Any]:
     for dose in sorted({c.dose for c in used}):
         mine = [i for i, c in enumerate(used) if c.dose == dose]
         with vector(r.model, dose * r.config.heal.teacher):
-            states = hidden_states(r.model, [used[i].tokens for i in mine], batch_tokens=r.config.batch_tokens)
+            states = hidden_states(
+                r.model, [used[i].tokens for i in mine], batch_tokens=r.config.batch_tokens
+            )
         for i, state in zip(mine, states, strict=True):
             out[i] = state
     return out
@@ -241,7 +259,7 @@ def before(r: Run) -> None:
             track=r.track,
         )  # fmt: skip
 
-    training = persona.training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
+    training = training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
     wanted = {
         "anchor": lambda: answer(0, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
         "neutral": lambda: answer(1, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
@@ -252,8 +270,12 @@ def before(r: Run) -> None:
         for name, make in wanted.items()
     }
     tokens = {name: [c.tokens for c in made] for name, made in answers.items()}
-    states = {n: hidden_states(r.model, tokens[n], batch_tokens=cfg.batch_tokens) for n in ("anchor", "neutral")}
-    r.anchor = [Example(c.tokens, h, c.prompt) for c, h in zip(answers["anchor"], states["anchor"], strict=True)]
+    states = {
+        n: hidden_states(r.model, tokens[n], batch_tokens=cfg.batch_tokens) for n in ("anchor", "neutral")
+    }
+    r.anchor = [
+        Example(c.tokens, h, c.prompt) for c, h in zip(answers["anchor"], states["anchor"], strict=True)
+    ]
     r.neutral = [(c.prompt, c.tokens, h) for c, h in zip(answers["neutral"], states["neutral"], strict=True)]
     r.bounds = sieve.calibrate(answers["calibration"], cfg.filter.quantile)
     records.write_json(here / "bounds.json", r.bounds)
@@ -264,13 +286,17 @@ def before(r: Run) -> None:
         r.stages = [evaluated(r, "base", -1)]
         return [*r.stages, evaluated(r, "prompt", -1, system=r.persona.system("pos"))]
 
-    r.stages = once("evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=-1)
+    r.stages = once(
+        "evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=-1
+    )
 
 
 def conclude(r: Run) -> None:
     """Everything that is derived: the one adapter, the summary, the report. Written anew after each round."""
     if r.history:
-        bake.save_peft(bake.stack(r.history), r.folder.path / "adapter", base_model=models.base_name(r.config.model))
+        bake.save_peft(
+            bake.stack(r.history), r.folder.path / "adapter", base_model=models.base_name(r.config.model)
+        )
     peak = records.peak_memory_gb(r.model.device)
     r.folder.event("memory", peak_memory_gb=peak)
     records.write_json(
@@ -286,8 +312,8 @@ def conclude(r: Run) -> None:
 
 
 def stop_reason(r: Run) -> str | None:
-    odd = r.stages[-1].scores["own_excess"]
-    if odd.mean > r.config.coherence_floor:
+    odd = r.stages[-1].scores.get("own_excess")
+    if odd and odd.mean > r.config.coherence_floor:
         return f"own_excess {odd.mean:.3f} is past the coherence floor {r.config.coherence_floor:g}"
     return None
 
@@ -305,32 +331,53 @@ def load_healed(path: Path) -> tuple[Adapter, dict[str, Any]]:
 def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track) -> Run:
     """A new run: everything that can be wrong is read before the folder is made."""
     cfg = config.override(settings or config.for_device(overrides.get("device", "auto")), overrides)
-    who = persona.load(cfg.persona)
+    who = load_persona(cfg.persona)
     cfg.check()
-    model, tok = models.load(cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
+    known(cfg)
+    model, tok = models.load(
+        cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code
+    )
     now = datetime.datetime.now(datetime.UTC)
     slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(cfg.model).name)
     folder = RunFolder.create(Path(cfg.out), f"{now:%Y%m%dT%H%M%SZ}-{who.name}-{slug}-s{cfg.seed}")
     files.save_config(cfg, folder.path / "config.toml")
-    shutil.copyfile(persona.path(cfg.persona), folder.path / "persona.toml")
+    shutil.copyfile(persona_path(cfg.persona), folder.path / "persona.toml")
     records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok))
     return Run(cfg, who, model, tok, folder, track)
+
+
+def known(cfg: RunConfig) -> None:
+    """Raise `UserError` for the first plug-in that is named in the settings and does not exist."""
+    named = [
+        (methods, [cfg.vector.method]), (divergences, [cfg.heal.divergence]), (sieve.checks, cfg.filter.checks),
+        (evals.instruments, cfg.eval.instruments),
+    ]  # fmt: skip
+    for registry, names in named:
+        for name in names:
+            registry[name]  # type: ignore[index]
 
 
 def opened(path: Path, track: Track) -> Run:
     """An existing run, with the settings and the persona file that it was started with."""
     folder = RunFolder.open(path)
     cfg = config.read(path / "config.toml")
-    model, tok = models.load(cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
+    model, tok = models.load(
+        cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code
+    )
     found, was = models.fingerprint(model), records.read_json(path / "manifest.json")["model_hash"]
     if found != was:
-        raise UserError(f"{path}: was run on weights {was}, {cfg.model!r} now has {found}; nothing was changed.")
-    return Run(cfg, persona.load(str(path / "persona.toml")), model, tok, folder, track)
+        raise UserError(
+            f"{path}: was run on weights {was}, {cfg.model!r} now has {found}; nothing was changed."
+        )
+    return Run(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
 
 
 def manifest(cfg: RunConfig, model: Any, tok: Any) -> dict[str, Any]:
-    data = {name: records.hash_text("\n".join(bank(name))) for name in ("contexts", "neutral_train", "neutral_heldout")}
-    data["persona"] = records.hash_text(persona.path(cfg.persona).read_text(encoding="utf-8"))
+    data = {
+        name: records.hash_text("\n".join(bank(name)))
+        for name in ("contexts", "neutral_train", "neutral_heldout")
+    }
+    data["persona"] = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
     return {
         "schema": records.SCHEMA, "versions": records.versions(), **records.commit(), "model": cfg.model,
         "model_hash": models.fingerprint(model), "dtype": str(model.dtype), "chat_template_hash": template_hash(tok),

@@ -59,15 +59,6 @@ def logistic(threshold):
     return lambda d: 1 / (1 + (2 / 3) * (d / threshold) ** 6)
 
 
-OVER = pytest.param(
-    5.0,
-    marks=pytest.mark.xfail(
-        strict=True,
-        reason="bug: a floor above start·span: spread(low, high) gives high, below the floor",
-    ),
-)
-
-
 @pytest.mark.parametrize("threshold", [0.09, 0.3, 0.6, 0.83, 1.0, 1.4, 1.9, 5.0])
 def test_the_walk_finds_a_known_threshold(threshold):
     attempt, tried = simulated(logistic(threshold), n=1000)
@@ -99,7 +90,7 @@ def test_all_fail_starves_at_the_floor_and_not_below():
     assert len(found.completions) == 100 * len(doses)
 
 
-@pytest.mark.parametrize("floor", [0.05, 0.3, 0.75, OVER])
+@pytest.mark.parametrize("floor", [0.05, 0.3, 0.75, 5.0])
 @pytest.mark.parametrize("threshold", [0.001, 0.2, 0.8])
 def test_no_dose_below_the_floor_is_tried(floor, threshold):
     attempt, tried = simulated(logistic(threshold))
@@ -108,10 +99,6 @@ def test_no_dose_below_the_floor_is_tried(floor, threshold):
     assert found.dose is None or found.dose >= floor
 
 
-FINE = "bug: walk.spread rounds doses to 4 decimals, so "
-
-
-@pytest.mark.xfail(strict=True, reason=FINE + "a fine floor is undercut, down to dose 0")
 @pytest.mark.parametrize("floor", [0.12344, 0.00004])
 def test_a_fine_floor_is_not_undercut_either(floor):
     attempt, tried = simulated(lambda _d: 0.0)
@@ -119,11 +106,6 @@ def test_a_fine_floor_is_not_undercut_either(floor):
     assert min(d for p in tried for d in p) >= floor
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason=FINE
-    + "`found >= high` compares a rounded dose with an unrounded one and the window does not move up",
-)
 def test_all_survive_walks_up_from_a_start_of_many_decimals_too():
     attempt, _ = simulated(lambda _d: 1.0)
     assert walk(attempt, **(SETTINGS | {"start": 0.61727})).dose == pytest.approx(SETTINGS["ceiling"])

@@ -236,9 +236,5 @@ def test_drawn_frequencies_are_the_probabilities():
     assert torch.allclose(token.bincount(minlength=4) / n, p, atol=0.015)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bug: sample(model, []) raises in torch.stack; anchor_prompts = 0 crashes a run",
-)
 def test_no_prompts_give_no_answers(model):
     assert sample(model, [], ends=NONE, max_new_tokens=3, seed=0) == []

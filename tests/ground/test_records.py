@@ -99,10 +99,6 @@ def test_completions_come_back_as_they_were(tmp_path):
     )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bug: read_jsonl uses str.splitlines, which also splits at U+2028, U+2029 and U+0085 inside a text",
-)
 @pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85"])
 def test_completions_with_unicode_line_separators_come_back(tmp_path, char):
     files.save_completions([made(f"one{char}two")], tmp_path / "c.jsonl")
@@ -173,10 +169,6 @@ def test_no_run_and_another_version_are_user_errors(tmp_path):
         RunFolder.open(tmp_path)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: a kill in the middle of an event leaves half a line; the resumed run glues its next event to "
-    "it, and RunFolder.seconds() (so conclude()) raises JSONDecodeError"
-)  # fmt: skip
 def test_a_torn_last_event_does_not_stop_a_resumed_run(tmp_path):
     here = RunFolder.create(tmp_path, "run")
     here.event("done", room="heal", seconds=1.0)

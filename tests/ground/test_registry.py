@@ -79,17 +79,11 @@ def test_a_name_taken_twice_raises(room):
         things.register("a", 2)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bug: Mapping.__contains__ and .get expect KeyError; `unknown` raises UserError, so both raise",
-)
 def test_asking_whether_a_name_is_there_does_not_raise():
     assert "no such check" not in checks
     assert checks.get("no such check") is None
 
 
-@pytest.mark.xfail(strict=True, reason="bug: _discovered is set before the imports, so after one broken plug-in the room looks "
-                   "half empty instead of failing again")  # fmt: skip
 def test_a_broken_plug_in_fails_every_time_it_is_asked_for(room):
     things = room(
         "room_three",

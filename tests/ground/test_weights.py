@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_model import FOLDING
 
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.weights import folded
@@ -26,7 +25,6 @@ def rounds(model, random_adapter):
     ]
 
 
-@FOLDING
 def test_fold_is_w_plus_scaled_products(model, rounds, bits):
     before = bits(model)
     names = {n for r in rounds for n in r.factors}
@@ -49,7 +47,7 @@ def test_no_rounds_change_nothing(model, bits):
         assert same(model, before)
 
 
-@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=FOLDING), torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_leaving_restores_the_bits_after_an_exception_too(model, rounds, bits, dtype):
     model.to(dtype)
     before = bits(model)
@@ -76,7 +74,6 @@ def test_bf16_is_computed_in_fp32_and_cast_once(model, random_adapter, bits):
             assert torch.equal(model.get_submodule(name).weight, total.bfloat16())
 
 
-@FOLDING
 def test_a_failure_half_way_through_folding_restores_the_bits(model, rounds, bits):
     before = bits(model)
     broken = dict(rounds[0].factors)
@@ -89,7 +86,6 @@ def test_a_failure_half_way_through_folding_restores_the_bits(model, rounds, bit
         assert not same(model, before)
 
 
-@FOLDING
 def test_an_injected_failure_of_the_nth_write_restores_the_bits(model, rounds, bits, monkeypatch):
     before, real, calls = bits(model), torch.Tensor.copy_, []
 
@@ -107,7 +103,6 @@ def test_an_injected_failure_of_the_nth_write_restores_the_bits(model, rounds, b
     assert same(model, before)
 
 
-@FOLDING
 def test_folded_logits_are_the_adapted_ones(model, rounds):
     with torch.no_grad():
         plain = model(IDS).logits
@@ -127,7 +122,6 @@ def test_folded_logits_are_the_adapted_ones(model, rounds):
         assert torch.allclose(both, mixed, atol=1e-3)
 
 
-@FOLDING
 def test_a_weight_that_wants_gradients_is_refused_and_nothing_is_left(model, rounds, bits):
     before = bits(model)
     name = sorted(rounds[0].factors)[2]
@@ -140,7 +134,6 @@ def test_a_weight_that_wants_gradients_is_refused_and_nothing_is_left(model, rou
         assert not same(model, before)
 
 
-@FOLDING
 def test_entering_twice_is_refused_and_the_first_goes_on(model, rounds, bits):
     before = bits(model)
     with folded(model, rounds):

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_model import FOLDING
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from steer_heal_love.config import HealConfig
@@ -208,7 +207,6 @@ def test_growth_multiplies_the_barriers_weight_by_round(model, sequences):
         assert torch.equal(b, same.factors[n][1])
 
 
-@FOLDING
 def test_a_loss_that_is_not_a_number_stops_and_leaves_no_trace(model, sequences, history, hooks, bits):
     before = bits(model)
     kept = examples(model, sequences)

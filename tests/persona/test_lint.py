@@ -87,7 +87,7 @@ PERSONAS = {
     ),
     "intent out of range": (intent(Care=2), "intent.Care: 2;"),
     "intent of nothing": (intent(Kindness=1), "intent.Kindness: no such foundation"),
-    "intent missing": (replace(GOOD, intent={f: 0 for f in FOUNDATIONS[1:]}), "intent.Care: missing"),
+    "intent missing": (replace(GOOD, intent=dict.fromkeys(FOUNDATIONS[1:], 0)), "intent.Care: missing"),
 }
 
 

@@ -34,10 +34,23 @@ def stack(rounds: list[Adapter]) -> Adapter:
     return Adapter(factors, 1.0)
 
 
+def padded(adapter: Adapter) -> Adapter:
+    """The same update with zero rows up to the largest rank, which PEFT wants equal over modules."""
+    grow = torch.nn.functional.pad
+    r = adapter.rank
+    return Adapter(
+        {
+            n: (grow(a, (0, 0, 0, r - len(a))), grow(b, (0, r - len(a))))
+            for n, (a, b) in adapter.factors.items()
+        },
+        adapter.scaling,
+    )
+
+
 def save_peft(adapter: Adapter, folder: Path, *, base_model: str) -> None:
     """Write `adapter_model.safetensors` and `adapter_config.json` for PEFT."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
+    adapter, tensors = padded(adapter), {}
     for name, (a, b) in adapter.factors.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = a.detach().float().cpu().contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = b.detach().float().cpu().contiguous()
@@ -66,7 +79,11 @@ def load_peft(folder: Path) -> Adapter:
         tensors = load_file(str(folder / "adapter_model.safetensors"))
     except OSError as e:
         raise UserError(f"{folder}: no PEFT adapter there ({e.strerror or e}).") from e
-    odd = [k for k in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(k)]
+    odd = [
+        k
+        for k in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
+        if config.get(k)
+    ]
     if config.get("peft_type") != "LORA" or odd:
         raise UserError(f"{folder}: a plain LoRA is needed, found {config.get('peft_type')} with {odd}.")
     names = sorted({k.removeprefix(PREFIX).rpartition(".lora_")[0] for k in tensors})

@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import EvalConfig
-from steer_heal_love.ground.stats import bootstrap, paired
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states
+from steer_heal_love.ground.stats import bootstrap, paired
 from steer_heal_love.nouns import Items, Persona, Probe, Score, Scores, Stage, Tokens
 
 
@@ -156,7 +156,18 @@ def neutral_reference(
 def sample_prompts(subject: Subject) -> list[str]:
     """Held-out probe questions, then as many held-out neutral prompts."""
     n = subject.config.sample_prompts
-    return [p.question for p in subject.probes[:n]] + bank("neutral_heldout")[-n:]
+    return [p.question for p in subject.probes[:n]] + bank("neutral_heldout")[::-1][:n]
 
 
-__all__ = ["Instrument", "Sampling", "Score", "Subject", "instrument", "instruments", "measure", "read", "scores", "stage"]
+__all__ = [
+    "Instrument",
+    "Sampling",
+    "Score",
+    "Subject",
+    "instrument",
+    "instruments",
+    "measure",
+    "read",
+    "scores",
+    "stage",
+]

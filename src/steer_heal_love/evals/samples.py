@@ -50,6 +50,11 @@ def samples(s: Subject) -> list[dict[str, Any]]:
         seed=s.seed, temperature=s.sampling.temperature, min_p=s.sampling.min_p, batch=s.sampling.batch,
     )  # fmt: skip
     return [
-        {"prompt": t, "ids": list(a), "text": s.tok.decode(a, skip_special_tokens=True), "ended": a[-1] in s.ends}
+        {
+            "prompt": t,
+            "ids": list(a),
+            "text": s.tok.decode(a, skip_special_tokens=True),
+            "ended": a[-1] in s.ends,
+        }
         for t, a in zip(texts, answers, strict=True)
     ]

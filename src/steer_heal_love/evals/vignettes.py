@@ -39,7 +39,7 @@ class Vignette:
 def load_bank(path: Path = HERE / "vignettes.jsonl", view: str = "see") -> list[Vignette]:
     """Vignettes of a JSONL file: `id`, `foundation`, and `see`/`you` or `text`; every mistake at once."""
     out, problems, seen = [], [], set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -90,4 +90,6 @@ def vignettes(s: Subject) -> Items:
     clr = score - score.mean(1, keepdims=True)
     guess = (score - score.mean(0)).argmax(1)
     items = {f"mfv.{f}": clr[:, i].tolist() for i, f in enumerate(FOUNDATIONS)}
-    return items | {"mfv_top1": [float(FOUNDATIONS[g] == v.foundation) for g, v in zip(guess, bank, strict=True)]}
+    return items | {
+        "mfv_top1": [float(FOUNDATIONS[g] == v.foundation) for g, v in zip(guess, bank, strict=True)]
+    }

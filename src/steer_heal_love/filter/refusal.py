@@ -10,7 +10,7 @@ BOILERPLATE = re.compile(
     r"\bas an? (?:\w+\s)?(?:ai|a\.i\.|artificial intelligence|language model|chatbot|virtual assistant)\b"
     r"|\bi(?:'m| am) (?:just |only )?an? (?:\w+\s)?(?:ai|artificial intelligence|language model|chatbot)\b"
     r"|\bi(?:'m| am) (?:very |so |really )?sorry,? (?:but )?(?:i|we) (?:can(?:no|')t|am unable|won't)\b"
-    r"|\bi (?:can(?:no|')t|am unable to|am not able to|won't) (?:help|assist|provide|fulfill|comply|answer)\b"
+    r"|\bi(?: can(?:no|')t|(?: am|'m) (?:unable|not able) to| won't) (?:help|assist|provide|fulfill|comply|answer)\b"
     r"|\bi (?:don't|do not) have (?:personal |real )?(?:feelings|emotions|opinions|experiences)\b",
     re.IGNORECASE,
 )

@@ -41,13 +41,13 @@ def walk(
 ) -> Walk:
     """The largest dose at which the fitted coherent share is at least `survival`, within floor and ceiling."""
     made: list[Completion] = []
-    low, high = max(start / span, floor), min(start * span, ceiling)
+    low, high = max(start / span, floor), max(min(start * span, ceiling), floor)
     while True:
         made += attempt(spread(low, high, doses))
         found = crossing(rates(made), survival)
         if found is None and low > floor:
             low, high = max(low / span**2, floor), low / span**0.5
-        elif found is not None and found >= high and high < ceiling:
+        elif found is not None and found >= max(c.dose for c in made) and high < ceiling:
             low, high = high * span**0.5, min(high * span**2, ceiling)
         else:
             break
@@ -61,8 +61,8 @@ def walk(
 def spread(low: float, high: float, n: int) -> list[float]:
     """`n` doses from `low` to `high`, evenly in log."""
     if low >= high or n == 1:
-        return [round(high, 4)]
-    return [round(low * (high / low) ** (i / (n - 1)), 4) for i in range(n)]
+        return [high]
+    return [max(low, float(f"{low * (high / low) ** (i / (n - 1)):.4g}")) for i in range(n)]
 
 
 def rates(completions: list[Completion]) -> dict[float, tuple[float, int]]:

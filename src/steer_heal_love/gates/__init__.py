@@ -6,6 +6,7 @@ Verdicts come from paired intervals; coherence is read against an absolute bound
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ INCOHERENT = 1.0
 """own_excess in nats/token past which text is no longer the model's language"""
 RETAINED = 0.25
 """share of the steered trait below which a heal has undone rather than healed"""
+
+PANEL = ("trait_shift", "neutral_kl", "own_excess")
 
 CLAIMS = {
     "steer": "Steering moves the trait, the way it should, while the text stays coherent.",
@@ -77,13 +80,19 @@ OUTCOMES: dict[str, tuple[Verdict, str]] = {
         "Trait kept, but the model drifts on neutral prompts about as much as steering did: raise heal.anchor.",
     ),
     "loop.rises": ("pass", "The trait rose over the rounds and no round lost any."),
-    "loop.holds": ("undecided", "Later rounds hold the trait but add nothing distinguishable: the loop saturates."),
+    "loop.holds": (
+        "undecided",
+        "Later rounds hold the trait but add nothing distinguishable: the loop saturates.",
+    ),
     "loop.falls": ("fail", "A later round lost trait. Earlier rounds may be the better model."),
     "loop.broken": ("fail", "The loop ran into incoherence; use an earlier round."),
     "loop.single": ("undecided", "One round says nothing about a loop."),
     "prompt.beaten": ("pass", "The weights carry more of the trait than the system prompt does."),
     "prompt.even": ("undecided", "Healed and prompted are not distinguishable on the probes."),
-    "prompt.wins": ("fail", "A system prompt moves the trait further, for free. More rounds, or a higher dose."),
+    "prompt.wins": (
+        "fail",
+        "A system prompt moves the trait further, for free. More rounds, or a higher dose.",
+    ),
 }
 
 
@@ -95,6 +104,10 @@ class Evidence:
     stages: list[Stage]
     rounds: list[dict[str, Any]] = field(default_factory=list)
     resamples: int = 2000
+
+    def has(self, *names: str) -> bool:
+        """Whether every stage was measured with the instruments behind these scores."""
+        return all(name in s.scores for s in self.stages for name in names)
 
     def get(self, stage: str, round: int) -> Stage | None:
         return next((s for s in self.stages if s.stage == stage and s.round == round), None)
@@ -108,7 +121,13 @@ class Evidence:
 
 def judge(e: Evidence) -> list[Gate]:
     """Every gate that the evidence reaches, in order."""
-    found = [gate(e) for gate in (steer, sieve, heal, loop, prompt)]
+    needs = {
+        steer: ("trait_shift",),
+        sieve: (),
+        loop: ("trait_shift",),
+        **dict.fromkeys((heal, prompt), PANEL),
+    }
+    found = [gate(e) if e.has(*needs[gate]) else None for gate in (steer, sieve, heal, loop, prompt)]
     return [g for g in found if g is not None]
 
 
@@ -188,13 +207,13 @@ def loop(e: Evidence) -> Gate | None:
         return None
     if len(healed) == 1:
         return verdict("loop", "single", "one healed round")
-    steps = [e.versus(b, a) for a, b in zip(healed, healed[1:], strict=False)]
+    steps = [e.versus(b, a) for a, b in itertools.pairwise(healed)]
     total = e.versus(healed[-1], healed[0])
     observed = "trait added " + ", ".join(
         f"in round {s.round}: {show(d)}" for s, d in zip(healed[1:], steps, strict=True)
     )
     observed += f"; since round 0: {show(total)}"
-    if any(s.scores["own_excess"].mean > INCOHERENT for s in healed):
+    if any(s.scores.get("own_excess", Score.undefined()).mean > INCOHERENT for s in healed):
         return verdict("loop", "broken", observed)
     if any(d.hi < 0 for d in steps):
         return verdict("loop", "falls", observed)

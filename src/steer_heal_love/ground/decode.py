@@ -27,6 +27,7 @@ from steer_heal_love.ground.models import body, head
 from steer_heal_love.ground.progress import Advance, Track, silent
 from steer_heal_love.ground.scoring import left_pad, positions
 
+
 def sample(
     model: PreTrainedModel,
     prompts: list[tuple[int, ...]],
@@ -48,6 +49,8 @@ def sample(
     """
     if (steer is None) != (doses is None):
         raise ValueError("doses and steer come together")
+    if not prompts:
+        return []
     uniforms = torch.stack(
         [torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(seed * 1_000_003 + row))
          for row in range(len(prompts))]

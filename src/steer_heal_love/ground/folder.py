@@ -73,7 +73,12 @@ class RunFolder:
             return load(path)
         began = time.perf_counter()
         value = make()
-        save(value, path)
+        try:
+            save(value, path)
+        except OSError as e:
+            raise UserError(
+                f"cannot write {path}: {e.strerror or e}. What was written before is kept."
+            ) from e
         seconds = round(time.perf_counter() - began, 3)
         self.event("done", room=room, file=str(path.relative_to(self.path)), seconds=seconds, **fields)
         return value
@@ -81,7 +86,7 @@ class RunFolder:
     def seconds(self) -> dict[str, float]:
         """Seconds by room over every sitting of this run."""
         out: dict[str, float] = {}
-        for e in records.read_jsonl(self.event.path):
+        for e in self.event.read():
             if e["event"] == "done":
                 out[e["room"]] = round(out.get(e["room"], 0.0) + e["seconds"], 3)
         return out
@@ -127,7 +132,9 @@ def load_stages(path: Path) -> list[Stage]:
 
 def stage_of(s: dict[str, Any]) -> Stage:
     """A stage as it was saved, null read back as NaN."""
-    number = lambda v: float("nan") if v is None else v  # noqa: E731
-    scores = {k: Score(*(number(v[f]) for f in ("mean", "lo", "hi")), v["n"]) for k, v in s["scores"].items()}  # type: ignore[arg-type]
+    number = lambda v: float("nan") if v is None else v
+    scores = {
+        k: Score(number(v["mean"]), number(v["lo"]), number(v["hi"]), v["n"]) for k, v in s["scores"].items()
+    }
     items = {k: [number(x) for x in v] for k, v in s["items"].items()}
     return Stage(s["round"], s["stage"], scores, items, s["samples"], s["dose"])

@@ -79,9 +79,7 @@ class _Stop(Exception):
     """Ends a forward pass once every wanted layer was read."""
 
 
-def captured(
-    model: PreTrainedModel, wanted: list[int], **inputs: Tensor
-) -> dict[int, Float[Tensor, "b d"]]:
+def captured(model: PreTrainedModel, wanted: list[int], **inputs: Tensor) -> dict[int, Float[Tensor, "b d"]]:
     """Last position's fp32 output of each wanted layer; nothing above the topmost is computed."""
     read: dict[int, Tensor] = {}
     blocks = layers(model)

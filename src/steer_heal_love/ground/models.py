@@ -64,9 +64,11 @@ def load(
     try:
         with quiet_transformers():
             tok = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+            # On a CPU the fused attention's backward is slower than the plain one; elsewhere it is the library's choice.
             model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code
-            )
+                source, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code,
+                attn_implementation="eager" if device == "cpu" else None,
+            )  # fmt: skip
     except (OSError, ValueError) as e:
         raise UserError(
             f"no model loads under {name!r}: {str(e).splitlines()[0]}\n"

@@ -56,8 +56,11 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def append_jsonl(path: Path, row: Any) -> None:
-    with path.open("a", encoding="utf-8") as f:
-        f.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
+    try:
+        with path.open("a", encoding="utf-8") as f:
+            f.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror}. What was written before is kept.") from e
 
 
 def read_json(path: Path) -> Any:
@@ -65,7 +68,8 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    # Not splitlines(): a completion may hold U+2028, which is no line end in JSON lines.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
 def hash_text(text: str) -> str:
@@ -87,7 +91,7 @@ def commit() -> dict[str, Any]:
     """The commit of the source tree this package runs from, or None outside a checkout."""
     here = Path(__file__).parent
     try:
-        ask = lambda *a: subprocess.run(  # noqa: E731
+        ask = lambda *a: subprocess.run(
             ["git", "-C", str(here), *a], capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
         tracked = ask("ls-files", "--error-unmatch", Path(__file__).name)
@@ -114,10 +118,26 @@ def peak_memory_gb(device: torch.device) -> float:
 
 
 class Events:
-    """The run's append-only log: one JSON object a line, `t` seconds since the epoch."""
+    """The run's append-only log: one JSON object a line, `t` seconds since the epoch.
+
+    A line that a kill left half written is closed before the next one, and skipped on reading.
+    """
 
     def __init__(self, path: Path):
         self.path = path
+        if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
+            with path.open("a", encoding="utf-8") as f:
+                f.write("\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole event so far."""
+        out = []
+        for line in self.path.read_text(encoding="utf-8").split("\n") if self.path.exists() else ():
+            try:
+                out.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return [e for e in out if isinstance(e, dict) and "event" in e]
 
     def __call__(self, event: str, **fields: Any) -> None:
         append_jsonl(self.path, {"t": round(time.time(), 3), "event": event, **fields})

@@ -32,16 +32,20 @@ class Registry(Mapping[str, T]):
     def _discover(self) -> None:
         if self._discovered:
             return
-        self._discovered = True
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
+        self._discovered = True
 
     def __getitem__(self, name: str) -> T:
         self._discover()
         if name not in self._items:
             raise unknown(self.kind, name, self._items)
         return self._items[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._items
 
     def __iter__(self) -> Iterator[str]:
         self._discover()

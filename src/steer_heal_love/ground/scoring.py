@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 from steer_heal_love.ground.models import body, head
 from steer_heal_love.nouns import Tokens
 
-CHUNK = 512
+CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,13 @@ def token_nll(
     return out
 
 
-def forward_kl(
-    reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]
-) -> Float[Tensor, " t"]:
+def forward_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
     """KL(reference‖student) per token, in nats, from logits."""
     p = reference.log_softmax(-1)
     return (p.exp() * (p - student.log_softmax(-1))).sum(-1)
 
 
-def reverse_kl(
-    reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]
-) -> Float[Tensor, " t"]:
+def reverse_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
     """KL(student‖reference) per token, in nats, from logits."""
     return forward_kl(student, reference)
 
@@ -126,11 +122,11 @@ def reverse_kl(
 def token_divergence(
     model: PreTrainedModel,
     sequences: list[Tokens],
-    references: list[Float[Tensor, "t d"]],
+    references: list[Float[Tensor, "_ d"]],
     *,
     divergence: Callable[[Tensor, Tensor], Tensor] = forward_kl,
     batch_tokens: int = 4096,
-) -> list[Float[Tensor, " t"]]:
+) -> list[Float[Tensor, " _"]]:
     """Per-token divergence of `model` from a reference given by its cached final hidden states."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
     for indices in by_length(sequences, batch_tokens):
@@ -158,9 +154,11 @@ def branch_nll(
 
     `answers[i]` are the candidates for `prompts[i]`; every prompt has the same number of candidates.
     """
+    if not prompts:
+        return []
     k = len(answers[0])
     out: list[list[float]] = [[] for _ in prompts]
-    stems = [Tokens(p, tuple(max(a, key=len))) for p, a in zip(prompts, answers, strict=True)]
+    stems = [Tokens(p, max(a, key=lambda answer: len(answer))) for p, a in zip(prompts, answers, strict=True)]
     for indices in by_length(stems, max(batch_tokens // k, 1)):
         prefix, mask = left_pad([prompts[i][:-1] for i in indices], model.device)
         cache = DynamicCache(config=model.config)

@@ -27,11 +27,13 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
         for name in sorted({name for adapter in rounds for name in adapter.factors}):
             weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
             if weight.requires_grad:
-                raise RuntimeError(f"{name}.weight wants gradients; folding edits weights, so freeze it first")
+                raise RuntimeError(
+                    f"{name}.weight wants gradients; folding edits weights, so freeze it first"
+                )
             pristine = weight.detach().clone()
             stack.callback(weight.data.copy_, pristine)
             with torch.no_grad():
-                total = pristine.float()
+                total = pristine.to(torch.float32, copy=True)
                 for adapter in rounds:
                     if name in adapter.factors:
                         a, b = adapter.factors[name]

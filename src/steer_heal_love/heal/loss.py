@@ -74,9 +74,7 @@ def aggregate(values: Float[Tensor, " t"], how: str) -> Float[Tensor, ""]:
     raise ValueError(f"aggregate {how!r}: expected mean, rmse, p95 or max")
 
 
-def hinge(
-    values: Float[Tensor, " t"], lengths: list[int], how: str, tau: float
-) -> Float[Tensor, ""]:
+def hinge(values: Float[Tensor, " t"], lengths: list[int], how: str, tau: float) -> Float[Tensor, ""]:
     """mean over completions of relu(agg_t D − τ)."""
     each = torch.stack([aggregate(v, how) for v in values.split(lengths)])
     return torch.relu(each - tau).mean()

@@ -9,7 +9,6 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -58,6 +57,7 @@ def heal(
     config: HealConfig,
     *,
     round: int = 0,
+    rounds: int = 1,
     seed: int = 0,
     batch_tokens: int = 4096,
     track: Track = silent,
@@ -76,7 +76,9 @@ def heal(
 
     per_epoch = math.ceil(len(train) / config.batch)
     total = per_epoch * config.epochs
-    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99))
+    optimiser = torch.optim.AdamW(
+        parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: shape(s, total, config.warmup))
     anchors = cycle(anchor_train, rng)
 
@@ -85,14 +87,24 @@ def heal(
         for step in range(total):
             queue = queue or rng.sample(train, len(train))
             batch, queue = queue[: config.batch], queue[config.batch :]
-            extra = [next(anchors) for _ in range(config.anchor_batch)] if config.anchor and anchor_train else []
+            extra = (
+                [next(anchors) for _ in range(config.anchor_batch)] if config.anchor and anchor_train else []
+            )
             terms, hidden = losses(model, batch, extra, config)
             terms["spectral"] = spectral(adapter) if config.spectral else torch.zeros(())
-            weights = {"nll": 1 - config.soft, "soft": config.soft, "barrier": lam, "anchor": config.anchor, "spectral": config.spectral}
+            weights = {
+                "nll": 1 - config.soft,
+                "soft": config.soft,
+                "barrier": lam,
+                "anchor": config.anchor,
+                "spectral": config.spectral,
+            }
             loss = sum(weights[n] * t for n, t in terms.items() if weights[n])
             assert isinstance(loss, Tensor)
             if not torch.isfinite(loss):
-                raise Diverged(f"round {round}, step {step}: the loss is {loss.item()}; lower heal.lr (now {config.lr}).")
+                raise Diverged(
+                    f"round {round}, step {step}: the loss is {loss.item()}; lower heal.lr (now {config.lr})."
+                )
             if step in {total // 4, total // 2, (3 * total) // 4}:
                 record.pressure.append(pressure(terms, weights, hidden, step))
             optimiser.zero_grad()
@@ -111,7 +123,7 @@ def heal(
     for f in parameters:
         f.requires_grad_(False)
     if config.budget > 0 and anchor_held:
-        record.scale = shrink(model, adapter, anchor_held, config.budget * (round + 1), batch_tokens)
+        record.scale = shrink(model, adapter, anchor_held, config.budget * (round + 1) / rounds, batch_tokens)
         adapter = adapter.scaled(record.scale)
     record.warnings = warn(record, lam, config)
     return adapter, record
@@ -170,7 +182,10 @@ def pressure(
 ) -> dict[str, float]:
     """Norm of each weighted term's gradient at the final hidden states, relative to the imitation's."""
     norms = {
-        name: torch.autograd.grad(weights[name] * terms[name], hidden, retain_graph=True)[0].float().norm().item()
+        name: torch.autograd.grad(weights[name] * terms[name], hidden, retain_graph=True)[0]
+        .float()
+        .norm()
+        .item()
         for name in ("nll", "soft", "barrier", "anchor")
         if name in terms and weights[name]
     }
@@ -182,7 +197,7 @@ def validate(
     model: PreTrainedModel, held: list[Example], anchor: list[Example], config: HealConfig, batch_tokens: int
 ) -> dict[str, float]:
     """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL."""
-    mean = lambda parts: torch.cat(parts).mean().item() if parts else math.nan  # noqa: E731
+    mean = lambda parts: torch.cat(parts).mean().item() if parts else math.nan
     tokens, refs = [e.tokens for e in held], [e.reference for e in held]
     return {
         "nll": mean(token_nll(model, tokens, batch_tokens=batch_tokens)),
@@ -232,5 +247,7 @@ def warn(record: Healing, lam: float, config: HealConfig) -> list[str]:
     for name in ("barrier", "anchor"):
         ratios = [p[name] for p in record.pressure if name in p]
         if ratios and sum(ratios) / len(ratios) > 2:
-            out.append(f"the {name} dominates: its gradient is {sum(ratios) / len(ratios):.1f} times the imitation's")
+            out.append(
+                f"the {name} dominates: its gradient is {sum(ratios) / len(ratios):.1f} times the imitation's"
+            )
     return out

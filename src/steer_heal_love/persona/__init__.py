@@ -56,7 +56,10 @@ def mistakes(data: dict[str, Any]) -> list[str]:
         for key in ("name", "axis", "pos", "neg")
         if not (isinstance(data.get(key), str) and data[key].strip())
     ]
-    out += [f"unknown key {k!r}" for k in data.keys() - {"name", "axis", "pos", "neg", "intent", "prompts", "probes"}]
+    out += [
+        f"unknown key {k!r}"
+        for k in data.keys() - {"name", "axis", "pos", "neg", "intent", "prompts", "probes"}
+    ]
     intent = data.get("intent", {})
     if not isinstance(intent, dict):
         out.append(f"intent: expected a table, found {intent!r}")

@@ -27,7 +27,7 @@ def diary(run: RunRecord) -> list[Entry]:
     """An entry for each of the base model's sample prompts, in their order."""
     base = run.stage("base")
     probes = {p.get("question") for p in run.persona.get("probes", [])}
-    answers = {(s.stage, s.round): by_prompt(s) for s in run.stages}
+    answers: dict[tuple[str, int], dict[str, str]] = {(s.stage, s.round): by_prompt(s) for s in run.stages}
     numbers = sorted({s.round for s in run.stages if s.round >= 0})
 
     def read(stage: str, round: int, prompt: str) -> str | None:

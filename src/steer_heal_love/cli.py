@@ -1,0 +1,274 @@
+"""Verbs only: parse, hand over, print. What the user can fix prints one message and exits 2, a run that ends
+in a verdict against itself (starved, diverged) exits 3, and everything else is a bug and shows a traceback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from steer_heal_love import bake, config, evals, heal, loop, report
+from steer_heal_love import filter as sieve
+from steer_heal_love import vector as vectors
+from steer_heal_love.config import EvalConfig, RunConfig
+from steer_heal_love.ground import models, records
+from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.decode import sample
+from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
+from steer_heal_love.ground.weights import folded
+from steer_heal_love.persona import load as load_persona
+from steer_heal_love.persona import names as persona_names
+
+out = Console()
+err = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Run(RunConfig):
+    """Run the loop: steer, filter, heal, bake, evaluate, again. Any field of any room can be set."""
+
+    resume: Path | None = None
+    """go on with this run folder, with the settings it was started with"""
+    config: Path | None = None
+    """settings from a TOML file, such as a run's config.toml"""
+    preset: Literal["auto", "cpu", "gpu"] = "auto"
+    """settings to start from; auto takes gpu on CUDA and cpu elsewhere"""
+
+
+def run(argv: list[str]) -> None:
+    early = {key: _early(argv, key) for key in ("resume", "config", "preset", "device")}
+    if early["resume"]:
+        given = tyro.cli(Run, args=argv, prog="shl run")
+        if given != Run(resume=given.resume):
+            raise UserError("--resume goes on with the settings the run was started with; give no others.")
+        settings = None
+    else:
+        if early["config"]:
+            start = config.read(Path(early["config"]))
+        elif early["preset"] in config.PRESETS:
+            start = config.preset(early["preset"])
+        else:
+            start = config.for_device(early["device"] or "auto")
+        fields = {f.name: getattr(start, f.name) for f in dataclasses.fields(start)}
+        given = tyro.cli(Run, args=argv, default=Run(**fields), prog="shl run")
+        settings = RunConfig(**{name: getattr(given, name) for name in fields})
+    with report.progress(out) as track:
+        done = loop.run(settings, resume=given.resume, track=track)
+    out.print(report.terminal(done.folder.path))
+
+
+def _early(argv: list[str], key: str) -> str | None:
+    """The value of an option that decides the defaults of the others."""
+    for i, word in enumerate(argv):
+        if word == f"--{key}" and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"--{key}="):
+            return word.partition("=")[2]
+    return None
+
+
+def show(runs: tyro.conf.Positional[tuple[Path, ...]], /, out: Path = Path("report.html")) -> None:
+    """Write one self-contained HTML report of one or more run folders."""
+    if not runs:
+        raise UserError("shl report: give at least one run folder.")
+    report.write(list(runs), out)
+    print(out)
+
+
+def evaluate(
+    model: str = "smollm2",
+    adapter: Path | None = None,
+    persona: str = "love",
+    system: str | None = None,
+    instrument: tuple[str, ...] = (),
+    device: str = "auto",
+    seed: int = 0,
+    *,
+    out: Path,
+) -> None:
+    """Run the instruments on a model, paired with its own base (no adapter, neutral system prompt).
+
+    Args:
+        model: smollm2, a folder, or a hub id
+        adapter: a PEFT folder, such as a run's adapter/
+        persona: whose held-out probes to use
+        system: a system prompt instead of the neutral one
+        instrument: names from `shl list instruments`; all when none is named
+        out: the JSON file to write
+    """
+    who = load_persona(persona)
+    cfg: EvalConfig = dataclasses.replace(config.for_device(device).eval, instruments=instrument)
+    for name in instrument:
+        evals.instruments[name]
+    rounds = [bake.load_peft(adapter)] if adapter else []
+    net, tok = models.load(model, device=device)
+    prompts = bank("neutral_heldout")[: cfg.neutral_prompts]
+    answers = sample(
+        net, [prompt_ids(tok, p) for p in prompts], ends=end_of_turn_ids(net, tok), max_new_tokens=cfg.sample_tokens,
+        seed=seed,
+    )  # fmt: skip
+    neutral = evals.neutral_reference(net, tok, prompts, answers, 4096)
+    base = evals.Subject(net, tok, who, cfg, neutral, seed=seed)
+    subject = dataclasses.replace(base, system=system) if system else base
+    items = evals.read(base, evals.measure(base))
+    with folded(net, rounds):
+        found = evals.measure(subject)
+    stage = evals.stage(
+        -1,
+        "healed" if adapter else "prompt" if system else "base",
+        evals.read(subject, found),
+        items,
+        found,
+        config=cfg,
+    )
+    records.write_json(out, {"schema": records.SCHEMA, "model": model, "adapter": adapter and str(adapter), "system": system,
+                             "persona": who.name, "seed": seed, "scores": stage.scores, "items": stage.items})  # fmt: skip
+    print(out)
+
+
+def vector_extract(
+    persona: str = "love", model: str = "smollm2", method: str = "mean_diff", contrast: Literal["neg", "neutral"] = "neg",
+    layers: tuple[float, float] = config.VectorConfig.layers, contexts: int = 256, device: str = "auto", *, out: Path,
+) -> None:  # fmt: skip
+    """Read a steering vector and save it as safetensors."""
+    who = load_persona(persona)
+    vectors.methods[method]
+    net, tok = models.load(model, device=device)
+    v = vectors.Vector.train(
+        net, tok, who, method=method, contrast=contrast, layers=layers, contexts=bank("contexts")[:contexts]
+    )
+    v.save(out)
+    print(out)
+
+
+def vector_inspect(file: tyro.conf.Positional[Path]) -> None:
+    """Print what a saved vector says of itself."""
+    v = vectors.Vector.load(file)
+    print(f"norm {v.norm():.4g} over layers {sorted(v.directions)}")
+    for key, value in v.meta.items():
+        print(f"{key}: {value}")
+
+
+def export(run: tyro.conf.Positional[Path], format: Literal["peft", "merged"] = "peft", *, out: Path) -> None:
+    """Write a run's model: all rounds as one PEFT adapter, or merged into full weights (safetensors)."""
+    from steer_heal_love.ground.folder import RunFolder
+
+    folder = RunFolder.open(run)
+    if not (run / "adapter").is_dir():
+        raise UserError(f"{run}: no adapter yet: no round of it was healed.")
+    cfg = config.read(folder.path / "config.toml")
+    adapter = bake.load_peft(run / "adapter")
+    if format == "peft":
+        bake.save_peft(adapter, out, base_model=models.base_name(cfg.model))
+    else:
+        net, tok = models.load(
+            cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code
+        )
+        with folded(net, [adapter]):
+            net.save_pretrained(out, safe_serialization=True)
+        tok.save_pretrained(out)
+    print(out)
+
+
+def doctor(model: str = "smollm2", device: str = "auto") -> None:
+    """Check that a model can be steered, healed and evaluated here: template, layers, head, hooks, decoding."""
+    net, tok = models.load(model, device=device)
+    ends = end_of_turn_ids(net, tok)
+    at = models.band(net, config.VectorConfig.layers)
+    print(f"{type(net).__name__} on {records.device_name(net.device)}, {net.dtype}")
+    print(
+        f"{len(models.layers(net))} decoder layers, steered at {at[0]}–{at[-1]}, end-of-turn tokens {tok.convert_ids_to_tokens(sorted(ends))}"
+    )
+    ids = prompt_ids(tok, "What do people need most?")
+    plain = sample(net, [ids], ends=ends, max_new_tokens=24, seed=0, temperature=0)[0]
+    v = vectors.Vector.train(net, tok, load_persona("love"), contexts=bank("contexts")[:16])
+    steered = sample(
+        net, [ids], ends=ends, max_new_tokens=24, seed=0, temperature=0, steer=v.directions, doses=[0.4]
+    )[0]
+    print(f"plain:   {tok.decode(plain)!r}\nsteered: {tok.decode(steered)!r}")
+    if plain == steered:
+        raise UserError(
+            "the steering hook changed nothing: the layers that were found are not those that run."
+        )
+    print("steering changes cached decoding; the head recomputes the model's logits. All well.")
+
+
+LISTS: dict[str, Callable[[], list[str]]] = {
+    "personas": persona_names,
+    "methods": lambda: list(vectors.methods),
+    "checks": lambda: list(sieve.checks),
+    "divergences": lambda: list(heal.divergences),
+    "instruments": lambda: list(evals.instruments),
+}
+
+
+def listed(what: tyro.conf.Positional[str]) -> None:
+    """Print the names of one kind of plug-in: personas, methods, checks, divergences, instruments."""
+    if what not in LISTS:
+        raise unknown("list", what, LISTS)
+    print("\n".join(LISTS[what]()))
+
+
+def lint() -> None:
+    """Check every shipped bank: counts, lengths, duplicates, leaks between train and held-out."""
+    from steer_heal_love.evals import lint as vignettes
+    from steer_heal_love.persona import lint as personas
+
+    if findings := [*personas.findings(), *vignettes.findings()]:
+        raise UserError("\n".join(findings))
+    print("banks: no findings")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "eval": evaluate, "vector extract": vector_extract, "vector inspect": vector_inspect, "export": export,
+    "report": show, "doctor": doctor, "list": listed, "lint": lint,
+}  # fmt: skip
+
+
+def usage() -> str:
+    first = {name: (f.__doc__ or "").splitlines()[0] for name, f in {"run": Run, **COMMANDS}.items()}
+    lines = [f"  shl {name:<16} {text}" for name, text in first.items()]
+    return "usage: shl COMMAND [options]; each command has --help\n\n" + "\n".join(lines)
+
+
+def dispatch(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return
+    name = " ".join(argv[:2]) if argv[0] == "vector" else argv[0]
+    rest = argv[len(name.split()) :]
+    if name == "run":
+        run(rest)
+    elif name in COMMANDS:
+        tyro.cli(COMMANDS[name], args=rest, prog=f"shl {name}")
+    else:
+        raise unknown("command", name, {"run", *COMMANDS})
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `shl` and `steer-heal-love`."""
+    try:
+        dispatch(sys.argv[1:] if argv is None else argv)
+    except UserError as e:
+        err.print(f"error: {e}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except (Starved, Diverged) as e:
+        err.print(f"stopped: {e}", style="yellow", markup=False, highlight=False)
+        sys.exit(3)
+    except KeyboardInterrupt:
+        err.print(
+            "interrupted; everything up to the last finished step is kept: shl run --resume RUN goes on."
+        )
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Bad input: what was found, what exists, exit 2, nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from steer_heal_love import cli, config
+from steer_heal_love.ground import models
+from steer_heal_love.ground.errors import UserError
+from test_loop import SETTINGS
+from tiny_model import build_model
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(capsys, *argv: str) -> str:
+    with pytest.raises(SystemExit) as e:
+        cli.main(list(argv))
+    assert e.value.code == 2
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return " ".join((said.err + said.out).split())
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["run", "--persona", "lave"], ["lave", "love", "Did you mean"]),
+        (["run", "--persona", "nowhere.toml"], ["nowhere.toml", "does not exist"]),
+        (["run", "--model", "no-such-model-anywhere"], ["no-such-model-anywhere", "smollm2"]),
+        (["run", "--heal.lamb", "0.5"], ["heal.lamb"]),
+        (["run", "--rounds", "0"], ["rounds: at least 1"]),
+        (["run", "--heal.aggregate", "median"], ["median"]),
+        (["run", "--dtype", "float12"], ["float12"]),
+        (["run", "--config", "none.toml"], ["none.toml"]),
+        (["run", "--resume", "nothing"], ["nothing", "no run there"]),
+        (["run", "--vector.method", "magic"], ["magic", "mean_diff"]),
+        (["run", "--heal.divergence", "kl"], ["kl", "reverse_kl"]),
+        (["run", "--filter.checks", "nil"], ["nil", "nll"]),
+        (["run", "--eval.instruments", "probe"], ["probe", "probes"]),
+        (["list", "colours"], ["colours", "personas"]),
+        (["frobnicate"], ["frobnicate", "run"]),
+        (["report", "nothing"], ["nothing"]),
+        (["vector", "inspect", "none.safetensors"], ["none.safetensors"]),
+        (["export", "nothing", "--out", "x"], ["nothing", "no run there"]),
+    ],
+)
+def test_what_the_user_can_fix_exits_2_and_writes_nothing(capsys, here, argv, words):
+    said = refused(capsys, *argv)
+    for word in words:
+        assert word in said
+    assert not list(here.iterdir())
+
+
+def test_every_mistake_of_a_settings_file_is_listed(capsys, here):
+    (here / "bad.toml").write_text('rounds = "three"\nspeed = 9\n[heal]\nlam = "x"\nwhat = 1\n')
+    said = refused(capsys, "run", "--config", "bad.toml")
+    for word in ("rounds", "speed", "heal.lam", "heal.what"):
+        assert word in said
+
+
+def test_a_model_without_a_chat_template_is_refused(tok, here):
+    folder = here / "model"
+    bare = type(tok)(tokenizer_object=tok.backend_tokenizer, eos_token="<|im_end|>")
+    build_model(len(tok), tok.eos_token_id).save_pretrained(folder)
+    bare.save_pretrained(folder)
+    with pytest.raises(UserError, match="chat template"):
+        models.load(str(folder), device="cpu", dtype="float32")
+
+
+def test_a_run_of_another_version_is_refused(capsys, here):
+    (here / "run").mkdir()
+    (here / "run" / "manifest.json").write_text(json.dumps({"schema": 99}))
+    assert "version 99" in refused(capsys, "run", "--resume", "run")
+
+
+def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch):
+    from steer_heal_love import loop
+    from steer_heal_love.vector import Vector
+
+    monkeypatch.setattr(
+        "steer_heal_love.ground.models.load",
+        lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok),
+    )
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Vector, "save", full)
+        with pytest.raises(UserError, match="No space left"):
+            loop.run(out="runs", **SETTINGS)
+    (run,) = (here / "runs").iterdir()
+    assert (run / "base" / "scores.json").is_file()
+    assert loop.run(resume=run).summary["rounds"] == 2
+
+
+def test_resume_takes_no_other_settings(capsys, here):
+    assert "give no others" in refused(capsys, "run", "--resume", "run", "--rounds", "5")
+
+
+def test_settings_layer_preset_then_file_then_options(tok, here, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli.loop, "run", lambda settings, **_: seen.append(settings) or shutil)
+    monkeypatch.setattr(cli.report, "terminal", lambda _path: "")
+    monkeypatch.setattr(shutil, "folder", shutil, raising=False)
+    monkeypatch.setattr(shutil, "path", here, raising=False)
+    (here / "mine.toml").write_text("seed = 5\n[heal]\nepochs = 9\nlr = 0.5\n")
+    cli.main(["run", "--config", "mine.toml", "--heal.lr", "0.25", "--preset", "cpu"])
+    assert (seen[0].seed, seen[0].heal.epochs, seen[0].heal.lr) == (5, 9, 0.25)
+    assert seen[0].heal.rank == config.RunConfig().heal.rank
+    cli.main(["run", "--preset", "gpu"])
+    assert seen[1].generate.max_new_tokens == config.preset("gpu").generate.max_new_tokens
