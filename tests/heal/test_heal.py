@@ -30,19 +30,23 @@ CONFIG = HealConfig(
     lam=0.5,
     anchor=1.0,
     validation=0.0,
+    soft=0.0,
+    budget=0.0,
 )
 
 
 def examples(model, sequences) -> list[Example]:
     return [
-        Example(s, h, f"prompt {s.prompt}")
+        Example(s, h, f"prompt {s.prompt}", teacher=1.5 * h)
         for s, h in zip(sequences, hidden_states(model, sequences), strict=True)
     ]
 
 
 def total(model, adapter: Adapter, kept, anchor, config) -> torch.Tensor:
     terms, _ = losses(model, kept, anchor, config)
-    weights = {"nll": 1.0, "barrier": config.lam, "anchor": config.anchor}
+    weights = {"nll": 1.0 - config.soft, "barrier": config.lam, "anchor": config.anchor}
+    if config.soft:
+        weights["soft"] = config.soft
     assert set(terms) == set(weights)
     return sum(weights[n] * t for n, t in terms.items())
 
@@ -66,7 +70,7 @@ def test_gradient_with_two_folded_rounds_is_the_finite_difference(
     )
     model.double()
     kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
-    config = replace(CONFIG, divergence=divergence, aggregate=how)
+    config = replace(CONFIG, divergence=divergence, aggregate=how, soft=0.3)
     new = random_adapter(model, 7, size=0.02)
     factors = {
         n: (a.double().requires_grad_(True), b.double().requires_grad_(True))

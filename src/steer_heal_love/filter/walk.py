@@ -61,7 +61,7 @@ def walk(
 def spread(low: float, high: float, n: int) -> list[float]:
     """`n` doses from `low` to `high`, evenly in log."""
     if low >= high or n == 1:
-        return [high]
+        return [max(low, high)]
     return [max(low, float(f"{low * (high / low) ** (i / (n - 1)):.4g}")) for i in range(n)]
 
 

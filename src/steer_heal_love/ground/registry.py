@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from steer_heal_love.ground.errors import unknown
 
@@ -46,6 +46,10 @@ class Registry(Mapping[str, T]):
     def __contains__(self, name: object) -> bool:
         self._discover()
         return name in self._items
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self._discover()
+        return self._items.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         self._discover()
