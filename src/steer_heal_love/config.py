@@ -112,13 +112,13 @@ class HealConfig:
     anchor_tokens: int = 48
     anchor_batch: int = 4
     """anchor answers a step"""
-    validation: float = 0.15
+    validation: float = 0.25
     """share of training prompts (and of anchor answers) held out for the curve"""
     soft: float = 0.25
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
-    budget: float = 0.034
+    budget: float = 0.028
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 

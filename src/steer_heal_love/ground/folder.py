@@ -80,6 +80,7 @@ class RunFolder:
                 f"cannot write {path}: {e.strerror or e}. What was written before is kept."
             ) from e
         seconds = round(time.perf_counter() - began, 3)
+        records.release_memory()
         self.event("done", room=room, file=str(path.relative_to(self.path)), seconds=seconds, **fields)
         return value
 
