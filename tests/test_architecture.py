@@ -1,4 +1,4 @@
-"""Arrows point one way: cli → loop → rooms → nouns and ground. Only ground registers hooks or edits weights."""
+"""Arrows point one way: cli → loop → session → rooms → nouns and ground. Only ground registers hooks or edits weights."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ ALLOWED = {
     "ground": FLOOR,
     "config": FLOOR,
     **{room: FLOOR | {"config", room} for room in ROOMS},
-    "loop": FLOOR | ROOMS | {"config"},
+    "session": FLOOR | ROOMS | {"config"},
+    "loop": FLOOR | ROOMS | {"config", "session"},
 }
 
 

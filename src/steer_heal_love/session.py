@@ -1,0 +1,133 @@
+"""A run in memory: made new or opened again, with everything that can be wrong read before anything is written."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import re
+import shutil
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from steer_heal_love import config, evals, gates
+from steer_heal_love import filter as sieve
+from steer_heal_love.config import RunConfig
+from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import models, records
+from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.chat import template_hash
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.ground.weights import folded
+from steer_heal_love.heal import divergences
+from steer_heal_love.heal.train import Example
+from steer_heal_love.nouns import Adapter, Completion, Gate, Persona, Stage
+from steer_heal_love.persona import load as load_persona
+from steer_heal_love.persona import path as persona_path
+from steer_heal_love.vector import methods
+
+
+@dataclass
+class Run:
+    """What a run holds in memory; everything in it can be read back from `folder`."""
+
+    config: RunConfig
+    persona: Persona
+    model: Any
+    tok: Any
+    folder: RunFolder
+    track: Track = silent
+    bounds: dict[str, float] = field(default_factory=dict)
+    coherent: float = 1.0
+    anchor: list[Example] = field(default_factory=list)
+    neutral: list[Any] = field(default_factory=list)
+    history: list[Adapter] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def gates(self) -> list[Gate]:
+        return gates.judge(gates.Evidence(self.persona, self.stages, self.rounds, self.config.eval.resamples))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return records.read_json(self.folder.path / "summary.json")
+
+    @property
+    def survival(self) -> float:
+        """Coherent share that the dose walk aims at: a share of what the base's own samples reach."""
+        return self.config.walk.survival * self.coherent
+
+    def measured(self, completions: list[Completion]) -> list[Completion]:
+        """Every check's value, read by the pristine base."""
+        cfg = self.config
+        scored = sieve.score(self.model, self.tok, completions, self.persona, batch_tokens=cfg.batch_tokens)
+        return sieve.measure(scored, cfg.filter.checks)
+
+    def student(self) -> AbstractContextManager[None]:
+        """The base with every round so far folded in."""
+        return folded(self.model, self.history)
+
+    def seed(self, *purpose: int) -> int:
+        """A seed for one purpose, so that a resumed run draws what an unbroken one would."""
+        return random.Random(repr((self.config.seed, *purpose))).getrandbits(31)
+
+
+def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track) -> Run:
+    """A new run: everything that can be wrong is read before the folder is made."""
+    cfg = config.override(settings or config.for_device(overrides.get("device", "auto")), overrides)
+    who = load_persona(cfg.persona)
+    cfg.check()
+    known(cfg)
+    model, tok = models.load(
+        cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code
+    )
+    now = datetime.datetime.now(datetime.UTC)
+    slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(cfg.model).name)
+    folder = RunFolder.create(Path(cfg.out), f"{now:%Y%m%dT%H%M%SZ}-{who.name}-{slug}-s{cfg.seed}")
+    files.save_config(cfg, folder.path / "config.toml")
+    shutil.copyfile(persona_path(cfg.persona), folder.path / "persona.toml")
+    records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok))
+    return Run(cfg, who, model, tok, folder, track)
+
+
+def known(cfg: RunConfig) -> None:
+    """Raise `UserError` for the first plug-in that is named in the settings and does not exist."""
+    named = [
+        (methods, [cfg.vector.method]), (divergences, [cfg.heal.divergence]), (sieve.checks, cfg.filter.checks),
+        (evals.instruments, cfg.eval.instruments),
+    ]  # fmt: skip
+    for registry, names in named:
+        for name in names:
+            registry[name]  # type: ignore[index]
+
+
+def opened(path: Path, track: Track) -> Run:
+    """An existing run, with the settings and the persona file that it was started with."""
+    folder = RunFolder.open(path)
+    cfg = config.read(path / "config.toml")
+    model, tok = models.load(
+        cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code
+    )
+    found, was = models.fingerprint(model), records.read_json(path / "manifest.json")["model_hash"]
+    if found != was:
+        raise UserError(
+            f"{path}: was run on weights {was}, {cfg.model!r} now has {found}; nothing was changed."
+        )
+    return Run(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
+
+
+def manifest(cfg: RunConfig, model: Any, tok: Any) -> dict[str, Any]:
+    data = {
+        name: records.hash_text("\n".join(bank(name)))
+        for name in ("contexts", "neutral_train", "neutral_heldout")
+    }
+    data["persona"] = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
+    return {
+        "schema": records.SCHEMA, "versions": records.versions(), **records.commit(), "model": cfg.model,
+        "model_hash": models.fingerprint(model), "dtype": str(model.dtype), "chat_template_hash": template_hash(tok),
+        "data": data, "device": records.device_name(model.device), "seed": cfg.seed,
+    }  # fmt: skip
