@@ -59,7 +59,7 @@ def write(tmp_path: Path, *runs: Path) -> tuple[str, Page]:
 
 def show(run: Path) -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=100).print(report.terminal(run))
+    Console(file=out, width=80).print(report.terminal(run))
     return out.getvalue().splitlines()
 
 
@@ -158,7 +158,7 @@ def test_the_diary_shows_both_kinds_and_folds_the_rest(fabricate, tmp_path):
 
 def test_terminal_fits_one_screen(fabricate):
     lines = show(fabricate(rounds=12))
-    assert len(lines) <= 40 and max(map(len, lines)) <= 100
+    assert len(lines) <= 40 and max(map(len, lines)) <= 80
     text = "\n".join(lines)
     for part in ("trait_shift", "own_excess", "undecided", "adapter", "generate", "12 rounds"):
         assert part in text

@@ -1,6 +1,6 @@
 """One screen of a run: its stages, its gates, where things lie, where the time went.
 
-In: a `RunRecord`. Out: a rich renderable of at most 40 lines at 100 columns.
+In: a `RunRecord`. Out: a rich renderable of at most 40 lines at 80 columns.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from steer_heal_love.report.read import RunRecord, number, score
 
 LARGEST = 22
 """stages shown; a longer run leaves out its middle"""
-COLUMNS = ("trait_shift", "trait_generated_shift", "neutral_kl", "own_excess", "repetition")
+COLUMNS = ("trait_shift", "neutral_kl", "own_excess")
 STYLE = {"pass": "green", "fail": "red", "undecided": "yellow"}
 
 
@@ -42,18 +42,18 @@ def stages(run: RunRecord) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("round", "stage"):
         table.add_column(name)
-    for name in ("dose", "trait_shift", "generated", "neutral_kl", "own_excess", "repet."):
+    for name in ("dose", *COLUMNS):
         table.add_column(name, justify="right", no_wrap=True)
     rows = run.stages
     cut = len(rows) > LARGEST
     for i, s in enumerate(rows[:3] + rows[-(LARGEST - 4) :] if cut else rows):
         if cut and i == 3:
             table.add_row("…")
-        trait, made, drift, odd, repeats = (score(s, name) for name in COLUMNS)
+        trait, drift, odd = (score(s, name) for name in COLUMNS)
         table.add_row(
-            "" if s.round < 0 else str(s.round), s.stage, plain(number(s.dose), "g"),
-            interval(trait, ".2f"), plain(made.mean, "+.2f"), plain(drift.mean, ".3f"), interval(odd, ".2f"),
-            plain(repeats.mean, ".1%"), style="" if s.stage == "healed" else "dim",
+            "" if s.round < 0 else str(s.round), s.stage, plain(number(s.dose), ".2f"),
+            interval(trait, ".2f"), plain(drift.mean, ".3f"), interval(odd, ".2f"),
+            style="" if s.stage == "healed" else "dim",
         )  # fmt: skip
     return table
 

