@@ -108,17 +108,19 @@ class HealConfig:
     reference: Literal["base", "previous"] = "base"
     anchor: float = 1.0
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
-    anchor_prompts: int = 64
+    anchor_prompts: int = 80
     anchor_tokens: int = 48
     anchor_batch: int = 4
     """anchor answers a step"""
-    validation: float = 0.25
-    """share of training prompts (and of anchor answers) held out for the curve"""
+    anchor_validation: float = 0.3
+    """share of the anchor answers never trained on in any round, on which the trust region is measured"""
+    validation: float = 0.15
+    """share of training prompts held out for the curve"""
     soft: float = 0.25
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
-    budget: float = 0.028
+    budget: float = 0.038
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 
@@ -172,8 +174,10 @@ class RunConfig:
     def check(self) -> None:
         """Raise one `UserError` that lists every setting out of range."""
         rules = [
-            (min(self.eval.probes, self.filter.calibration, self.heal.anchor_prompts, self.eval.neutral_prompts) >= 1,
-             "eval.probes, eval.neutral_prompts, filter.calibration and heal.anchor_prompts: at least 1"),
+            (min(self.eval.probes, self.filter.calibration, self.eval.neutral_prompts) >= 1,
+             "eval.probes, eval.neutral_prompts and filter.calibration: at least 1"),
+            (0 <= self.heal.validation < 1 and 0 <= self.heal.anchor_validation < 1,
+             "heal.validation and heal.anchor_validation: shares, from 0 to below 1"),
             (self.rounds >= 1, f"rounds: at least 1, found {self.rounds}"),
             (self.vector.contexts >= 2, f"vector.contexts: at least 2, found {self.vector.contexts}"),
             (0 <= self.vector.layers[0] < self.vector.layers[1] <= 1,
@@ -207,7 +211,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vector": {"contexts": 256},
         "generate": {"prompts": 64, "max_new_tokens": 512, "batch": 192},
         "filter": {"keep": 64, "calibration": 128},
-        "heal": {"epochs": 6, "batch": 8, "anchor_batch": 8, "anchor_prompts": 128, "anchor_tokens": 128},
+        "heal": {
+            "epochs": 6,
+            "batch": 8,
+            "anchor_batch": 8,
+            "anchor_prompts": 160,
+            "anchor_tokens": 128,
+        },
         "eval": {
             "vignettes": 126,
             "paraphrases": 4,

@@ -30,6 +30,7 @@ CONFIG = HealConfig(
     lam=0.5,
     anchor=1.0,
     validation=0.0,
+    anchor_validation=0.0,
     soft=0.0,
     budget=0.0,
 )
@@ -224,12 +225,13 @@ def test_a_loss_that_is_not_a_number_stops_and_leaves_no_trace(model, sequences,
 
 def test_the_budget_shrinks_the_update_until_it_is_inside(model, sequences):
     kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
-    hot = replace(CONFIG, epochs=8, lam=0.0, anchor=0.001, validation=0.5)
+    hot = replace(CONFIG, epochs=8, lam=0.0, anchor=0.001, validation=0.5, anchor_validation=0.5)
     full, record = heal(model, kept, anchor, hot)
     assert record.scale == 1.0
     drift = record.validation[-1]["anchor_kl"]
     small, shrunk = heal(model, kept, anchor, replace(hot, budget=0.5 * drift))
     assert 0.25 <= shrunk.scale < 1.0
+    assert shrunk.validation[-1]["anchor_kl"] > 0.5 * drift
     for n, (_, b) in small.factors.items():
         assert torch.allclose(b, full.factors[n][1] * shrunk.scale, atol=1e-6)
     _, whole = heal(model, kept, anchor, replace(hot, budget=2 * drift))

@@ -25,7 +25,7 @@ from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import hinge, token_terms
 from steer_heal_love.nouns import Adapter, Tokens
 
-BISECTIONS = 5
+STEPS, CLOSE = 4, 0.9
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ def heal(
     adapter = fresh(model, rank=config.rank, alpha=config.alpha, share=config.layers, seed=seed)
     parameters = [f.requires_grad_(True) for pair in adapter.factors.values() for f in pair]
     train, held = split(kept, config.validation, seed)
-    anchor_train, anchor_held = split(anchor, config.validation, seed)
+    # The same anchor answers in every round: a trust region measured on what an earlier round was trained on
+    # would be too kind, and one that changes sets would compare budgets that don't compare.
+    held_out = int(config.anchor_validation * len(anchor))
+    anchor_train, anchor_held = anchor[held_out:], anchor[:held_out]
     lam = config.lam * config.lam_growth**round
     record, spectral = Healing(), SpectralPenalty(adapter)
     rng = random.Random(seed)
@@ -222,20 +225,31 @@ def shrink(
 ) -> float:
     """Trust region: the largest scale of the update, at most 1, whose held-out anchor KL is inside the budget.
 
-    KL grows with the scale (about as its square), so the scale is bisected; 0 when even a sliver costs more.
+    KL grows about as the square of the scale, so log KL is close to a line in log scale: the crossing is
+    sought along that line, which takes two or three evaluations. Never returns a scale that was seen to cost
+    more; 0 when none was found inside.
     """
 
-    def fits(scale: float) -> bool:
+    def cost(scale: float) -> float:
         with adapted(model, adapter.factors, adapter.scaling * scale):
-            return anchor_kl(model, anchor, batch_tokens) <= budget
+            return max(anchor_kl(model, anchor, batch_tokens), 1e-12)
 
-    if fits(1.0):
+    fits, high, kl, slope = 0.0, 1.0, cost(1.0), 2.0
+    if kl <= budget:
         return 1.0
-    low, high = 0.0, 1.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    for _ in range(STEPS):
+        # A hair under the line, so that the crossing is approached from inside.
+        scale = max(0.98 * high * (budget / kl) ** (1 / slope), fits)
+        found = cost(scale)
+        if found <= budget:
+            fits = scale
+            if found >= CLOSE * budget:
+                break
+        if found != kl and scale != high:
+            slope = min(4.0, max(1.0, math.log(kl / found) / math.log(high / scale)))
+        if found > budget:
+            high, kl = scale, found
+    return fits
 
 
 def warn(record: Healing, lam: float, config: HealConfig) -> list[str]:
