@@ -45,6 +45,7 @@ def refused(capsys, *argv: str) -> str:
         (["run", "--heal.divergence", "kl"], ["kl", "reverse_kl"]),
         (["run", "--filter.checks", "nil"], ["nil", "nll"]),
         (["run", "--eval.instruments", "probe"], ["probe", "probes"]),
+        (["eval", "--vignettes", "none.jsonl", "--out", "x.json"], ["none.jsonl", "does not exist"]),
         (["list", "colours"], ["colours", "personas"]),
         (["frobnicate"], ["frobnicate", "run"]),
         (["report", "nothing"], ["nothing"]),

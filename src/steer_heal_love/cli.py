@@ -18,6 +18,7 @@ from steer_heal_love import bake, config, evals, heal, loop, report
 from steer_heal_love import filter as sieve
 from steer_heal_love import vector as vectors
 from steer_heal_love.config import EvalConfig, RunConfig
+from steer_heal_love.evals.vignettes import load_bank
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
@@ -89,6 +90,7 @@ def evaluate(
     persona: str = "love",
     system: str | None = None,
     instrument: tuple[str, ...] = (),
+    vignettes: Path | None = None,
     device: str = "auto",
     seed: int = 0,
     *,
@@ -101,11 +103,15 @@ def evaluate(
         adapter: a PEFT folder, such as a run's adapter/
         persona: whose held-out probes to use
         system: a system prompt instead of the neutral one
+        vignettes: a JSONL bank, all of which is then used, instead of the shipped one
         instrument: names from `shl list instruments`; all when none is named
         out: the JSON file to write
     """
     who = load_persona(persona)
     cfg: EvalConfig = dataclasses.replace(config.for_device(device).eval, instruments=instrument)
+    if vignettes:
+        count = len(load_bank(vignettes))
+        cfg = dataclasses.replace(cfg, vignette_bank=str(vignettes), vignettes=count)
     for name in instrument:
         evals.instruments[name]
     rounds = [bake.load_peft(adapter)] if adapter else []

@@ -135,6 +135,8 @@ class EvalConfig:
     probe_half: Literal["all", "search", "report"] = "all"
     """settings are searched on every second probe, and reported on the others"""
     vignettes: int = 35
+    vignette_bank: str = ""
+    """a JSONL file of vignettes instead of the shipped bank"""
     paraphrases: int = 1
     neutral_prompts: int = 40
     sample_prompts: int = 16

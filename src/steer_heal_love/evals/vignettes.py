@@ -38,6 +38,8 @@ class Vignette:
 
 def load_bank(path: Path = HERE / "vignettes.jsonl", view: str = "see") -> list[Vignette]:
     """Vignettes of a JSONL file: `id`, `foundation`, and `see`/`you` or `text`; every mistake at once."""
+    if not path.is_file():
+        raise UserError(f"vignette file {str(path)!r} does not exist.")
     out, problems, seen = [], [], set()
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
@@ -85,7 +87,8 @@ def log_scores(s: Subject, bank: list[Vignette]) -> np.ndarray:
 
 @instrument("vignettes")
 def vignettes(s: Subject) -> Items:
-    bank = balanced(load_bank(), s.config.vignettes)
+    named = s.config.vignette_bank
+    bank = balanced(load_bank(Path(named)) if named else load_bank(), s.config.vignettes)
     score = log_scores(s, bank)
     clr = score - score.mean(1, keepdims=True)
     guess = (score - score.mean(0)).argmax(1)
