@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from steer_heal_love.ground.scoring import hidden_states, token_nll
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import aggregate, hinge
-from steer_heal_love.heal.train import Example, heal, losses, shape, split
+from steer_heal_love.heal.train import Example, heal, losses, shape, shrink, split
 from steer_heal_love.nouns import Adapter
 
 CONFIG = HealConfig(
@@ -236,6 +237,34 @@ def test_the_budget_shrinks_the_update_until_it_is_inside(model, sequences):
         assert torch.allclose(b, full.factors[n][1] * shrunk.scale, atol=1e-6)
     _, whole = heal(model, kept, anchor, replace(hot, budget=2 * drift))
     assert whole.scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("curve", "budget", "low", "high"),
+    [
+        (lambda s: 0.06 * s**2, 0.009, 0.34, 0.388),
+        (lambda s: 0.02 + 0.04 * s**1.5, 0.028, 0.23, 0.342),  # earlier rounds cost most of the budget
+        (lambda s: 0.03 + 0.01 * s, 0.038, 0.5, 0.8),
+        (lambda s: 0.05 + 0.01 * s, 0.038, 0.0, 0.0),  # and all of it
+        (lambda s: 0.03 * s, 0.038, 1.0, 1.0),
+    ],
+)
+def test_the_trust_region_finds_the_crossing_whatever_went_before(
+    model, random_adapter, monkeypatch, curve, budget, low, high
+):
+    scales = []
+
+    @contextmanager
+    def watched(_model, _factors, scaling):
+        scales.append(scaling / new.scaling)
+        yield
+
+    new = random_adapter(model, 7)
+    monkeypatch.setattr("steer_heal_love.heal.train.adapted", watched)
+    monkeypatch.setattr("steer_heal_love.heal.train.anchor_kl", lambda *_: curve(scales[-1]))
+    scale = shrink(model, new, [], budget, 4096)
+    assert low <= scale <= high
+    assert curve(scale) <= budget or scale == 0
 
 
 def test_aggregates_by_hand():
