@@ -20,6 +20,7 @@ from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.errors import Diverged, Starved
+from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.weights import folded
@@ -99,9 +100,11 @@ def one_round(r: Run, number: int) -> None:
 
     def evaluate() -> list[Stage]:
         steered = (lambda: folded(r.model, before_this), lambda: vector(r.model, dose))
+        # What is exported is what is measured: folding rounds part of a small update away in low precision.
+        whole = bake.stack(r.history)
         return [
             evaluated(r, "steered", number, *steered, dose=dose),
-            evaluated(r, "healed", number, r.student),
+            evaluated(r, "healed", number, lambda: adapted(r.model, whole.factors, whole.scaling)),
         ]
 
     found: list[Stage] = once(

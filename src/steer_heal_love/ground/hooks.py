@@ -114,7 +114,7 @@ def adapted(model: PreTrainedModel, factors: Factors, scaling: float = 1.0) -> I
 
             def hook(_module, args, output, a=a, b=b):
                 x = args[0]
-                return output + (x @ a.to(x.dtype).T) @ (b * scaling).to(x.dtype).T
+                return output + (x @ a.to(x).T) @ (b * scaling).to(x).T
 
             stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
         yield
