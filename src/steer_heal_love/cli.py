@@ -24,7 +24,9 @@ from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
+from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.weights import folded
+from steer_heal_love.nouns import Adapter
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import names as persona_names
 
@@ -114,7 +116,7 @@ def evaluate(
         cfg = dataclasses.replace(cfg, vignette_bank=str(vignettes), vignettes=count)
     for name in instrument:
         evals.instruments[name]
-    rounds = [bake.load_peft(adapter)] if adapter else []
+    whole = bake.load_peft(adapter) if adapter else Adapter({}, 1.0)
     net, tok = models.load(model, device=device)
     prompts = bank("neutral_heldout")[: cfg.neutral_prompts]
     answers = sample(
@@ -125,7 +127,7 @@ def evaluate(
     base = evals.Subject(net, tok, who, cfg, neutral, seed=seed)
     subject = dataclasses.replace(base, system=system) if system else base
     items = evals.read(base, evals.measure(base))
-    with folded(net, rounds):
+    with adapted(net, whole.factors, whole.scaling):
         found = evals.measure(subject)
     stage = evals.stage(
         -1,

@@ -90,6 +90,8 @@ class HealConfig:
     lr: float = 2e-4
     batch: int = 6
     """completions a step"""
+    micro_batch: int = 3
+    """completions a forward pass; a step's gradient is added up over its passes"""
     warmup: float = 0.1
     weight_decay: float = 0.0
     """decoupled (AdamW), on the factors"""
@@ -121,8 +123,10 @@ class HealConfig:
     teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
     budget: float = 0.038
-    """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
+    """trust region: each round's update is scaled until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
+    reach: float = 1.0
+    """the largest scale that the trust region may choose; 1 only shrinks"""
 
 
 @dataclass(frozen=True)
@@ -190,8 +194,8 @@ class RunConfig:
              "walk: start and floor above 0 and span above 1"),
             (0 < self.walk.survival <= 1, f"walk.survival: a share, found {self.walk.survival}"),
             (self.walk.doses >= 2, f"walk.doses: at least 2, found {self.walk.doses}"),
-            (self.heal.rank >= 1 and self.heal.epochs >= 1 and self.heal.batch >= 1,
-             "heal: rank, epochs and batch at least 1"),
+            (min(self.heal.rank, self.heal.epochs, self.heal.batch, self.heal.micro_batch) >= 1,
+             "heal: rank, epochs, batch and micro_batch at least 1"),
             (self.heal.aggregate in ("mean", "rmse", "p95", "max"),
              f"heal.aggregate: mean, rmse, p95 or max, found {self.heal.aggregate!r}"),
             (self.heal.reference in ("base", "previous"),
@@ -216,6 +220,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "heal": {
             "epochs": 6,
             "batch": 8,
+            "micro_batch": 8,
             "anchor_batch": 8,
             "anchor_prompts": 160,
             "anchor_tokens": 128,

@@ -6,7 +6,7 @@ hands things from room to room and logs; it computes nothing itself.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.weights import folded
-from steer_heal_love.heal.train import Example, heal
+from steer_heal_love.heal.train import Example, anchor_kl, apart, heal
+from steer_heal_love.heal.trust import largest_scale
 from steer_heal_love.nouns import Adapter, Completion, Stage
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run, created, opened
@@ -100,11 +101,9 @@ def one_round(r: Run, number: int) -> None:
 
     def evaluate() -> list[Stage]:
         steered = (lambda: folded(r.model, before_this), lambda: vector(r.model, dose))
-        # What is exported is what is measured: folding rounds part of a small update away in low precision.
-        whole = bake.stack(r.history)
         return [
             evaluated(r, "steered", number, *steered, dose=dose),
-            evaluated(r, "healed", number, lambda: adapted(r.model, whole.factors, whole.scaling)),
+            evaluated(r, "healed", number, lambda: exported(r, r.history)),
         ]
 
     found: list[Stage] = once(
@@ -155,12 +154,32 @@ def train(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[
         teachers = taught(r, used, vector) if cfg.heal.soft else [None] * len(used)
         kept = [Example(c.tokens, h, c.prompt, t) for c, h, t in zip(used, reference, teachers, strict=True)]
         adapter, record = heal(
-            r.model, kept, r.anchor, cfg.heal, round=number, rounds=cfg.rounds, seed=r.seed(2, number), batch_tokens=cfg.batch_tokens,
+            r.model, kept, r.anchor, cfg.heal, round=number, seed=r.seed(2, number), batch_tokens=cfg.batch_tokens,
             track=r.track,
         )  # fmt: skip
+    record.scale = trusted(r, number, adapter) if cfg.heal.budget else 1.0
     for warning in record.warnings:
         r.folder.event("warning", round=number, message=warning)
-    return adapter, asdict(record)
+    return adapter.scaled(record.scale), asdict(record)
+
+
+def trusted(r: Run, number: int, adapter: Adapter) -> float:
+    """The scale at which the model, as it will be exported, stays inside this round's part of the budget."""
+    cfg = r.config
+    _, held = apart(r.anchor, cfg.heal.anchor_validation)
+
+    def cost_nats(scale: float) -> float:
+        with exported(r, [*r.history, adapter.scaled(scale)]):
+            return anchor_kl(r.model, held, cfg.batch_tokens)
+
+    budget = cfg.heal.budget * (number + 1) / cfg.rounds
+    return largest_scale(cost_nats, budget, reach=cfg.heal.reach) if held else 1.0
+
+
+def exported(r: Run, rounds: list[Adapter]) -> AbstractContextManager[None]:
+    """The model that users get: all rounds as one LoRA beside the pristine weights."""
+    whole = bake.stack(rounds)
+    return adapted(r.model, whole.factors, whole.scaling)
 
 
 def taught(r: Run, used: list[Completion], vector: Vector) -> list[Any]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steer_heal_love.ground.hooks import adapted
-from steer_heal_love.ground.weights import folded
+from steer_heal_love.ground.weights import folded, rounded
 from steer_heal_love.nouns import Adapter
 
 IDS = torch.arange(3, 27).reshape(3, 8)
@@ -62,16 +62,32 @@ def test_leaving_restores_the_bits_after_an_exception_too(model, rounds, bits, d
         assert not same(model, before)
 
 
-def test_bf16_is_computed_in_fp32_and_cast_once(model, random_adapter, bits):
-    """Two updates that bf16 would round away one by one arrive together."""
-    model.to(torch.bfloat16)
-    small = [random_adapter(model, s, size=2e-4) for s in (1, 2, 3)]
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_updates_too_small_for_the_type_arrive_in_the_mean(model, random_adapter, bits, dtype):
+    """Rounding to the nearest would lose most of them; each entry moves at most to a neighbour."""
+    model.to(dtype)
+    small = [random_adapter(model, s, size=3e-4 if dtype == torch.bfloat16 else 4e-5) for s in (1, 2, 3)]
     before = bits(model)
     with folded(model, small):
         for name in small[0].factors:
-            w = before[f"{name}.weight"]
-            total = w.float() + sum(r.scaling * (r.factors[name][1] @ r.factors[name][0]) for r in small)
-            assert torch.equal(model.get_submodule(name).weight, total.bfloat16())
+            w = before[f"{name}.weight"].float()
+            update = sum(r.scaling * (r.factors[name][1] @ r.factors[name][0]) for r in small)
+            arrived = model.get_submodule(name).weight.float() - w
+            nearest = (w + update).to(dtype).float() - w
+            kept = lambda found, update=update: ((found * update).sum() / update.pow(2).sum()).item()
+            assert kept(nearest) < 0.7
+            assert kept(arrived) == pytest.approx(1.0, abs=0.25)
+            unit = w.abs() * torch.finfo(dtype).eps + 1e-6
+            assert ((arrived - update).abs() <= unit + update.abs() * 0.01).all()
+
+
+def test_what_the_type_holds_exactly_stays_and_the_draw_is_the_same_every_time():
+    exact = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).bfloat16().float()
+    assert torch.equal(rounded(exact, torch.bfloat16, "w").float(), exact)
+    between = exact * (1 + 2**-10)
+    one, again, other = (rounded(between, torch.bfloat16, n) for n in ("w", "w", "v"))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert torch.equal(rounded(between, torch.float32, "w"), between)
 
 
 def test_a_failure_half_way_through_folding_restores_the_bits(model, rounds, bits):

@@ -14,51 +14,50 @@ from steer_heal_love.heal import Divergence
 
 
 class _TokenTerms(torch.autograd.Function):
-    """Both terms and their gradients by hidden state, chunk by chunk, in one pass over the vocabulary.
+    """Every term and its gradient by hidden state, chunk by chunk, in one pass over the vocabulary.
 
     A token's terms depend on its own hidden state only, so the gradient of the sum holds every token's; the
     backward pass scales rows of width d and never sees the vocabulary again.
     """
 
     @staticmethod
-    def forward(ctx, hidden, targets, reference, model, divergence):  # type: ignore[override]
-        values: list[list[Tensor]] = [[], []]
-        grads: list[list[Tensor]] = [[], []]
+    def forward(ctx, hidden, targets, model, references):  # type: ignore[override]
+        values: list[list[Tensor]] = [[] for _ in range(1 + len(references))]
+        grads: list[list[Tensor]] = [[] for _ in values]
         for i in range(0, len(hidden), CHUNK):
             with torch.enable_grad():
                 leaf = hidden[i : i + CHUNK].detach().requires_grad_()
                 logits = head(model, leaf)
-                terms = []
-                if targets is not None:
-                    terms.append((0, cross_entropy(logits, targets[i : i + CHUNK], reduction="none")))
-                if reference is not None:
+                terms = [] if targets is None else [(0, nll(logits, targets[i : i + CHUNK]))]
+                for n, (states, divergence) in enumerate(references, 1):
                     with torch.no_grad():
-                        theirs = head(model, reference[i : i + CHUNK])
-                    terms.append((1, divergence(theirs, logits)))
-                for n, (which, term) in enumerate(terms):
-                    (grad,) = torch.autograd.grad(term.sum(), leaf, retain_graph=n + 1 < len(terms))
-                    values[which].append(term.detach())
-                    grads[which].append(grad)
-        whole = [torch.cat(v) if v else hidden.new_zeros(len(hidden), dtype=torch.float32) for v in values]
+                        theirs = head(model, states[i : i + CHUNK])
+                    terms.append((n, divergence(theirs, logits)))
+                for n, term in terms:
+                    (grad,) = torch.autograd.grad(term.sum(), leaf, retain_graph=n != terms[-1][0])
+                    values[n].append(term.detach())
+                    grads[n].append(grad)
         ctx.save_for_backward(*(torch.cat(g) if g else hidden.new_zeros(1, 1) for g in grads))
-        return whole[0], whole[1]
+        return tuple(torch.cat(v) if v else hidden.new_zeros(len(hidden)).float() for v in values)
 
     @staticmethod
     def backward(ctx, *upstream):  # type: ignore[override]
-        nll, divergence = ctx.saved_tensors
-        by = [u.to(nll.dtype).unsqueeze(1) for u in upstream]
-        return by[0] * nll + by[1] * divergence, None, None, None, None
+        rows = [u.to(g.dtype).unsqueeze(1) * g for u, g in zip(upstream, ctx.saved_tensors, strict=True)]
+        return sum(rows), None, None, None
+
+
+def nll(logits: Float[Tensor, "t v"], targets: Int[Tensor, " t"]) -> Float[Tensor, " t"]:
+    return cross_entropy(logits, targets, reduction="none")
 
 
 def token_terms(
     model: PreTrainedModel,
     hidden: Float[Tensor, "t d"],
     targets: Int[Tensor, " t"] | None,
-    reference: Float[Tensor, "t d"] | None,
-    divergence: Divergence,
-) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"]]:
-    """NLL of the targets and divergence from the reference, per token, in nats; 0 for what is not given."""
-    return _TokenTerms.apply(hidden, targets, reference, model, divergence)  # type: ignore[no-any-return]
+    *references: tuple[Float[Tensor, "t d"], Divergence],
+) -> tuple[Float[Tensor, " t"], ...]:
+    """Per token, in nats: NLL of the targets (0 without any), then the divergence from each reference."""
+    return _TokenTerms.apply(hidden, targets, model, references)  # type: ignore[no-any-return]
 
 
 def aggregate(values: Float[Tensor, " t"], how: str) -> Float[Tensor, ""]:

@@ -19,13 +19,11 @@ from steer_heal_love.config import HealConfig
 from steer_heal_love.ground.errors import Diverged
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
-from steer_heal_love.ground.scoring import answer_hidden, forward_kl, pack, token_divergence, token_nll
+from steer_heal_love.ground.scoring import answer_hidden, by_length, forward_kl, pack, token_divergence
 from steer_heal_love.heal import divergences
 from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import hinge, token_terms
 from steer_heal_love.nouns import Adapter, Tokens
-
-BISECTIONS, CLOSE = 5, 0.9
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,6 @@ def heal(
     config: HealConfig,
     *,
     round: int = 0,
-    rounds: int = 1,
     seed: int = 0,
     batch_tokens: int = 4096,
     track: Track = silent,
@@ -69,13 +66,12 @@ def heal(
     adapter = fresh(model, rank=config.rank, alpha=config.alpha, share=config.layers, seed=seed)
     parameters = [f.requires_grad_(True) for pair in adapter.factors.values() for f in pair]
     train, held = split(kept, config.validation, seed)
-    # The same anchor answers in every round: a trust region measured on what an earlier round was trained on
-    # would be too kind, and one that changes sets would compare budgets that don't compare.
-    held_out = int(config.anchor_validation * len(anchor))
-    anchor_train, anchor_held = anchor[held_out:], anchor[:held_out]
-    lam = config.lam * config.lam_growth**round
-    record, spectral = Healing(), SpectralPenalty(adapter)
-    rng = random.Random(seed)
+    anchor_train, anchor_held = apart(anchor, config.anchor_validation)
+    weights = {
+        "nll": 1 - config.soft, "soft": config.soft, "barrier": config.lam * config.lam_growth**round,
+        "anchor": config.anchor, "spectral": config.spectral,
+    }  # fmt: skip
+    record, spectral, rng = Healing(), SpectralPenalty(adapter), random.Random(seed)
 
     per_epoch = math.ceil(len(train) / config.batch)
     total = per_epoch * config.epochs
@@ -83,80 +79,108 @@ def heal(
         parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: shape(s, total, config.warmup))
-    anchors = cycle(anchor_train, rng)
+    completions, anchors = cycle(train, rng), cycle(anchor_train, rng)
 
     with adapted(model, adapter.factors, adapter.scaling), track("heal", total) as advance:
-        queue: list[Example] = []
         for step in range(total):
-            queue = queue or rng.sample(train, len(train))
-            batch, queue = queue[: config.batch], queue[config.batch :]
+            left = len(train) - (step % per_epoch) * config.batch
+            batch = [next(completions) for _ in range(min(config.batch, left))]
             extra = (
                 [next(anchors) for _ in range(config.anchor_batch)] if config.anchor and anchor_train else []
             )
-            terms, hidden = losses(model, batch, extra, config)
-            terms["spectral"] = spectral(adapter) if config.spectral else torch.zeros(())
-            weights = {
-                "nll": 1 - config.soft,
-                "soft": config.soft,
-                "barrier": lam,
-                "anchor": config.anchor,
-                "spectral": config.spectral,
-            }
-            loss = sum(weights[n] * t for n, t in terms.items() if weights[n])
-            assert isinstance(loss, Tensor)
-            if not torch.isfinite(loss):
-                raise Diverged(
-                    f"round {round}, step {step}: the loss is {loss.item()}; lower heal.lr (now {config.lr})."
-                )
             if step in {total // 4, total // 2, (3 * total) // 4}:
-                record.pressure.append(pressure(terms, weights, hidden, step))
+                record.pressure.append({"step": step, **pressure(model, batch, extra, config, weights)})
             optimiser.zero_grad()
-            loss.backward()
+            terms = backward(model, batch, extra, config, weights)
+            terms["spectral"] = 0.0
+            if config.spectral:
+                penalty = spectral(adapter)
+                (config.spectral * penalty).backward()
+                terms["spectral"] = penalty.item()
+            if not all(math.isfinite(t) for t in terms.values()):
+                raise Diverged(f"round {round}, step {step}: {terms}; lower heal.lr (now {config.lr}).")
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             schedule.step()
-            record.steps.append(
-                {"step": step, "lr": schedule.get_last_lr()[0], **{n: t.item() for n, t in terms.items()}}
-            )
+            record.steps.append({"step": step, "lr": schedule.get_last_lr()[0], **terms})
             advance(1)
             if (step + 1) % per_epoch == 0:
-                seen = validate(model, held, anchor_held, config, batch_tokens)
+                seen = validate(model, held, anchor_held[: len(held)], config, batch_tokens)
                 record.validation.append({"epoch": (step + 1) // per_epoch, **seen})
 
     for f in parameters:
         f.requires_grad_(False)
-    if config.budget > 0 and anchor_held:
-        record.scale = shrink(model, adapter, anchor_held, config.budget * (round + 1) / rounds, batch_tokens)
-        adapter = adapter.scaled(record.scale)
-    record.warnings = warn(record, lam, config)
+    record.warnings = warn(record, config)
     return adapter, record
+
+
+def backward(
+    model: PreTrainedModel,
+    kept: list[Example],
+    anchor: list[Example],
+    config: HealConfig,
+    weights: dict[str, float],
+) -> dict[str, float]:
+    """Add one step's gradient to the factors', `micro_batch` completions at a time; the terms' means over the step."""
+    means: dict[str, float] = {}
+    n = math.ceil(len(kept) / config.micro_batch)
+    for part, extra in ((kept[i::n], anchor[i::n]) for i in range(n)):
+        terms, _ = losses(model, part, extra, config)
+        shares = {
+            "nll": tokens(part) / tokens(kept), "soft": tokens(part) / tokens(kept),
+            "barrier": len(part) / len(kept), "anchor": tokens(extra) / max(1, tokens(anchor)),
+        }  # fmt: skip
+        loss = sum(weights[name] * shares[name] * t for name, t in terms.items() if weights[name])
+        assert isinstance(loss, Tensor)
+        loss.backward()
+        for name, t in terms.items():
+            means[name] = means.get(name, 0.0) + shares[name] * t.item()
+    return means
+
+
+def tokens(examples: list[Example]) -> int:
+    return sum(len(e.tokens.answer) for e in examples)
 
 
 def losses(
     model: PreTrainedModel, kept: list[Example], anchor: list[Example], config: HealConfig
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "t d"]]:
-    """The unweighted terms of one step, and the hidden states they were read from: one forward for both."""
+    """The unweighted terms, and the hidden states they were read from: one forward for both kinds of text."""
     batch = pack([e.tokens for e in kept + anchor], model.device)
     hidden = answer_hidden(model, batch)
     lengths = batch.lengths[: len(kept)]
     n = sum(lengths)
-    reference = stack(kept, hidden) if config.lam else None
-    nll, divergence = token_terms(
-        model, hidden[:n], batch.targets[:n], reference, divergences[config.divergence]
-    )
-    terms = {"nll": nll.mean(), "barrier": hinge(divergence, lengths, config.aggregate, config.tau)}
+    references = {}
+    if config.lam:
+        references["barrier"] = (stack([e.reference for e in kept], hidden), divergences[config.divergence])
     if config.soft:
-        teachers = torch.cat([e.teacher for e in kept if e.teacher is not None]).to(hidden)
-        _, kl = token_terms(model, hidden[:n], None, teachers, forward_kl)
-        terms["soft"] = kl.mean()
+        references["soft"] = (stack([e.teacher for e in kept if e.teacher is not None], hidden), forward_kl)
+    nll, *found = token_terms(model, hidden[:n], batch.targets[:n], *references.values())
+    each = dict(zip(references, found, strict=True))
+    terms = {"nll": nll.mean()}
+    if "barrier" in each:
+        terms["barrier"] = hinge(each["barrier"], lengths, config.aggregate, config.tau)
+    if "soft" in each:
+        terms["soft"] = each["soft"].mean()
     if anchor:
-        _, kl = token_terms(model, hidden[n:], None, stack(anchor, hidden), forward_kl)
+        reference = stack([e.reference for e in anchor], hidden)
+        _, kl = token_terms(model, hidden[n:], None, (reference, forward_kl))
         terms["anchor"] = kl.mean()
     return terms, hidden
 
 
-def stack(examples: list[Example], like: Tensor) -> Float[Tensor, "t d"]:
-    return torch.cat([e.reference for e in examples]).to(like.device, like.dtype)
+def stack(states: list[Tensor], like: Tensor) -> Float[Tensor, "t d"]:
+    return torch.cat(states).to(like.device, like.dtype)
+
+
+def apart(anchor: list[Example], share: float) -> tuple[list[Example], list[Example]]:
+    """Anchor answers to train on, and those held out: the same ones in every round.
+
+    A trust region measured on what an earlier round was trained on would be too kind, and one that changes
+    sets would compare budgets that don't compare.
+    """
+    held = int(share * len(anchor))
+    return anchor[held:], anchor[:held]
 
 
 def split(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -181,32 +205,46 @@ def shape(step: int, total: int, warmup: float) -> float:
 
 
 def pressure(
-    terms: dict[str, Tensor], weights: dict[str, float], hidden: Tensor, step: int
+    model: PreTrainedModel,
+    kept: list[Example],
+    anchor: list[Example],
+    config: HealConfig,
+    weights: dict[str, float],
 ) -> dict[str, float]:
     """Norm of each weighted term's gradient at the final hidden states, relative to the imitation's."""
+    part = config.micro_batch
+    terms, hidden = losses(model, kept[:part], anchor[:part], config)
     norms = {
         name: torch.autograd.grad(weights[name] * terms[name], hidden, retain_graph=True)[0]
         .float()
         .norm()
         .item()
-        for name in ("nll", "soft", "barrier", "anchor")
-        if name in terms and weights[name]
+        for name in terms
+        if weights[name]
     }
     pull = norms.pop("nll", 0.0) + norms.pop("soft", 0.0)
-    return {"step": step, **{n: v / pull for n, v in norms.items() if pull}}
+    return {n: v / pull for n, v in norms.items() if pull}
 
 
+@torch.no_grad()
 def validate(
     model: PreTrainedModel, held: list[Example], anchor: list[Example], config: HealConfig, batch_tokens: int
 ) -> dict[str, float]:
     """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL."""
+    nll: list[Tensor] = []
+    divergence: list[Tensor] = []
+    for indices in by_length([e.tokens for e in held], batch_tokens):
+        part = [held[i] for i in indices]
+        batch = pack([e.tokens for e in part], model.device)
+        hidden = answer_hidden(model, batch)
+        reference = stack([e.reference for e in part], hidden), divergences[config.divergence]
+        for into, values in zip(
+            (nll, divergence), token_terms(model, hidden, batch.targets, reference), strict=True
+        ):
+            into.append(values)
     mean = lambda parts: torch.cat(parts).mean().item() if parts else math.nan
-    tokens, refs = [e.tokens for e in held], [e.reference for e in held]
     return {
-        "nll": mean(token_nll(model, tokens, batch_tokens=batch_tokens)),
-        "divergence": mean(token_divergence(
-            model, tokens, refs, divergence=divergences[config.divergence], batch_tokens=batch_tokens)),
-        "anchor_kl": anchor_kl(model, anchor, batch_tokens),
+        "nll": mean(nll), "divergence": mean(divergence), "anchor_kl": anchor_kl(model, anchor, batch_tokens),
     }  # fmt: skip
 
 
@@ -220,39 +258,10 @@ def anchor_kl(model: PreTrainedModel, anchor: list[Example], batch_tokens: int) 
     return torch.cat(parts).mean().item()
 
 
-def shrink(
-    model: PreTrainedModel, adapter: Adapter, anchor: list[Example], budget: float, batch_tokens: int
-) -> float:
-    """Trust region: the largest scale of the update, at most 1, whose held-out anchor KL is inside the budget.
-
-    Bisected, because KL grows with the scale from what the earlier rounds already cost, so no power law fits;
-    ends early within a tenth of the budget. 0 when even a sliver costs more.
-    """
-
-    def cost(scale: float) -> float:
-        with adapted(model, adapter.factors, adapter.scaling * scale):
-            return anchor_kl(model, anchor, batch_tokens)
-
-    if cost(1.0) <= budget:
-        return 1.0
-    low, high = 0.0, 1.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        found = cost(middle)
-        if found > budget:
-            high = middle
-            continue
-        low = middle
-        if found >= CLOSE * budget:
-            break
-    return low
-
-
-def warn(record: Healing, lam: float, config: HealConfig) -> list[str]:
+def warn(record: Healing, config: HealConfig) -> list[str]:
     """What the curves say is wrong with the settings."""
     out = []
-    fired = sum(s["barrier"] > 0 for s in record.steps) / max(1, len(record.steps))
-    if lam and fired == 0:
+    if config.lam and not any(s["barrier"] > 0 for s in record.steps):
         out.append(f"the barrier never fired: divergence stayed under heal.tau = {config.tau}")
     for name in ("barrier", "anchor"):
         ratios = [p[name] for p in record.pressure if name in p]

@@ -117,7 +117,7 @@ def divergences(healing: dict[str, Any], tau: float) -> Draw:
 
 
 def line(axes: Axes, healing: dict[str, Any], name: str, colour: str, label: str) -> None:
-    points = [(s["step"], number(s.get(name))) for s in healing.get("steps", [])]
+    points = [(s["step"], number(s[name])) for s in healing.get("steps", []) if name in s]
     if points:
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.1, alpha=0.85, label=label)
 
