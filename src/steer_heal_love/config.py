@@ -112,6 +112,8 @@ class HealConfig:
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
     anchor_prompts: int = 80
     anchor_tokens: int = 48
+    anchor_own: int = 0
+    """of the base's own answers to training prompts, how many are anchored too"""
     anchor_batch: int = 4
     """anchor answers a step"""
     anchor_validation: float = 0.3
@@ -122,7 +124,7 @@ class HealConfig:
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
-    budget: float = 0.038
+    budget: float = 0.033
     """trust region: each round's update is scaled until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
     reach: float = 1.0
