@@ -69,7 +69,7 @@ class FilterConfig:
 
     checks: tuple[str, ...] = ()
     """checks to apply; empty means all (`shl list checks`)"""
-    quantile: float = 0.95
+    quantile: float = 0.9
     """calibrated checks cut at this quantile of the base model's own samples"""
     keep: int = 48
     """how many survivors are trained on, the most on-trait first"""
@@ -112,8 +112,6 @@ class HealConfig:
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
     anchor_prompts: int = 80
     anchor_tokens: int = 48
-    anchor_own: int = 0
-    """of the base's own answers to training prompts, how many are anchored too"""
     anchor_batch: int = 4
     """anchor answers a step"""
     anchor_validation: float = 0.3

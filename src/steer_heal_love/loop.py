@@ -166,7 +166,7 @@ def train(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[
 def trusted(r: Run, number: int, adapter: Adapter) -> float:
     """The scale at which the model, as it will be exported, stays inside this round's part of the budget."""
     cfg = r.config
-    _, held = apart(r.anchor, cfg.heal)
+    _, held = apart(r.anchor, cfg.heal.anchor_validation)
 
     def cost_nats(scale: float) -> float:
         with exported(r, [*r.history, adapter.scaled(scale)]):
@@ -244,9 +244,6 @@ def before(r: Run) -> None:
     r.anchor = [
         Example(c.tokens, h, c.prompt) for c, h in zip(answers["anchor"], states["anchor"], strict=True)
     ]
-    own = answers["calibration"][: cfg.heal.anchor_own]
-    own_states = hidden_states(r.model, [c.tokens for c in own], batch_tokens=cfg.batch_tokens)
-    r.anchor += [Example(c.tokens, h, c.prompt) for c, h in zip(own, own_states, strict=True)]
     r.neutral = [(c.prompt, c.tokens, h) for c, h in zip(answers["neutral"], states["neutral"], strict=True)]
     r.bounds = sieve.calibrate(answers["calibration"], cfg.filter.quantile)
     records.write_json(here / "bounds.json", r.bounds)

@@ -76,6 +76,29 @@ def test_batch_is_single_and_right_padding_changes_nothing(model, sequences, bat
         assert torch.allclose(found, token_nll(model, [s])[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("start", [(), (7,), (7, 8, 9, 10, 11)])
+def test_a_common_start_read_once_changes_nothing(model, sequences, start):
+    longer = [Tokens(start + s.prompt, s.answer) for s in sequences]
+    assert scoring.common_start([s.prompt for s in longer]) >= len(start)
+    for s, nll, hidden in zip(longer, token_nll(model, longer), hidden_states(model, longer), strict=True):
+        assert torch.allclose(nll, naive_nll(model, s), atol=1e-4)
+        own = model(torch.tensor([s.prompt + s.answer])).logits[0, len(s.prompt) - 1 : -1]
+        assert torch.allclose(head(model, hidden), own, atol=1e-4)
+    prompts, answers = [s.prompt for s in longer], [[s.answer, s.answer[:2]] for s in longer]
+    for s, found in zip(longer, branch_nll(model, prompts, answers), strict=True):
+        each = naive_nll(model, s)
+        assert found == pytest.approx([each.mean().item(), each[:2].mean().item()], abs=1e-4)
+
+
+def test_the_common_start_leaves_every_prompt_its_last_token():
+    start = scoring.common_start
+    assert start([(1, 2, 3), (1, 2, 4), (1, 2, 3, 5)]) == 2
+    assert start([(1, 2), (1, 2, 3)]) == 1
+    assert start([(1, 2, 3)] * 4) == 2
+    assert start([(5,), (5, 6)]) == 0
+    assert start([(1, 2, 3), (2, 2, 3)]) == 0
+
+
 def test_chunks_change_nothing(model, sequences, monkeypatch):
     whole = token_nll(model, sequences)
     monkeypatch.setattr("steer_heal_love.ground.scoring.CHUNK", 3)

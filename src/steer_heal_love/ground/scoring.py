@@ -1,7 +1,8 @@
 """Per-token log-probabilities and divergences of given tokens, batched by length.
 
 In: sequences (prompt ids, answer ids). Out: one fp32 tensor a sequence, over its answer tokens, in nats.
-Logits exist only for one chunk of tokens at a time, never for batch × sequence × vocabulary.
+Logits exist only for one chunk of tokens at a time, never for batch × sequence × vocabulary. What all the
+prompts of a batch begin with (template, system prompt) is read once and its cache shared.
 Invariant: a sequence's values don't depend on the batch it travelled in.
 """
 
@@ -56,6 +57,36 @@ def answer_hidden(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "t d"]:
     return hidden.last_hidden_state.flatten(0, 1)[batch.where]
 
 
+def common_start(prompts: list[tuple[int, ...]]) -> int:
+    """How many tokens all prompts begin with, always leaving each prompt its last one."""
+    shortest, longest = min(prompts), max(prompts)
+    limit = min(map(len, prompts)) - 1
+    return next((i for i in range(limit) if shortest[i] != longest[i]), max(limit, 0))
+
+
+def read_once(model: PreTrainedModel, start: tuple[int, ...], rows: int) -> DynamicCache:
+    """The cache of tokens that all rows begin with."""
+    cache = DynamicCache(config=model.config)
+    if start:
+        body(model)(input_ids=torch.tensor([start]).to(model.device), past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(rows)
+    return cache
+
+
+@torch.no_grad()
+def read_hidden(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[Tensor, "t d"], Batch]:
+    """`answer_hidden` without gradients, reading what all prompts begin with once."""
+    n = common_start([s.prompt for s in sequences])
+    cache = read_once(model, sequences[0].prompt[:n], len(sequences))
+    batch = pack([Tokens(s.prompt[n:], s.answer) for s in sequences], model.device)
+    mask = torch.cat([batch.mask.new_ones(len(sequences), n), batch.mask], 1)
+    hidden = body(model)(
+        input_ids=batch.ids, attention_mask=mask, position_ids=positions(mask)[:, n:], past_key_values=cache,
+        use_cache=True,
+    )  # fmt: skip
+    return hidden.last_hidden_state.flatten(0, 1)[batch.where], batch
+
+
 def by_length(sequences: list[Tokens], batch_tokens: int) -> Iterator[list[int]]:
     """Indices in batches of similar length, each at most `batch_tokens` after padding."""
     sizes = [len(s.prompt) + len(s.answer) for s in sequences]
@@ -76,8 +107,8 @@ def hidden_states(
     """Each sequence's final hidden states over its answer, kept on the host in the model's type."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
     for indices in by_length(sequences, batch_tokens):
-        batch = pack([sequences[i] for i in indices], model.device)
-        for i, part in zip(indices, answer_hidden(model, batch).split(batch.lengths), strict=True):
+        hidden, batch = read_hidden(model, [sequences[i] for i in indices])
+        for i, part in zip(indices, hidden.split(batch.lengths), strict=True):
             out[i] = part.cpu()
     return out
 
@@ -100,8 +131,8 @@ def token_nll(
     """−log p of every answer token, in nats."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
     for indices in by_length(sequences, batch_tokens):
-        batch = pack([sequences[i] for i in indices], model.device)
-        nll = -log_likelihood(model, answer_hidden(model, batch), batch.targets)
+        hidden, batch = read_hidden(model, [sequences[i] for i in indices])
+        nll = -log_likelihood(model, hidden, batch.targets)
         for i, part in zip(indices, nll.split(batch.lengths), strict=True):
             out[i] = part.cpu()
     return out
@@ -130,8 +161,7 @@ def token_divergence(
     """Per-token divergence of `model` from a reference given by its cached final hidden states."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
     for indices in by_length(sequences, batch_tokens):
-        batch = pack([sequences[i] for i in indices], model.device)
-        ours = answer_hidden(model, batch)
+        ours, batch = read_hidden(model, [sequences[i] for i in indices])
         theirs = torch.cat([references[i] for i in indices]).to(ours)
         parts = [
             divergence(head(model, r), head(model, h))
@@ -160,18 +190,21 @@ def branch_nll(
     out: list[list[float]] = [[] for _ in prompts]
     stems = [Tokens(p, max(a, key=lambda answer: len(answer))) for p, a in zip(prompts, answers, strict=True)]
     for indices in by_length(stems, max(batch_tokens // k, 1)):
-        prefix, mask = left_pad([prompts[i][:-1] for i in indices], model.device)
-        cache = DynamicCache(config=model.config)
-        body(model)(
-            input_ids=prefix, attention_mask=mask, position_ids=positions(mask),
-            past_key_values=cache, use_cache=True,
-        )  # fmt: skip
+        n = common_start([prompts[i] for i in indices])
+        cache = read_once(model, prompts[indices[0]][:n], len(indices))
+        stem, mask = left_pad([prompts[i][n:-1] for i in indices], model.device)
+        mask = torch.cat([mask.new_ones(len(indices), n), mask], 1)
+        if stem.shape[1]:
+            body(model)(
+                input_ids=stem, attention_mask=mask, position_ids=positions(mask)[:, n:],
+                past_key_values=cache, use_cache=True,
+            )  # fmt: skip
         cache.batch_repeat_interleave(k)
         tails = [Tokens(prompts[i][-1:], a) for i in indices for a in answers[i]]
         tail = pack(tails, model.device)
         full = torch.cat([mask.repeat_interleave(k, 0), tail.mask], 1)
         hidden = body(model)(
-            input_ids=tail.ids, attention_mask=full, position_ids=positions(full)[:, prefix.shape[1] :],
+            input_ids=tail.ids, attention_mask=full, position_ids=positions(full)[:, mask.shape[1] :],
             past_key_values=cache, use_cache=True,
         ).last_hidden_state.flatten(0, 1)[tail.where]  # fmt: skip
         nll = -log_likelihood(model, hidden, tail.targets)
@@ -186,8 +219,8 @@ def left_pad(
 ) -> tuple[Int[Tensor, "b s"], Int[Tensor, "b s"]]:
     """Ids and mask with every prompt's last token in the last column."""
     width = max(len(p) for p in prompts)
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], dtype=torch.long)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], dtype=torch.long)
     return ids.to(device), mask.to(device)
 
 

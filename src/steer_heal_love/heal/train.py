@@ -66,7 +66,7 @@ def heal(
     adapter = fresh(model, rank=config.rank, alpha=config.alpha, share=config.layers, seed=seed)
     parameters = [f.requires_grad_(True) for pair in adapter.factors.values() for f in pair]
     train, held = split(kept, config.validation, seed)
-    anchor_train, anchor_held = apart(anchor, config)
+    anchor_train, anchor_held = apart(anchor, config.anchor_validation)
     weights = {
         "nll": 1 - config.soft, "soft": config.soft, "barrier": config.lam * config.lam_growth**round,
         "anchor": config.anchor, "spectral": config.spectral,
@@ -173,13 +173,13 @@ def stack(states: list[Tensor], like: Tensor) -> Float[Tensor, "t d"]:
     return torch.cat(states).to(like.device, like.dtype)
 
 
-def apart(anchor: list[Example], config: HealConfig) -> tuple[list[Example], list[Example]]:
+def apart(anchor: list[Example], share: float) -> tuple[list[Example], list[Example]]:
     """Anchor answers to train on, and those held out: the same ones in every round.
 
     A trust region measured on what an earlier round was trained on would be too kind, and one that changes
     sets would compare budgets that don't compare.
     """
-    held = int(config.anchor_validation * min(config.anchor_prompts, len(anchor)))
+    held = int(share * len(anchor))
     return anchor[held:], anchor[:held]
 
 
