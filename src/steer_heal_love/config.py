@@ -123,10 +123,8 @@ class HealConfig:
     teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
     budget: float = 0.033
-    """trust region: each round's update is scaled until held-out anchor KL is inside that round's part of
+    """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
-    reach: float = 1.0
-    """the largest scale that the trust region may choose; 1 only shrinks"""
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def trusted(r: Run, number: int, adapter: Adapter) -> float:
             return anchor_kl(r.model, held, cfg.batch_tokens)
 
     budget = cfg.heal.budget * (number + 1) / cfg.rounds
-    return largest_scale(cost_nats, budget, reach=cfg.heal.reach) if held else 1.0
+    return largest_scale(cost_nats, budget) if held else 1.0
 
 
 def exported(r: Run, rounds: list[Adapter]) -> AbstractContextManager[None]:

@@ -240,11 +240,6 @@ def test_the_trust_region_finds_the_crossing_whatever_went_before(curve, budget,
     assert curve(scale) <= budget or scale == 0
 
 
-def test_the_trust_region_reaches_beyond_one_when_it_may():
-    assert largest_scale(lambda s: 0.01 * s**2, 0.0225, reach=3.0) == pytest.approx(1.5, rel=0.03)
-    assert largest_scale(lambda s: 0.01 * s**2, 0.2, reach=3.0) == 3.0
-
-
 @pytest.mark.parametrize("micro", [1, 2, 3])
 def test_small_forward_passes_add_up_to_the_steps_own_gradient(model, sequences, random_adapter, micro):
     kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))

@@ -1,6 +1,6 @@
 """Trust region: after a heal, the update is scaled to what the coherence budget allows.
 
-    c = max { c ≤ reach : KL_anchor(history + c·ΔW) ≤ budget }
+    c = max { c ≤ 1 : KL_anchor(history + c·ΔW) ≤ budget }
 
 The root of the KL is close to a norm of the whole update, so it is convex along c: a chord between a scale
 inside the budget and one outside lies above it, and where the chord meets the budget the model is still
@@ -15,11 +15,11 @@ from collections.abc import Callable
 STEPS, CLOSE = 6, 0.95
 
 
-def largest_scale(cost_nats: Callable[[float], float], budget_nats: float, *, reach: float = 1.0) -> float:
-    """The largest scale whose cost is inside the budget, within a twentieth of it; 0 when none is."""
-    high, over = reach, cost_nats(reach)
+def largest_scale(cost_nats: Callable[[float], float], budget_nats: float) -> float:
+    """The largest scale up to 1 whose cost is inside the budget, within a twentieth of it; 0 when none is."""
+    high, over = 1.0, cost_nats(1.0)
     if over <= budget_nats:
-        return reach
+        return 1.0
     low, under = 0.0, cost_nats(0.0)
     if under > budget_nats:
         return 0.0
