@@ -17,6 +17,7 @@ from typing import Any
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.ground.stats import wilson
 from steer_heal_love.nouns import Completion, Gate, Score, Stage
 from steer_heal_love.report.borderline import Border, borderline
 
@@ -147,12 +148,10 @@ def read_round(folder: Path, bounds: dict[str, float], walk: dict[str, Any]) -> 
 
 
 def share(completions: list[Completion], dose: float) -> Share:
-    """Wilson score interval: honest at 0 and 1, where a bootstrap has no width."""
+    """The coherent share at one dose."""
     here = [c.coherent for c in completions if c.dose == dose]
-    n, p, z = len(here), sum(here) / len(here), 1.96
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Share(dose, p, max(centre - half, 0.0), min(centre + half, 1.0), n)
+    found = sum(here) / len(here)
+    return Share(dose, found, *wilson(found, len(here)), len(here))
 
 
 def optional(path: Path) -> dict[str, Any]:
