@@ -149,6 +149,7 @@ def test_the_summary_says_what_the_contract_says(whole):
         "steer",
         "filter",
         "heal",
+        "restraint",
         "loop",
         "prompt",
     }

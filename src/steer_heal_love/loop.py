@@ -14,6 +14,7 @@ from typing import Any
 from steer_heal_love import bake, evals, report
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
+from steer_heal_love.filter.kept import sampled
 from steer_heal_love.filter.walk import tally, walk
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
@@ -78,7 +79,7 @@ def one_round(r: Run, number: int) -> None:
     dose = counts["dose"]
     first = Vector.load(r.folder.round(0) / "vector.safetensors")
     r.rounds.append(
-        {"round": number, **counts, "starved": dose is None or len(used) < r.config.filter.least,
+        {"round": number, **counts, **sampled(completions, r.calibration, dose), "starved": dose is None or len(used) < r.config.filter.least,
          "vector_norm": vector.norm(), "cosine_with_first": vector.cosine(first),
          "reliability": vector.meta["reliability"]}
     )  # fmt: skip
@@ -247,8 +248,8 @@ def before(r: Run) -> None:
     r.neutral = [(c.prompt, c.tokens, h) for c, h in zip(answers["neutral"], states["neutral"], strict=True)]
     r.bounds = sieve.calibrate(answers["calibration"], cfg.filter.quantile)
     records.write_json(here / "bounds.json", r.bounds)
-    judged = sieve.judge(answers["calibration"], r.bounds)
-    r.coherent = sum(c.coherent for c in judged) / len(judged)
+    r.calibration = sieve.judge(answers["calibration"], r.bounds)
+    r.coherent = sum(c.coherent for c in r.calibration) / len(r.calibration)
 
     def evaluate() -> list[Stage]:
         r.stages = [evaluated(r, "base", -1)]

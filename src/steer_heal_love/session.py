@@ -41,6 +41,7 @@ class Run:
     folder: RunFolder
     track: Track = silent
     bounds: dict[str, float] = field(default_factory=dict)
+    calibration: list[Completion] = field(default_factory=list)
     coherent: float = 1.0
     anchor: list[Example] = field(default_factory=list)
     neutral: list[Any] = field(default_factory=list)
@@ -50,7 +51,10 @@ class Run:
 
     @property
     def gates(self) -> list[Gate]:
-        return gates.judge(gates.Evidence(self.persona, self.stages, self.rounds, self.config.eval.resamples))
+        cfg = self.config
+        return gates.judge(
+            gates.Evidence(self.persona, self.stages, self.rounds, cfg.eval.resamples, cfg.coherence_floor)
+        )
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -164,6 +164,20 @@ def test_terminal_fits_one_screen(fabricate):
         assert part in text
 
 
+def test_the_row_and_its_evidence_are_shown(fabricate, tmp_path):
+    run = fabricate(rounds=1)
+    data = records.read_json(run / "summary.json")
+    data["gates"][0] |= {"outcome": "wrong_way", "means": "It moves the wrong way. Rewrite the poles.",
+                         "observed": "Care -0.100 [-0.120, -0.080] (n 35)"}  # fmt: skip
+    records.write_json(run / "summary.json", data)
+    lines = show(run)
+    (at,) = (i for i, line in enumerate(lines) if "wrong way: It moves the wrong way." in line)
+    assert lines[at].split()[0] == "steer" and "Care -0.100" in lines[at + 1]
+    text = write(tmp_path, run)[0]
+    for part in ("wrong way</small>", "Care -0.100 [-0.120, -0.080] (n 35)", "Rewrite the poles."):
+        assert part in text
+
+
 def test_borderline_takes_the_nearest_on_each_side():
     made = [
         completion(v, ["nll"] if v > 1.5 else []) for v in (0.2, 0.9, 1.1, 1.3, 1.4, 1.45, 1.55, 1.7, 3.0)

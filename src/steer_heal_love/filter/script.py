@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 
 from steer_heal_love.filter import Scored, check
+from steer_heal_love.nouns import Completion
 
 COMMON = set(" \n\t.,;:!?'\"()-*#/%&$+=_`[]{}<>@|~^\\") | set("‘’“”–—…•°é")
 
@@ -17,11 +18,16 @@ def script(char: str) -> str:
     return unicodedata.name(char, "?").split(" ")[0]
 
 
+def odd_share(c: Completion) -> float:
+    """Share of odd characters; 0 of an empty text."""
+    known = {script(char) for char in c.prompt if char.isalpha()}
+    odd = sum(
+        not (char in COMMON or char.isdigit() or (char.isalpha() and script(char) in known))
+        for char in c.text
+    )
+    return odd / max(1, len(c.text))
+
+
 @check("odd_chars", falls="above", quantile=0.99)
 def odd_chars(s: Scored) -> float:
-    text = s.completion.text
-    if not text:
-        return 0.0
-    known = {script(c) for c in s.completion.prompt if c.isalpha()}
-    odd = sum(not (c in COMMON or c.isdigit() or (c.isalpha() and script(c) in known)) for c in text)
-    return odd / len(text)
+    return odd_share(s.completion)

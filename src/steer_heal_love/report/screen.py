@@ -15,7 +15,7 @@ from steer_heal_love.nouns import Score
 from steer_heal_love.report.bars import clock
 from steer_heal_love.report.read import RunRecord, number, score
 
-LARGEST = 22
+LARGEST = 16
 """stages shown; a longer run leaves out its middle"""
 COLUMNS = ("trait_shift", "neutral_kl", "own_excess")
 STYLE = {"pass": "green", "fail": "red", "undecided": "yellow"}
@@ -58,16 +58,21 @@ def stages(run: RunRecord) -> Table:
     return table
 
 
-def gates(run: RunRecord) -> Table:
-    """A line a gate: its verdict and what that means."""
-    table = Table(box=None, padding=(0, 1), show_header=False)
-    for width in (max(len(g.gate) for g in run.gates), max(len(g.verdict) for g in run.gates)):
-        table.add_column(no_wrap=True, min_width=width)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+def gates(run: RunRecord) -> RenderableType:
+    """Two lines a gate: its verdict, the outcome and what that says; under it what was observed."""
+    lines = []
+    name, said = (max(len(getattr(g, field)) for g in run.gates) for field in ("gate", "verdict"))
     for g in run.gates:
-        first = g.means.split(". ")[0].rstrip(".") + "."
-        table.add_row(Text(g.gate), Text(g.verdict, style=STYLE.get(g.verdict, "")), Text(first))
-    return table
+        says = g.means.split(". ")[0].rstrip(".") + "."
+        outcome = f" {g.outcome.replace('_', ' ')}:" if g.outcome else ""
+        verdict = (f"{g.verdict:<{said}}", STYLE.get(g.verdict, ""))
+        for line in (
+            Text.assemble(f" {g.gate:<{name}}  ", verdict, f" {outcome} {says}"),
+            Text(f"   {g.observed}", style="dim"),
+        ):
+            line.no_wrap, line.overflow = True, "ellipsis"
+            lines.append(line)
+    return Group(*lines)
 
 
 def plain(value: float, form: str) -> str:

@@ -1,0 +1,42 @@
+"""What the kept text is like, against the base's own samples under the same filter.
+
+trait_gain: mean on-trait evidence of what was kept up to the dose, minus that of the base's own kept samples; the
+same bounds cut both, so that selection cancels and only steering is left.
+soup_share: of the training text, read without the run's bounds: it goes in circles, is in foreign characters, or
+holds a stretch odder than anything the base itself wrote.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from steer_heal_love.filter.script import odd_share
+from steer_heal_love.ground.stats import unpaired
+from steer_heal_love.ground.text import repeated_share
+from steer_heal_love.nouns import Completion
+
+CIRCLES = 0.3
+"""share of repeated word trigrams"""
+FOREIGN = 0.15
+"""share of odd characters"""
+
+
+def sampled(made: list[Completion], base: list[Completion], dose: float | None) -> dict[str, Any]:
+    """`trait_gain` (a Score in nats/token) and `soup_share` of one round; undefined where nothing was kept."""
+    trait = lambda kept: [c.checks.get("on_trait", math.nan) for c in kept if c.kept]
+    up_to = [c for c in made if dose is not None and c.dose <= dose]
+    odd = [v for c in base if math.isfinite(v := c.checks.get("nll_window", math.nan))]
+    used = [c for c in made if c.used]
+    return {
+        "trait_gain": unpaired(trait(up_to), trait(base)),
+        "soup_share": sum(soup(c, max(odd, default=math.inf)) for c in used) / len(used)
+        if used
+        else math.nan,
+    }
+
+
+def soup(c: Completion, odd: float) -> bool:
+    """Whether a reader would call it soup, whatever the run's own bounds say."""
+    circles = repeated_share(c.text.lower().split()) > CIRCLES
+    return circles or odd_share(c) > FOREIGN or c.checks.get("nll_window", 0.0) > odd

@@ -1,0 +1,95 @@
+"""Gate 2. Broken text is told from the rest, and enough of what is left enacts the trait.
+
+Reads the rounds' records: coherent share by dose, counts, and what the kept text is like against the base's own.
+"""
+
+from __future__ import annotations
+
+import math
+
+from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
+from steer_heal_love.gates.evidence import rows_of
+from steer_heal_love.nouns import Score
+
+SOUP = 0.1
+"""share of the training text that may read as soup"""
+FALL = 0.1
+"""fall of the coherent share over the doses under which the dose made no difference"""
+MOST = 0.5
+
+ROWS = {
+    "works": Row(
+        "pass",
+        "the coherent share falls with the dose, enough is kept, and it leans to the pos pole",
+        "What is dropped grows with the dose, and enough on-trait text is kept.",
+    ),
+    "inert": Row(
+        "undecided",
+        f"the coherent share falls by at most {FALL:g} from the lowest dose to the highest, and most passes",
+        "The filter is inert: almost everything passes at every dose.",
+        "Either the doses are too low to break anything, or the filter sees nothing: read the borderline samples, "
+        "then raise walk.start.",
+    ),
+    "blind": Row(
+        "undecided",
+        f"the coherent share falls by at most {FALL:g} from the lowest dose to the highest, and most is dropped",
+        "The filter is blind to the dose: it drops as much of mild steering as of strong.",
+        "Read why texts fell: a bound may be too tight for this persona's prompts. Raise filter.quantile or "
+        "filter.calibration.",
+    ),
+    "starved": Row(
+        "fail",
+        "fewer survivors than filter.least at every dose",
+        "The filter starves the heal: too few completions survived at any dose.",
+        "The vector breaks this model before it moves it: other layers, other poles, or a larger model. If most fell "
+        "near a bound, raise filter.quantile.",
+    ),
+    "base_like": Row(
+        "undecided",
+        "what is kept leans no further to the pos pole than the base's own samples that pass the same filter",
+        "The filter keeps base-like text: the model would learn to speak as it does already.",
+        "Lower walk.survival, so that the dose may be higher, or generate more and raise the bar of on_trait.",
+    ),
+    "soup": Row(
+        "fail",
+        f"more than {SOUP:.0%} of the training text goes in circles, is in foreign characters, or holds a stretch odder "
+        "than anything the base wrote",
+        "The filter keeps soup, and the heal copies what it is given.",
+        "Apply every check (filter.checks), lower filter.quantile, or raise walk.survival.",
+    ),
+}  # fmt: skip
+
+
+@gate(
+    "filter",
+    step=2,
+    claim="Coherent completions can be told from broken ones, and enough of them survive.",
+    rows=ROWS,
+)
+def sieve(e: Evidence) -> Found | None:
+    if not e.rounds:
+        return None
+    gains: dict[int, Score] = {r["round"]: r["trait_gain"] for r in e.rounds if "trait_gain" in r}
+    soup = rows_of(e, lambda r: r.get("soup_share", math.nan))
+    ends = {
+        r["round"]: (r["survival"][min(r["survival"])], r["survival"][max(r["survival"])]) for r in e.rounds
+    }
+    parts = {
+        r["round"]: f"round {r['round']}: {r['used']} of {r['made']} used; coherent {ends[r['round']][0]:.0%} at dose "
+        f"{min(r['survival']):g}, {ends[r['round']][1]:.0%} at {max(r['survival']):g}"
+        + (f"; kept beyond base on the trait {show(gains[r['round']], 'nats/token')}" if r["round"] in gains else "")
+        + (f"; soup {soup[r['round']]:.0%}" if r["round"] in soup else "")
+        for r in e.rounds
+    }  # fmt: skip
+    reasons = {
+        "starved": [r["round"] for r in e.rounds if r["starved"]],
+        "soup": [n for n, share in soup.items() if share > SOUP],
+        "base_like": [n for n, gain in gains.items() if gain.lo <= 0],
+    }
+    for outcome, guilty in reasons.items():
+        if guilty:
+            return outcome, told(parts, guilty[0])
+    low, high = (sum(side) / len(ends) for side in zip(*ends.values(), strict=True))
+    if low - high <= FALL:
+        return "inert" if high > MOST else "blind", told(parts, 0)
+    return "works", told(parts, 0)

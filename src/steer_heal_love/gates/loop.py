@@ -1,0 +1,96 @@
+"""Gate 5. Another round adds trait, the same way, and the model stays coherent.
+
+Reads the healed stages, and how far each round's vector has turned from the first. Steps between rounds share one
+error; the gain over the whole loop is a look of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
+from steer_heal_love.gates.evidence import rows_of
+
+TURNED = 0.5
+"""cosine with the first vector under which the loop follows another direction"""
+LITTLE = 0.25
+"""share of the first round's trait: what a last round adds for sure less of is little"""
+
+ROWS = {
+    "rises": Row(
+        "pass",
+        "the last round's trait_shift lies above the first's, and no round lost any",
+        "The trait rose over the rounds and no round lost any.",
+    ),
+    "saturates": Row(
+        "pass",
+        f"the trait rose, but the last round's interval ends under {LITTLE:.0%} of what the first round moved",
+        "The loop saturates: rounds added trait, the last one surely next to none.",
+        "Stop a round earlier; for more, raise heal.budget or the dose.",
+    ),
+    "flat": Row(
+        "undecided",
+        "the interval of all later rounds together holds zero",
+        "Later rounds hold the trait but add nothing distinguishable.",
+        "Raise heal.budget or generate.prompts; with few probes, eval.probes.",
+    ),
+    "falls": Row(
+        "fail",
+        "the trait fell between two rounds",
+        "A later round lost trait.",
+        "Earlier rounds may be the better model: export one of those.",
+    ),
+    "collapses": Row(
+        "fail",
+        "a healed model's own_excess past the coherence floor, or its text in circles",
+        "The loop collapses: the model's own text became incoherent.",
+        "Use an earlier round; raise heal.anchor, lower heal.budget.",
+    ),
+    "wanders": Row(
+        "fail",
+        f"the vector of a later round has a cosine under {TURNED:g} with the first round's",
+        "The loop wanders: it no longer moves along the direction it began with.",
+        "Use the rounds before it turned. Read the diary: what does the later vector say?",
+    ),
+    "single": Row("undecided", "one healed round", "One round says nothing about a loop.", "Raise rounds."),
+}  # fmt: skip
+
+
+@gate(
+    "loop",
+    step=5,
+    claim="Another round adds trait along the same direction, and the model stays coherent.",
+    needs=("trait_shift", "own_excess"),
+    rows=ROWS,
+)
+def loop(e: Evidence) -> Found | None:
+    healed = [s for s in e.stages if s.stage == "healed"]
+    if not healed:
+        return None
+    first, last = healed[0], healed[-1]
+    steps = [e.versus(b, a, looks=len(healed) - 1) for a, b in itertools.pairwise(healed)]
+    total = e.versus(last, first)
+    cosines = rows_of(e, lambda r: r.get("cosine_with_first", math.nan))
+    turned = min((c for n, c in cosines.items() if n > 0), default=math.nan)
+    added = [f"in round {s.round} {show(d)}" for s, d in zip(healed[1:], steps, strict=True)]
+    parts = {
+        "total": f"since round 0 {show(total, 'nats/token')}" if steps else "one healed round",
+        "steps": f"added {', '.join(added)}" if steps else "",
+        "odd": f"own_excess {show(last.scores['own_excess'])}",
+        "turned": f"least cosine with the first vector {turned:.2f}" if steps else "",
+    }
+
+    if any(e.incoherent(s) for s in healed):
+        return "collapses", told(parts, "odd")
+    if not steps:
+        return "single", told(parts, "total")
+    if any(d.hi < 0 for d in steps):
+        return "falls", told(parts, "steps")
+    if turned < TURNED:
+        return "wanders", told(parts, "turned")
+    if not total.lo > 0:
+        return "flat", told(parts, "total")
+    if steps[-1].hi < LITTLE * first.scores["trait_shift"].mean:
+        return "saturates", told(parts, "steps")
+    return "rises", told(parts, "total")

@@ -1,0 +1,97 @@
+"""Gate 4. What holds the student to the base acts, and leaves the trait room: barrier, anchor, trust region.
+
+Reads the heals' records. Pressure is |∇ term| / |∇ imitation|, and is recorded for a term that is on. A barrier
+fires in a step whose divergence exceeds heal.tau; the trust region's scale is what it left of the update.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from steer_heal_love.gates import Evidence, Found, Row, gate, told
+
+DOMINATES = 2.0
+"""times the imitation's pull past which a term decides what is learned"""
+SPENT = 0.1
+"""share of an update under which the trust region has left nothing of it"""
+
+ROWS = {
+    "holds": Row(
+        "pass",
+        f"what is on acts, none of it pulls more than {DOMINATES:g} times as hard as the imitation, and every update "
+        "keeps a fair size",
+        "The student is held, and the trait has room.",
+    ),
+    "idle": Row(
+        "undecided",
+        "the barrier is on, and its divergence stayed under heal.tau in every step",
+        "The barrier never fires: it might as well be off.",
+        "Lower heal.tau, or set heal.lam to 0 and save its forward pass.",
+    ),
+    "throttles": Row(
+        "fail",
+        f"the barrier's gradient is more than {DOMINATES:g} times the imitation's",
+        "The barrier throttles: on on-trait text, divergence from the base is the trait itself.",
+        "Lower heal.lam, raise heal.tau, or set heal.reference to previous.",
+    ),
+    "anchor": Row(
+        "fail",
+        f"the anchor's gradient is more than {DOMINATES:g} times the imitation's",
+        "The anchor dominates: the student learns to be the base.",
+        "Lower heal.anchor.",
+    ),
+    "spent": Row(
+        "undecided",
+        f"the trust region scaled an update to under {SPENT:g} of what was trained",
+        "The budget was spent before this round: the trust region left nothing of its update.",
+        "Raise heal.budget, or ask for fewer rounds, so that each has a larger part of it.",
+    ),
+    "none": Row(
+        "undecided",
+        "no barrier, no anchor, and no update was scaled",
+        "Nothing holds the student: what trait it gains is paid for in coherence.",
+        "Set heal.anchor, or heal.budget.",
+    ),
+}  # fmt: skip
+
+
+@gate(
+    "restraint",
+    step=4,
+    claim="What holds the student to the base (barrier, anchor, trust region) acts, and leaves the trait room.",
+    rows=ROWS,
+)
+def restraint(e: Evidence) -> Found | None:
+    heals = e.healings
+    if not heals:
+        return None
+    barrier = {n: p for n, h in heals.items() if math.isfinite(p := pull(h, "barrier"))}
+    anchor = {n: p for n, h in heals.items() if math.isfinite(p := pull(h, "anchor"))}
+    fired = {
+        n: sum((s["barrier"] or 0) > 0 for s in heals[n]["steps"]) / len(heals[n]["steps"]) for n in barrier
+    }
+    parts = {
+        n: f"round {n}: trust region kept {h['scale']:.2f} of the update"
+        + (f", barrier pulls {barrier[n]:.2f} and fires in {fired[n]:.0%} of steps" if n in barrier else ", barrier off")
+        + (f", anchor pulls {anchor[n]:.2f}" if n in anchor else ", anchor off")
+        + " (imitation 1)"
+        for n, h in heals.items()
+    }  # fmt: skip
+    reasons = {
+        "throttles": [n for n, p in barrier.items() if p > DOMINATES],
+        "anchor": [n for n, p in anchor.items() if p > DOMINATES],
+        "spent": [n for n, h in heals.items() if h["scale"] < SPENT],
+        "idle": list(barrier) if not any(fired.values()) else [],
+    }
+    for outcome, guilty in reasons.items():
+        if guilty:
+            return outcome, told(parts, guilty[0])
+    held = barrier or anchor or any(h["scale"] < 1 for h in heals.values())
+    return "holds" if held else "none", told(parts, min(parts))
+
+
+def pull(healing: dict[str, Any], term: str) -> float:
+    """Mean pressure of a term over the steps where it was taken; NaN where it is off."""
+    seen = [p[term] for p in healing["pressure"] if p.get(term) is not None]
+    return sum(seen) / len(seen) if seen else math.nan

@@ -1,0 +1,236 @@
+"""Every row of every table is reached by a run constructed for it, and coherence is read before any ratio."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from steer_heal_love import evals, gates
+from steer_heal_love.config import EvalConfig
+from steer_heal_love.gates import page, show
+from steer_heal_love.nouns import FOUNDATIONS, Persona, Score, Stage
+
+TABLE = {f"{name}.{outcome}" for name, g in gates.in_order().items() for outcome in g.rows}
+SPREAD = {"trait": 0.1, "neutral_kl": 0.02, "own_nll": 0.1, "repetition": 0.005}
+N = {"trait": 48, "neutral_kl": 40}
+
+# A good run: what each stage's items shift by from base. Each case below says what it changes.
+PROMPT = {"trait": 0.3, "neutral_kl": 0.1, "own_nll": 0.2}
+STEERED = {"trait": 0.6, "neutral_kl": 0.4, "own_nll": 0.4, "mfv.Care": 0.4, "mfv.Liberty": -0.1}
+HEALED = [
+    {"trait": 0.25, "neutral_kl": 0.02, "own_nll": 0.05, "mfv.Care": 0.15, "mfv.Liberty": -0.05},
+    {"trait": 0.45, "neutral_kl": 0.04, "own_nll": 0.1, "mfv.Care": 0.3, "mfv.Liberty": -0.1},
+]
+HEALING: dict[str, Any] = {
+    "steps": [{"step": i, "nll": 1.3 - 0.02 * i, "barrier": 0.02} for i in range(16)],
+    "validation": [{"epoch": e, "nll": 1.1 - 0.01 * e} for e in (1, 2, 3)],
+    "pressure": [{"step": 4, "anchor": 0.3}],
+    "warnings": [],
+    "scale": 0.6,
+}
+ROUND: dict[str, Any] = {
+    "made": 96, "used": 40, "starved": False, "survival": {0.1: 0.9, 0.4: 0.6, 1.0: 0.0}, "soup_share": 0.0,
+    "trait_gain": Score(0.1, 0.07, 0.13, 60), "cosine_with_first": 0.95, "reliability": 0.97,
+}  # fmt: skip
+STUCK = {"steps": [{"step": i, "nll": 1.3, "barrier": 0.0} for i in range(16)]}
+
+
+def stage(round: int, name: Any, base: Stage | None, shifts: dict[str, float], seed: int) -> Stage:
+    """Items that every stage shares, shifted, with noise of the stage's own."""
+    shared, own = np.random.default_rng(0), np.random.default_rng(seed)
+    items = {}
+    for key in ("trait", "neutral_kl", "own_nll", "repetition", *(f"mfv.{f}" for f in FOUNDATIONS)):
+        spread, n = SPREAD.get(key, 0.03), N.get(key, 35)
+        level = shared.normal(1.0, 0.3, n) if key in ("trait", "own_nll") else np.zeros(n)
+        items[key] = (level + shifts.get(key, 0.0) + (base is not None) * own.normal(0, spread, n)).tolist()
+    config = EvalConfig(resamples=400)
+    return evals.stage(
+        round, name, items, base.items if base else items, {}, config=config, dose=0.2 if name == "steered" else None
+    )  # fmt: skip
+
+
+def evidence(
+    persona: Persona,
+    *,
+    prompt: dict[str, float] | None = None,
+    steered: dict[str, float] | None = None,
+    healed: list[dict[str, float]] | None = None,
+    rounds: list[dict[str, Any]] | None = None,
+    healing: dict[str, Any] | None = None,
+    intent: dict[str, int] | None = None,
+    without: tuple[str, ...] = (),
+) -> gates.Evidence:
+    """The good run with changes: `healed` and `rounds` a row a round, `healing` in each, `without` scores."""
+    persona = replace(persona, intent={"Care": 1} if intent is None else intent)
+    base = stage(-1, "base", None, {}, 1)
+    stages = [base, stage(-1, "prompt", base, PROMPT | (prompt or {}), 2)]
+    changes = [{}, {}] if healed is None else healed
+    for n, change in enumerate(changes):
+        stages.append(stage(n, "steered", base, STEERED | (steered or {}), 10 + n))
+        good = HEALED[min(n, 1)]
+        stages.append(stage(n, "healed", base, good | change, 20 + n))
+    stages = [replace(s, scores={k: v for k, v in s.scores.items() if k not in without}) for s in stages]
+    rows = [
+        ROUND | {"round": n, "healing": HEALING | (healing or {})} | change
+        for n, change in enumerate(rounds or [{} for _ in changes] or [{}])
+    ]
+    return gates.Evidence(persona, stages, rows, resamples=400)
+
+
+LOST = {"trait": 0.0, "mfv.Care": 0.0}
+CASES: dict[str, dict[str, Any]] = {
+    "steer.surgical": {},
+    "steer.moves": {"intent": {}},
+    "steer.weak": {"steered": {"trait": 0.0}},
+    "steer.noisy": {"steered": {"trait": 0.0}, "rounds": [{"reliability": 0.2}, {}]},
+    "steer.strong": {"steered": {"own_nll": 1.4, "trait": 1.5}},
+    "steer.imprecise": {"steered": {"mfv.Liberty": -0.4}},
+    "steer.wrong_way": {"steered": {"mfv.Care": -0.1}},
+    "steer.reversed": {"steered": {"trait": -0.3}},
+    "steer.unseen": {"without": ("own_excess",)},
+    "filter.works": {},
+    "filter.inert": {"rounds": [{"survival": {0.1: 0.95, 1.0: 0.9}}] * 2},
+    "filter.blind": {"rounds": [{"survival": {0.1: 0.3, 1.0: 0.25}}] * 2},
+    "filter.starved": {"healed": [], "rounds": [{"starved": True, "used": 3, "survival": {0.1: 0.1, 1.0: 0.0}}]},
+    "filter.base_like": {"rounds": [{}, {"trait_gain": Score(0.01, -0.02, 0.04, 60)}]},
+    "filter.soup": {"rounds": [{}, {"soup_share": 0.3}]},
+    "heal.healed": {},
+    "heal.undid": {"healed": [LOST]},
+    "heal.nothing": {"healed": [LOST], "healing": STUCK},
+    "heal.spoiled": {"healed": [LOST | {"neutral_kl": 0.5}]},
+    "heal.reversed": {"healed": [{"trait": -0.2}]},
+    "heal.overfitted": {"healing": {"validation": [{"epoch": i, "nll": v} for i, v in enumerate((1.1, 1.0, 1.2))]}},
+    "heal.drifted": {"healed": [{"neutral_kl": 0.4}]},
+    "heal.imprecise": {"healed": [{"mfv.Liberty": -0.15}]},
+    "heal.broken": {"healed": [{"own_nll": 0.8, "trait": 0.5}]},
+    "restraint.holds": {},
+    "restraint.idle": {"healing": STUCK | {"pressure": [{"step": 4, "barrier": 0.0, "anchor": 0.3}]}},
+    "restraint.throttles": {"healing": {"pressure": [{"step": 4, "barrier": 3.0}, {"step": 8, "barrier": 2.0}]}},
+    "restraint.anchor": {"healing": {"pressure": [{"step": 4, "anchor": 4.0}]}},
+    "restraint.spent": {"rounds": [{}, {"healing": HEALING | {"scale": 0.0}}]},
+    "restraint.none": {"healing": {"pressure": [{"step": 4}], "scale": 1.0}},
+    "loop.rises": {},
+    "loop.saturates": {"healed": [{}, {}, {"trait": 0.44}]},
+    "loop.flat": {"healed": [{}, {"trait": 0.25}]},
+    "loop.falls": {"healed": [{}, {}, {"trait": 0.3}]},
+    "loop.collapses": {"healed": [{}, {"own_nll": 0.9, "trait": 0.9}]},
+    "loop.wanders": {"rounds": [{}, {"cosine_with_first": 0.3}]},
+    "loop.single": {"healed": [{}]},
+    "prompt.beaten": {},
+    "prompt.dearer": {"prompt": {"neutral_kl": 0.01}},
+    "prompt.even": {"prompt": {"trait": 0.45}},
+    "prompt.wins": {"prompt": {"trait": 0.9}},
+    "prompt.broken": {"healed": [{}, {"own_nll": 0.9, "trait": 0.9}]},
+}  # fmt: skip
+
+
+def judged(e: gates.Evidence) -> dict[str, Any]:
+    return {g.gate: g for g in gates.judge(e)}
+
+
+def test_every_row_has_a_run_and_every_run_a_row():
+    assert set(CASES) == TABLE
+
+
+@pytest.mark.parametrize("row", sorted(CASES))
+def test_a_run_built_for_a_row_selects_it(row, persona):
+    name, outcome = row.split(".")
+    found, wanted = judged(evidence(persona, **CASES[row]))[name], gates.gates[name].rows[outcome]
+    assert (found.outcome, found.verdict, found.means) == (outcome, wanted.verdict, wanted.means)
+    assert found.claim == gates.gates[name].claim
+    assert any(c.isdigit() for c in found.observed) or outcome == "single"
+    assert "nan" not in found.observed
+
+
+def test_a_good_run_passes_every_gate_in_the_order_of_a_round(persona):
+    found = gates.judge(evidence(persona))
+    assert [g.gate for g in found] == ["steer", "filter", "heal", "restraint", "loop", "prompt"]
+    assert {g.verdict for g in found} == {"pass"}
+
+
+# What a ratio alone would call good, at a coherence that makes it worthless.
+@pytest.mark.parametrize("change", [{"own_nll": 0.9}, {"repetition": 0.5, "own_nll": -0.3}])
+def test_no_trait_redeems_incoherence(persona, change):
+    found = judged(evidence(persona, healed=[{}, change | {"trait": 3.0, "neutral_kl": 0.0}]))
+    assert [found[n].outcome for n in ("heal", "loop", "prompt")] == ["broken", "collapses", "broken"]
+    assert all(found[n].verdict == "fail" for n in ("heal", "loop", "prompt"))
+    assert found["heal"].observed.startswith("own_excess")
+
+
+def test_the_coherence_floor_is_the_runs_own(persona):
+    e = evidence(persona, healed=[{}, {"own_nll": 0.9}])
+    assert judged(replace(e, floor=2.0))["heal"].outcome == "healed"
+
+
+def test_more_trait_than_every_other_axis_either_way(persona):
+    """An axis outside the intent counts by how far it moves, up or down."""
+    for sign in (1, -1):
+        off = {"mfv.Fairness": sign * 0.5}
+        gate = judged(evidence(persona, steered=off))["steer"]
+        assert gate.outcome == "imprecise" and gate.observed.startswith("target beyond Fairness by -0.1")
+    assert judged(evidence(persona, steered={"mfv.Fairness": 0.5}, intent={"Care": 1, "Fairness": 1}))[
+        "steer"
+    ].outcome == "surgical"  # fmt: skip
+
+
+def test_a_declared_fall_is_a_fall(persona):
+    intent = {"Liberty": -1}
+    down = {"mfv.Care": 0.0, "mfv.Liberty": -0.4}
+    assert judged(evidence(persona, intent=intent, steered=down))["steer"].outcome == "surgical"
+    assert (
+        judged(evidence(persona, intent=intent, steered={"mfv.Liberty": 0.4}))["steer"].outcome == "wrong_way"
+    )
+
+
+def test_looks_share_one_error(persona):
+    """A step that alone would be told from zero is not, as one of many."""
+    e = evidence(persona)
+    a, b = e.stages[5], e.stages[3]
+    alone, many = e.versus(a, b), e.versus(a, b, looks=10)
+    assert many.lo < alone.lo < alone.mean < alone.hi < many.hi
+
+
+def test_gates_wait_for_what_they_need(persona):
+    e = evidence(persona)
+    assert gates.judge(replace(e, stages=e.stages[:2], rounds=[])) == []
+    assert list(judged(replace(e, stages=e.stages[:3], rounds=[]))) == ["steer"]
+    assert "heal" not in judged(evidence(persona, without=("neutral_kl",)))
+    assert "loop" not in judged(evidence(persona, without=("own_excess",)))
+    undefined = replace(e.stages[1], scores=e.stages[1].scores | {"own_excess": Score.undefined()})
+    assert "prompt" not in judged(replace(e, stages=[e.stages[0], undefined, *e.stages[2:]]))
+
+
+def test_records_of_older_runs_are_judged(persona):
+    """Without what was recorded later: no word on the kept text, no scale of a missing heal."""
+    e = evidence(persona)
+    kept = ("round", "made", "used", "starved", "survival")
+    old = replace(e, rounds=[{k: r[k] for k in kept} for r in e.rounds])
+    found = judged(old)
+    assert found["filter"].outcome == "works" and found["heal"].outcome == "healed"
+    assert "restraint" not in found
+
+
+def test_a_retained_share_needs_a_steered_trait(persona):
+    gate = judged(evidence(persona, steered={"trait": 0.0}))["heal"]
+    assert gate.outcome == "healed" and "steering itself moved none" in gate.observed
+
+
+def test_effects_are_shown_in_nats_with_n():
+    assert show(Score(0.5, 0.4, 0.6, 48), "nats/token") == "+0.500 [+0.400, +0.600] nats/token (n 48)"
+    assert show(Score(0.5, math.nan, math.nan, 1)) == "+0.500 (n 1)"
+    assert show(Score.undefined()) == "undefined (n 0)"
+
+
+def test_the_page_is_the_table():
+    path = Path(__file__).parents[2] / "docs" / "verdicts.md"
+    assert path.read_text(encoding="utf-8") == page.markdown(), (
+        "docs/verdicts.md is out of date: python -m steer_heal_love.gates.page > docs/verdicts.md"
+    )
+    for row in (r for g in gates.gates.values() for r in g.rows.values()):
+        assert row.looks and row.says.endswith(".") and "|" not in row.looks + row.means
+        assert row.verdict == "pass" or row.tries, "a row that doesn't pass says what to try"
