@@ -72,7 +72,7 @@ def restraint(e: Evidence) -> Found | None:
         n: sum((s["barrier"] or 0) > 0 for s in heals[n]["steps"]) / len(heals[n]["steps"]) for n in barrier
     }
     parts = {
-        n: f"round {n}: trust region kept {h['scale']:.2f} of the update"
+        n: f"round {n}: update scaled by {h['scale']:.2f}"
         + (f", barrier pulls {barrier[n]:.2f} and fires in {fired[n]:.0%} of steps" if n in barrier else ", barrier off")
         + (f", anchor pulls {anchor[n]:.2f}" if n in anchor else ", anchor off")
         + " (imitation 1)"
@@ -87,7 +87,7 @@ def restraint(e: Evidence) -> Found | None:
     for outcome, guilty in reasons.items():
         if guilty:
             return outcome, told(parts, guilty[0])
-    held = barrier or anchor or any(h["scale"] < 1 for h in heals.values())
+    held = barrier or anchor or any(h["scale"] != 1 for h in heals.values())
     return "holds" if held else "none", told(parts, min(parts))
 
 
