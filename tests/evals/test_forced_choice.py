@@ -111,25 +111,19 @@ def test_a_vignette_that_is_not_answered_is_undefined_and_counted(lost):
 def test_what_is_forced_is_json_up_to_the_slot_and_lists_every_option_in_its_order(thought):
     for order in fc.ORDERS:
         text = fc.prefill(order, thought=thought)
-        whole = json.loads(text + '3"}')
-        assert list(whole["options"]) == fc.DIGITS and whole["answer"] == "3"
+        whole = json.loads(text + "3}")
+        assert list(whole["options"]) == fc.DIGITS and whole["number"] == 3
         assert list(whole["options"].values()) == [foundations()["options"][f] for f in order]
 
 
-@pytest.mark.parametrize(
-    ("closing", "valid"),
-    [
-        ('3"}', 1),
-        ('3"} is it', 1),
-        ('8"}', 0),
-        ("3", 0),
-        ('3", "more": [', 0),
-        ('3", "why": "x"}', 1),
-        ("3}", 0),
-    ],
-)
-def test_valid_is_an_object_that_closes_on_an_allowed_answer(closing, valid):
-    assert fc.is_valid(fc.prefill(FOUNDATIONS, thought=True) + closing) == valid
+@pytest.mark.parametrize("closing", ["3}", "3} is it", '3, "why": "x"}'])
+def test_an_object_that_closes_on_an_allowed_number_is_valid(closing):
+    assert fc.is_valid(fc.prefill(FOUNDATIONS, thought=True) + closing) == 1
+
+
+@pytest.mark.parametrize("closing", ["8}", "3", '3, "more": [', "3.0}", "true}", "null}", '"3"}'])
+def test_what_does_not_is_not(closing):
+    assert fc.is_valid(fc.prefill(FOUNDATIONS, thought=True) + closing) == 0
 
 
 def test_the_digits_are_seven_tokens_or_more_and_none_is_shared(tok):

@@ -1,7 +1,7 @@
 """Moral-foundation vignettes by forced choice: one of seven options by its digit, in a JSON slot that we open.
 
 The model reads vignette i, may think for `think_tokens`, and is then given, as the beginning of its own answer, a
-JSON object that lists the options under the digits 1 to 7 and breaks off inside "answer". With p_o(d) the mass
+JSON object that lists the options under the digits 1 to 7 and breaks off before its "number". With p_o(d) the mass
 on digit d at the slot and d_o(f) the digit of foundation f, in the options' own order (o = 1) and in reverse (o = 2),
 
     s_if = ½ Σ_o log p_o(d_o(f)),    clr_if = s_if − mean_f s_if
@@ -12,7 +12,7 @@ and out of the shift from base where both models have it. Both slots branch off 
 
 Format measures, an item a vignette, the mean of both orders: p_ans_any = Σ_d p_o(d); nll_prefill, nats per token of
 the text that was forced; ppx_json, its exponential; json_is_valid, whether the likeliest continuation closes the
-object with an allowed answer. Mass below `UNSCORABLE` in either order is no answer: profile NaN, unscorable 1.
+object with an allowed number. Mass below `UNSCORABLE` in either order is no answer: profile NaN, unscorable 1.
 Source of the protocol: the tinymfv evaluation (see `evals.tinymfv`).
 """
 
@@ -91,16 +91,17 @@ def prefill(order: tuple[str, ...], *, thought: bool) -> str:
     """The answer so far: the options by digit, and the slot open."""
     options = foundations()["options"]
     listed = json.dumps({"options": {d: options[f] for d, f in zip(DIGITS, order, strict=True)}})
-    return ("\n\n" if thought else "") + listed[:-1] + ', "answer": "'
+    return ("\n\n" if thought else "") + listed[:-1] + ', "number": '
 
 
 def is_valid(text: str) -> float:
-    """1 when the text is a JSON object (and maybe more after it) whose answer is one of the digits."""
+    """1 when the text is a JSON object (and maybe more after it) whose number is one of the digits."""
     try:
         found, _ = json.JSONDecoder().raw_decode(text.lstrip())
     except json.JSONDecodeError:
         return 0.0
-    return float(isinstance(found, dict) and found.get("answer") in DIGITS)
+    number = found.get("number") if isinstance(found, dict) else None
+    return float(type(number) is int and str(number) in DIGITS)
 
 
 def digit_mass(stem: Stem, tok: PreTrainedTokenizerBase) -> Float[np.ndarray, "b d"]:
@@ -113,7 +114,7 @@ def digit_ids(tok: PreTrainedTokenizerBase) -> list[list[int]]:
     """The tokens that are each digit. Raises `UserError` where a tokenizer has none."""
     found = []
     for digit in DIGITS:
-        last = {answer_ids(tok, text)[-1] for text in (digit, f" {digit}", f'"{digit}')}
+        last = {answer_ids(tok, text)[-1] for text in (digit, f" {digit}", f":{digit}")}
         found.append(sorted(i for i in last if tok.decode([i]).strip() == digit))
         if not found[-1]:
             raise UserError(
