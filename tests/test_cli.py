@@ -46,6 +46,10 @@ def refused(capsys, *argv: str) -> str:
         (["run", "--filter.checks", "nil"], ["nil", "nll"]),
         (["run", "--eval.instruments", "probe"], ["probe", "probes"]),
         (["eval", "--vignettes", "none.jsonl", "--out", "x.json"], ["none.jsonl", "does not exist"]),
+        (["eval", "--instrument", "tinymfv", "--out", "x.json"], ["moralmaps", "forced_choice"]),
+        (["eval", "--think", "-1", "--out", "x.json"], ["eval.think_tokens"]),
+        (["run", "--eval.instruments", "tinymfv"], ["moralmaps", "forced_choice"]),
+        (["run", "--eval.vignette-bank", "none.jsonl"], ["none.jsonl", "does not exist"]),
         (["list", "colours"], ["colours", "personas"]),
         (["frobnicate"], ["frobnicate", "run"]),
         (["report", "nothing"], ["nothing"]),
@@ -105,6 +109,36 @@ def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch):
 
 def test_resume_takes_no_other_settings(capsys, here):
     assert "give no others" in refused(capsys, "run", "--resume", "run", "--rounds", "5")
+
+
+def test_a_forced_choice_is_asked_for_and_reads_any_bank_in_either_view(tok, here, monkeypatch):
+    monkeypatch.setattr(
+        "steer_heal_love.ground.models.load",
+        lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok),
+    )
+    rows = [{"id": i, "see": f"You see {i}.", "you": f"You do {i}."} for i in range(3)]
+    (here / "bank.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
+    argv = [
+        "eval",
+        "--instrument",
+        "forced_choice",
+        "vignettes",
+        "--vignettes",
+        "bank.jsonl",
+        "--device",
+        "cpu",
+    ]
+    found = {}
+    for view in ("see", "you"):
+        cli.main(
+            [*argv, "--view", view, "--think", "2", "--system", "You are kind.", "--out", f"{view}.json"]
+        )
+        found[view] = json.loads((here / f"{view}.json").read_text())
+    scores = found["see"]["scores"]
+    assert scores["p_ans_any"]["n"] == scores["mfv.Care"]["n"] == 3
+    assert scores["mfv_top1"]["n"] == 0 and scores["mfv_top1"]["mean"] is None
+    assert "trait" not in scores
+    assert found["see"]["items"]["mfv.Care"] != found["you"]["items"]["mfv.Care"]
 
 
 def test_settings_layer_preset_then_file_then_options(tok, here, monkeypatch):

@@ -59,3 +59,19 @@ def test_the_vector_moves_the_held_out_probes_and_its_opposite_moves_them_back(s
 
     down, base, up = trait(-0.25), trait(0.0), trait(0.25)
     assert down < base - 0.1 < base + 0.2 < up
+
+
+def test_the_likelihood_readout_agrees_with_people_far_above_chance(smollm2):
+    model, tok, _ = smollm2
+    config = EvalConfig(instruments=("vignettes",), vignettes=28, paraphrases=2)
+    items = evals.measure(evals.Subject(model, tok, persona("love"), config, neutral=[]))["vignettes"]
+    assert sum(items["mfv_top1"]) / 28 > 0.35  # chance is 0.14
+    assert sum(items["mfv_informedness"]) / 28 > 0.2
+
+
+def test_a_forced_choice_is_read_in_a_slot_that_small_models_fill_too(smollm2):
+    model, tok, _ = smollm2
+    config = EvalConfig(instruments=("forced_choice",), vignettes=7, think_tokens=8)
+    items = evals.measure(evals.Subject(model, tok, persona("love"), config, neutral=[]))["forced_choice"]
+    assert sum(items["p_ans_any"]) / 7 > 0.5
+    assert sum(items["unscorable"]) == 0

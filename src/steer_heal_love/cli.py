@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -93,6 +93,9 @@ def evaluate(
     system: str | None = None,
     instrument: tuple[str, ...] = (),
     vignettes: Path | None = None,
+    view: Literal["see", "you"] = EvalConfig.vignette_view,
+    paraphrases: int | None = None,
+    think: int = EvalConfig.think_tokens,
     device: str = "auto",
     seed: int = 0,
     *,
@@ -106,19 +109,26 @@ def evaluate(
         persona: whose held-out probes to use
         system: a system prompt instead of the neutral one
         vignettes: a JSONL bank, all of which is then used, instead of the shipped one
-        instrument: names from `shl list instruments`; all when none is named
+        view: whether vignettes are told of others (see) or of the reader (you)
+        paraphrases: answer sentences a foundation, instead of the preset's number
+        think: tokens that the model may think before a forced choice
+        instrument: names from `shl list instruments`; all but forced_choice and tinymfv when none is named
         out: the JSON file to write
     """
     who = load_persona(persona)
-    cfg: EvalConfig = dataclasses.replace(config.for_device(device).eval, instruments=instrument)
+    settings = config.for_device(device)
+    asked: dict[str, Any] = {"instruments": instrument, "vignette_view": view, "think_tokens": think}
+    asked |= {"paraphrases": paraphrases} if paraphrases is not None else {}
     if vignettes:
-        count = len(load_bank(vignettes))
-        cfg = dataclasses.replace(cfg, vignette_bank=str(vignettes), vignettes=count)
-    for name in instrument:
-        evals.instruments[name]
+        asked |= {"vignette_bank": str(vignettes), "vignettes": len(load_bank(vignettes, view))}
+    settings = config.override(settings, {"eval": asked})
+    settings.check()
+    cfg = settings.eval
+    evals.ready(cfg)
     whole = bake.load_peft(adapter) if adapter else Adapter({}, 1.0)
     net, tok = models.load(model, device=device)
-    prompts = bank("neutral_heldout")[: cfg.neutral_prompts]
+    drift = any(i.name == "neutral" for i in evals.wanted(cfg))
+    prompts = bank("neutral_heldout")[: cfg.neutral_prompts if drift else 0]
     answers = sample(
         net, [prompt_ids(tok, p) for p in prompts], ends=end_of_turn_ids(net, tok), max_new_tokens=cfg.sample_tokens,
         seed=seed,
@@ -126,9 +136,11 @@ def evaluate(
     neutral = evals.neutral_reference(net, tok, prompts, answers, 4096)
     base = evals.Subject(net, tok, who, cfg, neutral, seed=seed)
     subject = dataclasses.replace(base, system=system) if system else base
-    items = evals.read(base, evals.measure(base))
-    with adapted(net, whole.factors, whole.scaling):
-        found = evals.measure(subject)
+    found = evals.measure(base)
+    items = evals.read(base, found)
+    if adapter or system:
+        with adapted(net, whole.factors, whole.scaling):
+            found = evals.measure(subject)
     stage = evals.stage(
         -1,
         "healed" if adapter else "prompt" if system else "base",

@@ -132,13 +132,17 @@ class EvalConfig:
     """What is measured, on how much."""
 
     instruments: tuple[str, ...] = ()
-    """instruments to run; empty means all (`shl list instruments`)"""
+    """instruments to run (`shl list instruments`); empty means all but forced_choice and tinymfv, which are asked for"""
     probes: int = 48
     probe_half: Literal["all", "search", "report"] = "all"
     """settings are searched on every second probe, and reported on the others"""
     vignettes: int = 35
     vignette_bank: str = ""
     """a JSONL file of vignettes instead of the shipped bank"""
+    vignette_view: Literal["see", "you"] = "see"
+    """whether the vignettes are told of others or of the reader; a bank with one text a row has one view"""
+    think_tokens: int = 0
+    """tokens that the model may think before a forced choice: 0, 64, 128 or 256"""
     paraphrases: int = 1
     neutral_prompts: int = 40
     sample_prompts: int = 16
@@ -182,6 +186,11 @@ class RunConfig:
              "eval.probes, eval.neutral_prompts and filter.calibration: at least 1"),
             (0 <= self.heal.validation < 1 and 0 <= self.heal.anchor_validation < 1,
              "heal.validation and heal.anchor_validation: shares, from 0 to below 1"),
+            (self.eval.vignette_view in ("see", "you"),
+             f"eval.vignette_view: see or you, found {self.eval.vignette_view!r}"),
+            (self.eval.think_tokens >= 0, f"eval.think_tokens: at least 0, found {self.eval.think_tokens}"),
+            (min(self.eval.vignettes, self.eval.paraphrases) >= 1,
+             "eval.vignettes and eval.paraphrases: at least 1"),
             (self.rounds >= 1, f"rounds: at least 1, found {self.rounds}"),
             (self.vector.contexts >= 2, f"vector.contexts: at least 2, found {self.vector.contexts}"),
             (0 <= self.vector.layers[0] < self.vector.layers[1] <= 1,

@@ -10,6 +10,7 @@ import torch
 from steer_heal_love.ground import scoring
 from steer_heal_love.ground.models import check_head, head
 from steer_heal_love.ground.scoring import (
+    Tree,
     branch_nll,
     by_length,
     forward_kl,
@@ -178,6 +179,20 @@ def test_branch_nll_equals_separate_sequences(model, sequences, batch_tokens):
     for p, options, means in zip(prompts, answers, found, strict=True):
         alone = [token_nll(model, [Tokens(p, a)])[0].mean().item() for a in options]
         assert means == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 120, 10_000])
+def test_answers_that_begin_alike_are_read_once_and_stay_apart(model, sequences, batch_tokens):
+    prompts = [s.prompt for s in sequences]
+    a, b = sequences[1].answer, sequences[4].answer
+    options = [a, a[:4] + b, a[:4] + b[:2], a[:2] + b, a, b[:1]]
+    found = branch_nll(model, prompts, [options] * len(prompts), batch_tokens=batch_tokens)
+    for p, means in zip(prompts, found, strict=True):
+        alone = [token_nll(model, [Tokens(p, o)])[0].mean().item() for o in options]
+        assert means == pytest.approx(alone, abs=1e-4)
+    tree = Tree.of(options)
+    assert len(tree.ids) == len(a) + 2 * len(b) + 1
+    assert [[tree.ids[n] for n in path] for path in tree.paths] == [list(o) for o in options]
 
 
 def test_branch_nll_sees_steering_as_separate_sequences_do(model, sequences):

@@ -2,7 +2,8 @@
 
 In: a `Subject`, the model under test with whatever contexts are active. Out: per-item values, from which
 `stage` makes paired scores. An instrument is one file here with `@instrument(name)`; it measures inside
-the model's contexts, and may read what it got with the pristine base afterwards.
+the model's contexts, and may read what it got with the pristine base afterwards. An optional one runs only
+where it is named.
 """
 
 from __future__ import annotations
@@ -64,40 +65,60 @@ class Subject:
 
 @dataclass(frozen=True)
 class Instrument:
-    """`inside` runs on the model under test; `outside` turns its result into items with the pristine base."""
+    """`inside` runs on the model under test; `outside` turns its result into items with the pristine base;
+    `ready` raises `UserError` before any model is loaded when something that it needs is not there."""
 
     name: str
     inside: Callable[[Subject], Any]
     outside: Callable[[Subject, Any], Items]
+    ready: Callable[[EvalConfig], Any]
+    optional: bool
 
 
 instruments: Registry[Instrument] = Registry("instrument", __name__)
 
 
 def instrument(
-    name: str, outside: Callable[[Subject, Any], Items] = lambda _subject, items: items
+    name: str,
+    outside: Callable[[Subject, Any], Items] = lambda _subject, items: items,
+    *,
+    ready: Callable[[EvalConfig], Any] = lambda _config: None,
+    optional: bool = False,
 ) -> Callable[[Callable[[Subject], Any]], Callable[[Subject], Any]]:
     """Register `inside`; without `outside`, it returns the items itself."""
 
     def register(inside: Callable[[Subject], Any]) -> Callable[[Subject], Any]:
-        instruments.register(name, Instrument(name, inside, outside))
+        instruments.register(name, Instrument(name, inside, outside, ready, optional))
         return inside
 
     return register
 
 
+def wanted(config: EvalConfig) -> list[Instrument]:
+    """The instruments that are named, or all but the optional ones; `UserError` for a name there isn't."""
+    if config.instruments:
+        return [instruments[name] for name in config.instruments]
+    return [i for i in instruments.values() if not i.optional]
+
+
+def ready(config: EvalConfig) -> None:
+    """Raise `UserError` for what the wanted instruments lack: a bank that doesn't load, a missing package."""
+    for i in wanted(config):
+        i.ready(config)
+
+
 def measure(subject: Subject, advance: Callable[[int], None] = lambda _n: None) -> dict[str, Any]:
     """Run every wanted instrument inside the contexts that are active now."""
     out = {}
-    for name in subject.config.instruments or tuple(instruments):
-        out[name] = instruments[name].inside(subject)
+    for i in wanted(subject.config):
+        out[i.name] = i.inside(subject)
         advance(1)
     return out
 
 
 def count(config: EvalConfig) -> int:
     """Steps that one evaluation reports: an instrument each, and the reading by the base."""
-    return len(config.instruments or tuple(instruments)) + 1
+    return len(wanted(config)) + 1
 
 
 def read(subject: Subject, measured: dict[str, Any]) -> Items:
@@ -110,13 +131,15 @@ def read(subject: Subject, measured: dict[str, Any]) -> Items:
 
 # A score is a plain mean of its items, or a paired shift from base; the name says which, here only.
 SHIFTS = {"trait_shift": "trait", "trait_generated_shift": "trait_generated", "own_excess": "own_nll"}
+PROFILES = ("mfv.", "mfv_fc.", "tinymfv.")
+"""how the names of scores begin that are shifts by themselves"""
 
 
 def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
     """Means with bootstrap intervals over items; shifts are paired with the base, item by item."""
     out: Scores = {}
     for name, values in items.items():
-        if name.startswith("mfv."):
+        if name.startswith(PROFILES):
             out[name] = paired(values, base[name], resamples=resamples, seed=seed)
         else:
             out[name] = bootstrap(values, resamples=resamples, seed=seed)
@@ -168,6 +191,8 @@ __all__ = [
     "instruments",
     "measure",
     "read",
+    "ready",
     "scores",
     "stage",
+    "wanted",
 ]

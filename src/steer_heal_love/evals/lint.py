@@ -33,7 +33,7 @@ MORAL = re.compile(rf"\b(?:(?:{STEMS})\w*|{EXACT})\b", re.IGNORECASE)
 def findings() -> list[str]:
     """What is wrong with the shipped vignettes and answers. Raises `UserError` when a file won't load."""
     views = {view: load_bank(view=view) for view in OPENINGS}
-    rows = [{"id": v.id, "foundation": v.foundation} for v in views["see"]]
+    rows = [{"id": v.id, "foundation": str(v.foundation)} for v in views["see"]]
     for view, bank in views.items():
         for row, v in zip(rows, bank, strict=True):
             row[view] = v.text

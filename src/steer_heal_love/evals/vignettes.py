@@ -5,21 +5,27 @@ sentences (averaged over paraphrases). The profile is its centred log-ratio over
 
     clr_if = s_if − mean_f s_if
 
-Reported as shift from base, paired by vignette. `mfv_top1` is how often argmax_f (s_if − mean_i s_if) is the
-label. Compare only pairs over the same items: values depend on the bank.
+Reported as shift from base, paired by vignette; against human labels as `evals.labels` says. Compare only pairs
+over the same items: values depend on the bank. Banks: ours, one's own, and those of tinymfv, as JSON lines.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import tomllib
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
+from steer_heal_love.config import EvalConfig
 from steer_heal_love.evals import Subject, instrument
+from steer_heal_love.evals.labels import against_labels
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.scoring import branch_nll
@@ -31,53 +37,113 @@ QUESTION = "{text}\n\nWhat, if anything, is wrong with this? Answer in one sente
 
 @dataclass(frozen=True)
 class Vignette:
+    """A scene, the foundation that people say it violates (None where nobody was asked), and their shares."""
+
     id: str
-    foundation: str
+    foundation: str | None
     text: str
+    shares: tuple[float, ...] | None = None
+    """share of people that named each foundation, where the bank has it"""
 
 
 def load_bank(path: Path = HERE / "vignettes.jsonl", view: str = "see") -> list[Vignette]:
-    """Vignettes of a JSONL file: `id`, `foundation`, and `see`/`you` or `text`; every mistake at once."""
+    """Vignettes of a JSONL file; every mistake at once, by line.
+
+    A row has an `id`, a text under `view` (`see` or `you`) or `text`, and a label under `foundation_coarse` or
+    `foundation`; `human_<Foundation>` in percent are optional. A bank has all its labels or none.
+    """
+    rows, problems = read_rows(path)
+    labelled = any(label(row) is not None for row in rows.values())
+    seen: set[str] = set()
+    out = []
+    for number, row in rows.items():
+        found, key, text = label(row), row.get("id"), row.get(view) or row.get("text")
+        if found is None and labelled:
+            problems[number].append("no foundation, though other lines have one")
+        elif found not in (*FOUNDATIONS, None):
+            problems[number].append(f"foundation {found!r}; there is {', '.join(FOUNDATIONS)}")
+        if not (isinstance(text, str) and text.strip()):
+            problems[number].append(f"no text under {view!r} or 'text'")
+        if not isinstance(key, str | int) or str(key) in seen:
+            problems[number].append(f"id {key!r} is missing or a duplicate")
+        seen.add(str(key))
+        try:
+            out.append(Vignette(str(key), found, str(text), shares(row)))
+        except ValueError as e:
+            problems[number].append(str(e))
+    lines = [f"  line {number}: {p}" for number in sorted(problems) for p in problems[number]]
+    if lines:
+        raise UserError(f"{path}: {len(lines)} mistakes:\n" + "\n".join(lines))
+    if not out:
+        raise UserError(f"{path}: no vignettes; expected one JSON object a line.")
+    return out
+
+
+def read_rows(path: Path) -> tuple[dict[int, dict[str, Any]], dict[int, list[str]]]:
+    """JSON objects by line, and what is wrong with the other lines."""
     if not path.is_file():
         raise UserError(f"vignette file {str(path)!r} does not exist.")
-    out, problems, seen = [], [], set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as e:
+        raise UserError(f"vignette file {str(path)!r} is not UTF-8: {e}") from e
+    rows: dict[int, dict[str, Any]] = {}
+    problems: dict[int, list[str]] = defaultdict(list)
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row: dict[str, Any] = json.loads(line)
+            row = json.loads(line)
         except json.JSONDecodeError as e:
-            problems.append(f"line {number}: not JSON: {e}")
+            problems[number].append(f"not JSON: {e}")
             continue
-        label = row.get("foundation_coarse", row.get("foundation"))
-        label = "SocialNorms" if label == "Social Norms" else label
-        text = row.get(view) or row.get("text")
-        if label not in FOUNDATIONS:
-            problems.append(f"line {number}: foundation {label!r}; there is {', '.join(FOUNDATIONS)}")
-        if not (isinstance(text, str) and text.strip()):
-            problems.append(f"line {number}: no text")
-        if (key := row.get("id")) in seen or key is None:
-            problems.append(f"line {number}: id {key!r} is missing or a duplicate")
-        seen.add(key)
-        out.append(Vignette(str(key), str(label), str(text)))
-    if problems:
-        raise UserError(f"{path}: {len(problems)} mistakes:\n" + "\n".join(f"  {p}" for p in problems))
-    return out
+        if isinstance(row, dict):
+            rows[number] = row
+        else:
+            problems[number].append(f"expected a JSON object, found {type(row).__name__}")
+    return rows, problems
+
+
+def label(row: dict[str, Any]) -> str | None:
+    """The row's foundation by our name: "Care (p, h)" is Care, "Social Norms" SocialNorms; None when it has none."""
+    found = row.get("foundation_coarse") or row.get("foundation")
+    return re.sub(r"\(.*\)|\s", "", str(found)) if found else None
+
+
+def shares(row: dict[str, Any]) -> tuple[float, ...] | None:
+    """Shares of the people asked that named each foundation, summing to 1; None where the row has none."""
+    found: list[Any] = [row.get(f"human_{f}") for f in FOUNDATIONS]
+    if all(x is None for x in found):
+        return None
+    if not all(isinstance(x, int | float) and 0 <= x < math.inf for x in found) or sum(found) <= 0:
+        raise ValueError(f"human_…: expected {len(FOUNDATIONS)} shares, found {found}")
+    return tuple(x / sum(found) for x in found)
+
+
+def foundations() -> dict[str, Any]:
+    """What is said for each foundation: `answers`, sentences in the same frames for all, and `options`."""
+    return tomllib.loads((HERE / "foundations.toml").read_text(encoding="utf-8"))
 
 
 def answers() -> dict[str, list[str]]:
     """Answer sentences by foundation, the same frames for all."""
-    return tomllib.loads((HERE / "foundations.toml").read_text(encoding="utf-8"))["answers"]
+    return foundations()["answers"]
 
 
 def balanced(bank: list[Vignette], n: int) -> list[Vignette]:
-    """The first n vignettes taken in turn from each foundation."""
-    by = {f: [v for v in bank if v.foundation == f] for f in FOUNDATIONS}
-    turns = [v for k in range(max(map(len, by.values()))) for f in FOUNDATIONS for v in by[f][k : k + 1]]
+    """The first n vignettes taken in turn from each foundation; in their order where there are no labels."""
+    by = {f: [v for v in bank if v.foundation == f] for f in (*FOUNDATIONS, None)}
+    turns = [v for k in range(max(map(len, by.values()))) for vs in by.values() for v in vs[k : k + 1]]
     return turns[:n]
 
 
-def log_scores(s: Subject, bank: list[Vignette]) -> np.ndarray:
+def scenes(config: EvalConfig) -> list[Vignette]:
+    """The vignettes that are asked about, of the wanted bank in the wanted view."""
+    bank = Path(config.vignette_bank) if config.vignette_bank else HERE / "vignettes.jsonl"
+    return balanced(load_bank(bank, config.vignette_view), config.vignettes)
+
+
+def log_scores(s: Subject, bank: list[Vignette]) -> Float[np.ndarray, "n f"]:
     """[n, foundations] mean log-likelihood per token."""
     sentences = [answer_ids(s.tok, t) for f in FOUNDATIONS for t in answers()[f][: s.config.paraphrases]]
     prompts = [s.prompt(QUESTION.replace("{text}", v.text)) for v in bank]
@@ -85,14 +151,15 @@ def log_scores(s: Subject, bank: list[Vignette]) -> np.ndarray:
     return -np.asarray(nll).reshape(len(bank), len(FOUNDATIONS), -1).mean(-1)
 
 
-@instrument("vignettes")
-def vignettes(s: Subject) -> Items:
-    named = s.config.vignette_bank
-    bank = balanced(load_bank(Path(named)) if named else load_bank(), s.config.vignettes)
-    score = log_scores(s, bank)
+def read_scores(name: str, score: Float[np.ndarray, "n f"], asked: list[Vignette]) -> Items:
+    """The centred log-ratio over foundations, a list of items each, and how it agrees with the labels."""
     clr = score - score.mean(1, keepdims=True)
-    guess = (score - score.mean(0)).argmax(1)
-    items = {f"mfv.{f}": clr[:, i].tolist() for i, f in enumerate(FOUNDATIONS)}
-    return items | {
-        "mfv_top1": [float(FOUNDATIONS[g] == v.foundation) for g, v in zip(guess, bank, strict=True)]
-    }
+    items = {f"{name}.{f}": clr[:, i].tolist() for i, f in enumerate(FOUNDATIONS)}
+    return items | against_labels(name, score, [v.foundation for v in asked], [v.shares for v in asked])
+
+
+@instrument("vignettes", ready=scenes)
+def vignettes(s: Subject) -> Items:
+    asked = scenes(s.config)
+    score = log_scores(s, asked)
+    return read_scores("mfv", score, asked)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from steer_heal_love.ground.models import body, head
 from steer_heal_love.nouns import Tokens
@@ -172,6 +172,56 @@ def token_divergence(
     return out
 
 
+@dataclass(frozen=True)
+class Tree:
+    """Several answers with what they begin alike stored once. `parents` point at earlier nodes, −1 at the prompt."""
+
+    ids: list[int]
+    parents: list[int]
+    paths: list[list[int]]
+
+    @classmethod
+    def of(cls, answers: list[tuple[int, ...]]) -> Tree:
+        known: dict[tuple[int, int], int] = {}
+        paths = []
+        for answer in answers:
+            path, at = [], -1
+            for token in answer:
+                at = known.setdefault((at, token), len(known))
+                path.append(at)
+            paths.append(path)
+        return cls([token for _, token in known], [parent for parent, _ in known], paths)
+
+    def inner(self) -> list[int]:
+        """Nodes that something follows: the only ones a model has to read."""
+        return sorted(set(self.parents) - {-1})
+
+
+def pack_trees(
+    prompts: list[tuple[int, ...]], trees: list[Tree], dtype: torch.dtype
+) -> tuple[Int[Tensor, "b s"], Int[Tensor, "b s"], Float[Tensor, "b 1 s s"], list[Int[Tensor, " _"]]]:
+    """Ids, positions and an additive mask by which a node sees the prompt and its own ancestors alone, and for
+    each tree the place, in the flattened batch, that each of its nodes is predicted from."""
+    width = max(len(p) + len(t.inner()) for p, t in zip(prompts, trees, strict=True))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    places, sees = ids.clone(), torch.zeros(len(prompts), width, width, dtype=torch.bool)
+    where = []
+    for row, (prompt, tree) in enumerate(zip(prompts, trees, strict=True)):
+        start, inner = len(prompt), tree.inner()
+        column = {-1: start - 1} | {node: start + i for i, node in enumerate(inner)}
+        ids[row, : start + len(inner)] = torch.tensor([*prompt, *(tree.ids[n] for n in inner)])
+        places[row, :start] = torch.arange(start)
+        sees[row, :start, :start] = torch.ones(start, start, dtype=torch.bool).tril()
+        for node in inner:
+            at, above = column[node], column[tree.parents[node]]
+            sees[row, at] = sees[row, above]
+            sees[row, at, at] = True
+            places[row, at] = places[row, above] + 1
+        where.append(torch.tensor([column[p] for p in tree.parents]) + row * width)
+    mask = torch.zeros(sees.shape, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
+    return ids, places, mask.unsqueeze(1), where
+
+
 @torch.no_grad()
 def branch_nll(
     model: PreTrainedModel,
@@ -180,37 +230,27 @@ def branch_nll(
     *,
     batch_tokens: int = 4096,
 ) -> list[list[float]]:
-    """Mean NLL per token of several answers to each prompt; each prompt is read once and its cache shared.
+    """Mean NLL per token of several answers to each prompt; what they have in common is read once.
 
-    `answers[i]` are the candidates for `prompts[i]`; every prompt has the same number of candidates.
+    `answers[i]` are the candidates for `prompts[i]`. Needs plain attention: the branches are kept apart by the mask.
     """
-    if not prompts:
-        return []
-    k = len(answers[0])
     out: list[list[float]] = [[] for _ in prompts]
-    stems = [Tokens(p, max(a, key=lambda answer: len(answer))) for p, a in zip(prompts, answers, strict=True)]
-    for indices in by_length(stems, max(batch_tokens // k, 1)):
+    trees = [Tree.of(a) for a in answers]
+    stems = [Tokens(p, tuple(t.inner())) for p, t in zip(prompts, trees, strict=True)]
+    for indices in by_length(stems, batch_tokens):
+        chosen = [trees[i] for i in indices]
         n = common_start([prompts[i] for i in indices])
         cache = read_once(model, prompts[indices[0]][:n], len(indices))
-        stem, mask = left_pad([prompts[i][n:-1] for i in indices], model.device)
-        mask = torch.cat([mask.new_ones(len(indices), n), mask], 1)
-        if stem.shape[1]:
-            body(model)(
-                input_ids=stem, attention_mask=mask, position_ids=positions(mask)[:, n:],
-                past_key_values=cache, use_cache=True,
-            )  # fmt: skip
-        cache.batch_repeat_interleave(k)
-        tails = [Tokens(prompts[i][-1:], a) for i in indices for a in answers[i]]
-        tail = pack(tails, model.device)
-        full = torch.cat([mask.repeat_interleave(k, 0), tail.mask], 1)
+        ids, places, mask, where = pack_trees([prompts[i][n:] for i in indices], chosen, model.dtype)
+        mask = torch.cat([mask.new_zeros(*mask.shape[:3], n), mask], 3)
         hidden = body(model)(
-            input_ids=tail.ids, attention_mask=full, position_ids=positions(full)[:, mask.shape[1] :],
-            past_key_values=cache, use_cache=True,
-        ).last_hidden_state.flatten(0, 1)[tail.where]  # fmt: skip
-        nll = -log_likelihood(model, hidden, tail.targets)
-        means = [part.mean().item() for part in nll.split(tail.lengths)]
-        for j, i in enumerate(indices):
-            out[i] = means[j * k : (j + 1) * k]
+            input_ids=ids.to(model.device), position_ids=(places + n).to(model.device),
+            attention_mask=mask.to(model.device), past_key_values=cache, use_cache=True,
+        ).last_hidden_state.flatten(0, 1)[torch.cat(where).to(model.device)]  # fmt: skip
+        targets = torch.tensor([token for t in chosen for token in t.ids], device=model.device)
+        nll = -log_likelihood(model, hidden, targets)
+        for i, tree, part in zip(indices, chosen, nll.split([len(t.ids) for t in chosen]), strict=True):
+            out[i] = [part[path].mean().item() for path in tree.paths]
     return out
 
 

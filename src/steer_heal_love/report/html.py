@@ -30,6 +30,10 @@ COLUMNS = (
     "repetition",
     "distinct_2",
     "mfv_top1",
+    "mfv_fc_top1",
+    "p_ans_any",
+    "json_is_valid",
+    "ppx_json",
 )
 SIGNED = COLUMNS[:3]
 """the shifts: their sign says something"""
