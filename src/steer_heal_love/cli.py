@@ -106,7 +106,7 @@ def evaluate(
         persona: whose held-out probes to use
         system: a system prompt instead of the neutral one
         vignettes: a JSONL bank, all of which is then used, instead of the shipped one
-        instrument: names from `shl list instruments`; all when none is named
+        instrument: names from `shl list instruments`; every default one when none is named
         out: the JSON file to write
     """
     who = load_persona(persona)
@@ -228,9 +228,10 @@ def listed(what: tyro.conf.Positional[str]) -> None:
 def lint() -> None:
     """Check every shipped bank: counts, lengths, duplicates, leaks between train and held-out."""
     from steer_heal_love.evals import lint as vignettes
+    from steer_heal_love.evals import lint_capability as capability
     from steer_heal_love.persona import lint as personas
 
-    if findings := [*personas.findings(), *vignettes.findings()]:
+    if findings := [*personas.findings(), *vignettes.findings(), *capability.findings()]:
         raise UserError("\n".join(findings))
     print("banks: no findings")
 

@@ -132,7 +132,7 @@ class EvalConfig:
     """What is measured, on how much."""
 
     instruments: tuple[str, ...] = ()
-    """instruments to run; empty means all (`shl list instruments`)"""
+    """instruments to run; empty means every default one (`shl list instruments`)"""
     probes: int = 48
     probe_half: Literal["all", "search", "report"] = "all"
     """settings are searched on every second probe, and reported on the others"""
@@ -140,6 +140,8 @@ class EvalConfig:
     vignette_bank: str = ""
     """a JSONL file of vignettes instead of the shipped bank"""
     paraphrases: int = 1
+    capability_blocks: int = 4
+    """blocks of four questions a kind (arithmetic, factual, format) of the capability panel"""
     neutral_prompts: int = 40
     sample_prompts: int = 16
     """held-out probe questions answered freely, and as many neutral prompts"""
@@ -180,6 +182,8 @@ class RunConfig:
         rules = [
             (min(self.eval.probes, self.filter.calibration, self.eval.neutral_prompts) >= 1,
              "eval.probes, eval.neutral_prompts and filter.calibration: at least 1"),
+            (self.eval.capability_blocks >= 1,
+             f"eval.capability_blocks: at least 1, found {self.eval.capability_blocks}"),
             (0 <= self.heal.validation < 1 and 0 <= self.heal.anchor_validation < 1,
              "heal.validation and heal.anchor_validation: shares, from 0 to below 1"),
             (self.rounds >= 1, f"rounds: at least 1, found {self.rounds}"),
@@ -226,6 +230,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval": {
             "vignettes": 126,
             "paraphrases": 4,
+            "capability_blocks": 10,
             "neutral_prompts": 96,
             "sample_prompts": 48,
             "sample_tokens": 128,

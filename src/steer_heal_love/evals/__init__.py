@@ -64,32 +64,44 @@ class Subject:
 
 @dataclass(frozen=True)
 class Instrument:
-    """`inside` runs on the model under test; `outside` turns its result into items with the pristine base."""
+    """`inside` runs on the model under test; `outside` turns its result into items with the pristine base.
+
+    One that is not `default` runs only where it is named.
+    """
 
     name: str
     inside: Callable[[Subject], Any]
     outside: Callable[[Subject, Any], Items]
+    default: bool = True
 
 
 instruments: Registry[Instrument] = Registry("instrument", __name__)
 
 
 def instrument(
-    name: str, outside: Callable[[Subject, Any], Items] = lambda _subject, items: items
+    name: str,
+    outside: Callable[[Subject, Any], Items] = lambda _subject, items: items,
+    *,
+    default: bool = True,
 ) -> Callable[[Callable[[Subject], Any]], Callable[[Subject], Any]]:
     """Register `inside`; without `outside`, it returns the items itself."""
 
     def register(inside: Callable[[Subject], Any]) -> Callable[[Subject], Any]:
-        instruments.register(name, Instrument(name, inside, outside))
+        instruments.register(name, Instrument(name, inside, outside, default))
         return inside
 
     return register
 
 
+def wanted(config: EvalConfig) -> tuple[str, ...]:
+    """The instruments that are named, or every default one."""
+    return config.instruments or tuple(name for name in instruments if instruments[name].default)
+
+
 def measure(subject: Subject, advance: Callable[[int], None] = lambda _n: None) -> dict[str, Any]:
     """Run every wanted instrument inside the contexts that are active now."""
     out = {}
-    for name in subject.config.instruments or tuple(instruments):
+    for name in wanted(subject.config):
         out[name] = instruments[name].inside(subject)
         advance(1)
     return out
@@ -97,7 +109,7 @@ def measure(subject: Subject, advance: Callable[[int], None] = lambda _n: None) 
 
 def count(config: EvalConfig) -> int:
     """Steps that one evaluation reports: an instrument each, and the reading by the base."""
-    return len(config.instruments or tuple(instruments)) + 1
+    return len(wanted(config)) + 1
 
 
 def read(subject: Subject, measured: dict[str, Any]) -> Items:
@@ -109,7 +121,10 @@ def read(subject: Subject, measured: dict[str, Any]) -> Items:
 
 
 # A score is a plain mean of its items, or a paired shift from base; the name says which, here only.
-SHIFTS = {"trait_shift": "trait", "trait_generated_shift": "trait_generated", "own_excess": "own_nll"}
+SHIFTS = {
+    "trait_shift": "trait", "trait_generated_shift": "trait_generated", "own_excess": "own_nll",
+    "capability_shift": "capability", "capability_margin_shift": "capability_margin",
+}  # fmt: skip
 
 
 def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
@@ -121,7 +136,7 @@ def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Score
         else:
             out[name] = bootstrap(values, resamples=resamples, seed=seed)
     for name, source in SHIFTS.items():
-        if source in items:
+        if source in items and source in base:
             out[name] = paired(items[source], base[source], resamples=resamples, seed=seed)
     return out
 
@@ -170,4 +185,5 @@ __all__ = [
     "read",
     "scores",
     "stage",
+    "wanted",
 ]
