@@ -93,6 +93,7 @@ def evaluate(
     system: str | None = None,
     instrument: tuple[str, ...] = (),
     vignettes: Path | None = None,
+    lm_eval: tuple[str, ...] = (),
     device: str = "auto",
     seed: int = 0,
     *,
@@ -106,6 +107,7 @@ def evaluate(
         persona: whose held-out probes to use
         system: a system prompt instead of the neutral one
         vignettes: a JSONL bank, all of which is then used, instead of the shipped one
+        lm_eval: tasks of lm-evaluation-harness to run besides (needs the extra lm-eval)
         instrument: names from `shl list instruments`; every default one when none is named
         out: the JSON file to write
     """
@@ -114,8 +116,10 @@ def evaluate(
     if vignettes:
         count = len(load_bank(vignettes))
         cfg = dataclasses.replace(cfg, vignette_bank=str(vignettes), vignettes=count)
-    for name in instrument:
-        evals.instruments[name]
+    if lm_eval:
+        named = tuple(dict.fromkeys((*(i.name for i in evals.wanted(cfg)), "lm_eval")))
+        cfg = dataclasses.replace(cfg, instruments=named, lm_eval_tasks=lm_eval)
+    evals.ready(cfg)
     whole = bake.load_peft(adapter) if adapter else Adapter({}, 1.0)
     net, tok = models.load(model, device=device)
     prompts = bank("neutral_heldout")[: cfg.neutral_prompts]
@@ -126,7 +130,9 @@ def evaluate(
     neutral = evals.neutral_reference(net, tok, prompts, answers, 4096)
     base = evals.Subject(net, tok, who, cfg, neutral, seed=seed)
     subject = dataclasses.replace(base, system=system) if system else base
-    items = evals.read(base, evals.measure(base))
+    plain = evals.measure(base)
+    items = evals.read(base, plain)
+    subject = dataclasses.replace(subject, base_samples=plain.get("samples", []))
     with adapted(net, whole.factors, whole.scaling):
         found = evals.measure(subject)
     stage = evals.stage(

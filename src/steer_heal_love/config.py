@@ -142,6 +142,12 @@ class EvalConfig:
     paraphrases: int = 1
     capability_blocks: int = 4
     """blocks of four questions a kind (arithmetic, factual, format) of the capability panel"""
+    judge_model: str = ""
+    """model that instrument `judge` asks (as in --model); empty means the run's own base"""
+    lm_eval_tasks: tuple[str, ...] = ()
+    """tasks of lm-evaluation-harness for instrument `lm_eval`"""
+    lm_eval_limit: int = 0
+    """documents a task; 0 means all"""
     neutral_prompts: int = 40
     sample_prompts: int = 16
     """held-out probe questions answered freely, and as many neutral prompts"""

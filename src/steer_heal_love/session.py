@@ -95,14 +95,14 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
 
 
 def known(cfg: RunConfig) -> None:
-    """Raise `UserError` for the first plug-in that is named in the settings and does not exist."""
+    """Raise `UserError` for the first plug-in that is named in the settings and does not exist or cannot run."""
     named = [
         (methods, [cfg.vector.method]), (divergences, [cfg.heal.divergence]), (sieve.checks, cfg.filter.checks),
-        (evals.instruments, cfg.eval.instruments),
     ]  # fmt: skip
     for registry, names in named:
         for name in names:
             registry[name]  # type: ignore[index]
+    evals.ready(cfg.eval)
 
 
 def opened(path: Path, track: Track) -> Run:

@@ -30,7 +30,7 @@ def changed(block: Block, key: str, at: int, text: str) -> list[Block]:
 
 WRONG = {
     "few of a kind": ([b for b in PANEL if b is not FACTS], "9 blocks of factual; expected at least 10"),
-    "duplicate question": (changed(SUMS, "questions", 0, SUMS.questions[1].upper()), "duplicate of panel[0]"),
+    "duplicate question": (changed(FACTS, "questions", 0, FACTS.questions[1].upper()), "duplicate of panel[10]"),
     "too short": (changed(FACTS, "questions", 0, "Which capital?"), "2 words; expected 4 to 14"),
     "wrong sum": (changed(SUMS, "answers", 0, "10"), "panel[0].answers[0]: '10'; 6 + 5 is 11"),
     "no sum": (changed(SUMS, "questions", 0, "What is six and five?"), "panel[0].questions[0]: no sum"),
@@ -118,7 +118,7 @@ def test_items_by_kind_and_over_all(tiny, persona) -> None:
     for name in ("capability", "capability_margin"):
         parts = [items[f"{name}.{kind}"] for kind in KINDS]
         assert [len(p) for p in parts] == [2 * WIDTH] * 3
-        assert items[name] == sum(parts, [])
+        assert items[name] == [value for part in parts for value in part]
     assert set(items["capability"]) <= {0.0, 1.0}
 
 

@@ -2,13 +2,14 @@
 
 In: a `Subject`, the model under test with whatever contexts are active. Out: per-item values, from which
 `stage` makes paired scores. An instrument is one file here with `@instrument(name)`; it measures inside
-the model's contexts, and may read what it got with the pristine base afterwards.
+the model's contexts, and may read what it got with the pristine base afterwards. An optional one runs only
+where it is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from jaxtyping import Float
@@ -47,6 +48,10 @@ class Subject:
     system: str = NEUTRAL_SYSTEM
     sampling: Sampling = field(default_factory=Sampling)
     batch_tokens: int = 4096
+    base_samples: list[dict[str, Any]] = field(default_factory=list)
+    """the base's own samples, for what compares with them; empty while the base itself is measured"""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """this model's own samples, once they are drawn"""
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -64,15 +69,14 @@ class Subject:
 
 @dataclass(frozen=True)
 class Instrument:
-    """`inside` runs on the model under test; `outside` turns its result into items with the pristine base.
-
-    One that is not `default` runs only where it is named.
-    """
+    """`inside` runs on the model under test; `outside` turns its result into items with the pristine base;
+    `ready` raises `UserError` before any model is loaded when something that it needs is not there."""
 
     name: str
     inside: Callable[[Subject], Any]
     outside: Callable[[Subject, Any], Items]
-    default: bool = True
+    ready: Callable[[EvalConfig], Any]
+    optional: bool
 
 
 instruments: Registry[Instrument] = Registry("instrument", __name__)
@@ -82,27 +86,36 @@ def instrument(
     name: str,
     outside: Callable[[Subject, Any], Items] = lambda _subject, items: items,
     *,
-    default: bool = True,
+    ready: Callable[[EvalConfig], Any] = lambda _config: None,
+    optional: bool = False,
 ) -> Callable[[Callable[[Subject], Any]], Callable[[Subject], Any]]:
     """Register `inside`; without `outside`, it returns the items itself."""
 
     def register(inside: Callable[[Subject], Any]) -> Callable[[Subject], Any]:
-        instruments.register(name, Instrument(name, inside, outside, default))
+        instruments.register(name, Instrument(name, inside, outside, ready, optional))
         return inside
 
     return register
 
 
-def wanted(config: EvalConfig) -> tuple[str, ...]:
-    """The instruments that are named, or every default one."""
-    return config.instruments or tuple(name for name in instruments if instruments[name].default)
+def wanted(config: EvalConfig) -> list[Instrument]:
+    """The instruments that are named, or all but the optional ones; `UserError` for a name there isn't."""
+    if config.instruments:
+        return [instruments[name] for name in config.instruments]
+    return [i for i in instruments.values() if not i.optional]
+
+
+def ready(config: EvalConfig) -> None:
+    """Raise `UserError` for what the wanted instruments lack: a bank that doesn't load, a missing package."""
+    for i in wanted(config):
+        i.ready(config)
 
 
 def measure(subject: Subject, advance: Callable[[int], None] = lambda _n: None) -> dict[str, Any]:
     """Run every wanted instrument inside the contexts that are active now."""
     out = {}
-    for name in wanted(subject.config):
-        out[name] = instruments[name].inside(subject)
+    for i in wanted(subject.config):
+        out[i.name] = i.inside(subject)
         advance(1)
     return out
 
@@ -114,6 +127,7 @@ def count(config: EvalConfig) -> int:
 
 def read(subject: Subject, measured: dict[str, Any]) -> Items:
     """Items of every instrument; call with the model pristine."""
+    subject = replace(subject, samples=measured.get("samples", []))
     items: Items = {}
     for name, result in measured.items():
         items |= instruments[name].outside(subject, result)
@@ -135,7 +149,8 @@ def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Score
             out[name] = paired(values, base[name], resamples=resamples, seed=seed)
         else:
             out[name] = bootstrap(values, resamples=resamples, seed=seed)
-    for name, source in SHIFTS.items():
+    harness = {f"{name}_shift": name for name in items if name.startswith("lm_eval.")}
+    for name, source in {**SHIFTS, **harness}.items():
         if source in items and source in base:
             out[name] = paired(items[source], base[source], resamples=resamples, seed=seed)
     return out
@@ -183,6 +198,7 @@ __all__ = [
     "instruments",
     "measure",
     "read",
+    "ready",
     "scores",
     "stage",
     "wanted",
