@@ -27,7 +27,7 @@ SETTINGS = {
     "walk": {"start": 0.2, "doses": 2, "survival": 0.3, "passes": 1, "floor": 0.02, "ceiling": 0.4},
     "filter": {"checks": ["nll", "repeat_words", "on_trait"], "quantile": 1.0, "keep": 6, "calibration": 12, "least": 2},
     "heal": {"rank": 2, "alpha": 4.0, "epochs": 2, "lr": 4e-3, "batch": 3, "anchor": 0.1, "lam": 0.1, "anchor_prompts": 4, "anchor_tokens": 6},
-    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "neutral_prompts": 3, "sample_prompts": 2, "sample_tokens": 8, "resamples": 50},
+    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "capability_blocks": 1, "neutral_prompts": 3, "sample_prompts": 2, "sample_tokens": 8, "resamples": 50},
 }  # fmt: skip
 
 

@@ -96,6 +96,7 @@ def evaluate(
     view: Literal["see", "you"] = EvalConfig.vignette_view,
     paraphrases: int | None = None,
     think: int = EvalConfig.think_tokens,
+    lm_eval: tuple[str, ...] = (),
     device: str = "auto",
     seed: int = 0,
     *,
@@ -112,7 +113,8 @@ def evaluate(
         view: whether vignettes are told of others (see) or of the reader (you)
         paraphrases: answer sentences a foundation, instead of the preset's number
         think: tokens that the model may think before a forced choice
-        instrument: names from `shl list instruments`; all but forced_choice and tinymfv when none is named
+        lm_eval: tasks of lm-evaluation-harness to run besides (needs the extra lm-eval)
+        instrument: names from `shl list instruments`; every default one when none is named
         out: the JSON file to write
     """
     who = load_persona(persona)
@@ -122,6 +124,9 @@ def evaluate(
     if vignettes:
         asked |= {"vignette_bank": str(vignettes), "vignettes": len(load_bank(vignettes, view))}
     settings = config.override(settings, {"eval": asked})
+    if lm_eval:
+        named = tuple(dict.fromkeys((*(i.name for i in evals.wanted(settings.eval)), "lm_eval")))
+        settings = config.override(settings, {"eval": {"instruments": named, "lm_eval_tasks": lm_eval}})
     settings.check()
     cfg = settings.eval
     evals.ready(cfg)
@@ -138,6 +143,7 @@ def evaluate(
     subject = dataclasses.replace(base, system=system) if system else base
     found = evals.measure(base)
     items = evals.read(base, found)
+    subject = dataclasses.replace(subject, base_samples=found.get("samples", []))
     if adapter or system:
         with adapted(net, whole.factors, whole.scaling):
             found = evals.measure(subject)
@@ -240,9 +246,10 @@ def listed(what: tyro.conf.Positional[str]) -> None:
 def lint() -> None:
     """Check every shipped bank: counts, lengths, duplicates, leaks between train and held-out."""
     from steer_heal_love.evals import lint as vignettes
+    from steer_heal_love.evals import lint_capability as capability
     from steer_heal_love.persona import lint as personas
 
-    if findings := [*personas.findings(), *vignettes.findings()]:
+    if findings := [*personas.findings(), *vignettes.findings(), *capability.findings()]:
         raise UserError("\n".join(findings))
     print("banks: no findings")
 

@@ -132,7 +132,7 @@ class EvalConfig:
     """What is measured, on how much."""
 
     instruments: tuple[str, ...] = ()
-    """instruments to run (`shl list instruments`); empty means all but forced_choice and tinymfv, which are asked for"""
+    """instruments to run; empty means every default one (`shl list instruments`)"""
     probes: int = 48
     probe_half: Literal["all", "search", "report"] = "all"
     """settings are searched on every second probe, and reported on the others"""
@@ -144,6 +144,14 @@ class EvalConfig:
     think_tokens: int = 0
     """tokens that the model may think before a forced choice: 0, 64, 128 or 256"""
     paraphrases: int = 1
+    capability_blocks: int = 4
+    """blocks of four questions a kind (arithmetic, factual, format) of the capability panel"""
+    judge_model: str = ""
+    """model that instrument `judge` asks (as in --model); empty means the run's own base"""
+    lm_eval_tasks: tuple[str, ...] = ()
+    """tasks of lm-evaluation-harness for instrument `lm_eval`"""
+    lm_eval_limit: int = 0
+    """documents a task; 0 means all"""
     neutral_prompts: int = 40
     sample_prompts: int = 16
     """held-out probe questions answered freely, and as many neutral prompts"""
@@ -184,6 +192,8 @@ class RunConfig:
         rules = [
             (min(self.eval.probes, self.filter.calibration, self.eval.neutral_prompts) >= 1,
              "eval.probes, eval.neutral_prompts and filter.calibration: at least 1"),
+            (self.eval.capability_blocks >= 1,
+             f"eval.capability_blocks: at least 1, found {self.eval.capability_blocks}"),
             (0 <= self.heal.validation < 1 and 0 <= self.heal.anchor_validation < 1,
              "heal.validation and heal.anchor_validation: shares, from 0 to below 1"),
             (self.eval.vignette_view in ("see", "you"),
@@ -235,6 +245,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval": {
             "vignettes": 126,
             "paraphrases": 4,
+            "capability_blocks": 10,
             "neutral_prompts": 96,
             "sample_prompts": 48,
             "sample_tokens": 128,

@@ -206,6 +206,7 @@ def evaluated(
         r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch_tokens=cfg.batch_tokens,
         sampling=evals.Sampling(cfg.generate.temperature, cfg.generate.min_p, cfg.generate.batch),
     )  # fmt: skip
+    subject = replace(subject, base_samples=r.stages[0].samples if r.stages else [])
     subject = replace(subject, system=system) if system else subject
     with r.track(f"evaluate {name}", evals.count(cfg.eval)) as advance:
         with ExitStack() as stack:

@@ -9,7 +9,7 @@ where it is named.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from jaxtyping import Float
@@ -48,6 +48,10 @@ class Subject:
     system: str = NEUTRAL_SYSTEM
     sampling: Sampling = field(default_factory=Sampling)
     batch_tokens: int = 4096
+    base_samples: list[dict[str, Any]] = field(default_factory=list)
+    """the base's own samples, for what compares with them; empty while the base itself is measured"""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """this model's own samples, once they are drawn"""
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -123,6 +127,7 @@ def count(config: EvalConfig) -> int:
 
 def read(subject: Subject, measured: dict[str, Any]) -> Items:
     """Items of every instrument; call with the model pristine."""
+    subject = replace(subject, samples=measured.get("samples", []))
     items: Items = {}
     for name, result in measured.items():
         items |= instruments[name].outside(subject, result)
@@ -130,7 +135,10 @@ def read(subject: Subject, measured: dict[str, Any]) -> Items:
 
 
 # A score is a plain mean of its items, or a paired shift from base; the name says which, here only.
-SHIFTS = {"trait_shift": "trait", "trait_generated_shift": "trait_generated", "own_excess": "own_nll"}
+SHIFTS = {
+    "trait_shift": "trait", "trait_generated_shift": "trait_generated", "own_excess": "own_nll",
+    "capability_shift": "capability", "capability_margin_shift": "capability_margin",
+}  # fmt: skip
 PROFILES = ("mfv.", "mfv_fc.", "tinymfv.")
 """how the names of scores begin that are shifts by themselves"""
 
@@ -143,8 +151,9 @@ def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Score
             out[name] = paired(values, base[name], resamples=resamples, seed=seed)
         else:
             out[name] = bootstrap(values, resamples=resamples, seed=seed)
-    for name, source in SHIFTS.items():
-        if source in items:
+    harness = {f"{name}_shift": name for name in items if name.startswith("lm_eval.")}
+    for name, source in {**SHIFTS, **harness}.items():
+        if source in items and source in base:
             out[name] = paired(items[source], base[source], resamples=resamples, seed=seed)
     return out
 
