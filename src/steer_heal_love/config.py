@@ -110,11 +110,11 @@ class HealConfig:
     reference: Literal["base", "previous"] = "base"
     anchor: float = 1.0
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
-    anchor_prompts: int = 80
+    anchor_prompts: int = 112
     anchor_tokens: int = 48
     anchor_batch: int = 4
     """anchor answers a step"""
-    anchor_validation: float = 0.3
+    anchor_validation: float = 0.5
     """share of the anchor answers never trained on in any round, on which the trust region is measured"""
     validation: float = 0.15
     """share of training prompts held out for the curve"""
@@ -122,7 +122,7 @@ class HealConfig:
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
-    budget: float = 0.033
+    budget: float = 0.034
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 
@@ -153,7 +153,7 @@ class EvalConfig:
     lm_eval_limit: int = 0
     """documents a task; 0 means all"""
     neutral_prompts: int = 40
-    sample_prompts: int = 16
+    sample_prompts: int = 48
     """held-out probe questions answered freely, and as many neutral prompts"""
     sample_tokens: int = 48
     resamples: int = 2000

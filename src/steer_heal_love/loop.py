@@ -158,23 +158,26 @@ def train(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[
             r.model, kept, r.anchor, cfg.heal, round=number, seed=r.seed(2, number), batch_tokens=cfg.batch_tokens,
             track=r.track,
         )  # fmt: skip
-    record.scale = trusted(r, number, adapter) if cfg.heal.budget else 1.0
+    if cfg.heal.budget:
+        record.scale, record.spent = trusted(r, number, adapter)
     for warning in record.warnings:
         r.folder.event("warning", round=number, message=warning)
     return adapter.scaled(record.scale), asdict(record)
 
 
-def trusted(r: Run, number: int, adapter: Adapter) -> float:
-    """The scale at which the model, as it will be exported, stays inside this round's part of the budget."""
+def trusted(r: Run, number: int, adapter: Adapter) -> tuple[float, float]:
+    """The scale at which the model, as it will be exported, stays inside this round's part of the budget; its cost."""
     cfg = r.config
     _, held = apart(r.anchor, cfg.heal.anchor_validation)
+    spent = r.rounds[-2]["healing"].get("spent", 0.0) if number else 0.0
 
     def cost_nats(scale: float) -> float:
         with exported(r, [*r.history, adapter.scaled(scale)]):
             return anchor_kl(r.model, held, cfg.batch_tokens)
 
-    budget = cfg.heal.budget * (number + 1) / cfg.rounds
-    return largest_scale(cost_nats, budget) if held else 1.0
+    if not held:
+        return 1.0, spent
+    return largest_scale(cost_nats, cfg.heal.budget * (number + 1) / cfg.rounds, spent_nats=spent)
 
 
 def exported(r: Run, rounds: list[Adapter]) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ from steer_heal_love import evals
 from steer_heal_love.config import EvalConfig
 from steer_heal_love.ground.errors import UserError
 
-OPTIONAL = {"forced_choice", "tinymfv"}
+OPTIONAL = {"forced_choice", "judge", "lm_eval", "tinymfv"}
 
 
 def test_all_means_all_but_the_optional_ones():

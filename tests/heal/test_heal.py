@@ -235,9 +235,10 @@ def test_a_loss_that_is_not_a_number_stops_and_leaves_no_trace(model, sequences,
     ],
 )
 def test_the_trust_region_finds_the_crossing_whatever_went_before(curve, budget, low, high):
-    scale = largest_scale(curve, budget)
+    scale, cost = largest_scale(curve, budget, spent_nats=curve(0.0))
     assert low <= scale <= high
-    assert curve(scale) <= budget or scale == 0
+    assert cost == curve(scale)
+    assert cost <= budget or scale == 0
 
 
 @pytest.mark.parametrize("micro", [1, 2, 3])

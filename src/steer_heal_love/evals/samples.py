@@ -1,7 +1,8 @@
 """The model's own unsteered samples on held-out prompts, read by the base.
 
 own_nll: their NLL under the base (its shift from base is `own_excess`: how odd the base finds them).
-trait_generated: log p(sample | pos pole) − log p(sample | neg pole) under the base, per token.
+trait_generated: log p(sample | pos pole) − log p(sample | neg pole) under the base, per token, of the samples
+on probe questions; the neutral prompts are there for own_nll.
 repetition, distinct_2: of the text alone. Sampled with one seed for every model, so that they pair.
 """
 
@@ -18,25 +19,18 @@ from steer_heal_love.nouns import Items, Tokens
 
 
 def read_samples(s: Subject, made: list[dict[str, Any]]) -> Items:
-    systems = {"plain": None, "pos": s.persona.system("pos"), "neg": s.persona.system("neg")}
-    nll = {
-        name: [
-            part.mean().item()
-            for part in token_nll(
-                s.model,
-                [
-                    Tokens(prompt_ids(s.tok, m["prompt"], *([system] if system else [])), tuple(m["ids"]))
-                    for m in made
-                ],
-                batch_tokens=s.batch_tokens,
-            )
-        ]
-        for name, system in systems.items()
-    }
+    questions = {p.question for p in s.probes}
+    asked = [m for m in made if m["prompt"] in questions]
+
+    def nll(samples: list[dict[str, Any]], *system: str) -> list[float]:
+        read = [Tokens(prompt_ids(s.tok, m["prompt"], *system), tuple(m["ids"])) for m in samples]
+        return [part.mean().item() for part in token_nll(s.model, read, batch_tokens=s.batch_tokens)]
+
+    poles = [nll(asked, s.persona.system(pole)) for pole in ("neg", "pos")]
     words = [m["text"].lower().split() for m in made]
     return {
-        "own_nll": nll["plain"],
-        "trait_generated": [neg - pos for neg, pos in zip(nll["neg"], nll["pos"], strict=True)],
+        "own_nll": nll(made),
+        "trait_generated": [neg - pos for neg, pos in zip(*poles, strict=True)],
         "repetition": [repeated_share(w) for w in words],
         "distinct_2": [distinct(w) for w in words],
     }

@@ -46,6 +46,8 @@ class Healing:
     pressure: list[dict[str, float]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     scale: float = 1.0
+    spent: float = 0.0
+    """anchor KL on held-out answers that the exported model has cost so far, in nats/token"""
 
 
 def heal(

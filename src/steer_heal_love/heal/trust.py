@@ -15,14 +15,20 @@ from collections.abc import Callable
 STEPS, CLOSE = 6, 0.95
 
 
-def largest_scale(cost_nats: Callable[[float], float], budget_nats: float) -> float:
-    """The largest scale up to 1 whose cost is inside the budget, within a twentieth of it; 0 when none is."""
+def largest_scale(
+    cost_nats: Callable[[float], float], budget_nats: float, *, spent_nats: float
+) -> tuple[float, float]:
+    """The largest scale up to 1 whose cost is inside the budget, within a twentieth of it, and that cost.
+
+    `spent_nats` is the cost at scale 0, which the rounds before left; where it is over the budget, so is
+    everything, and the scale is 0.
+    """
+    low, under = 0.0, spent_nats
+    if under > budget_nats:
+        return low, under
     high, over = 1.0, cost_nats(1.0)
     if over <= budget_nats:
-        return 1.0
-    low, under = 0.0, cost_nats(0.0)
-    if under > budget_nats:
-        return 0.0
+        return high, over
     for _ in range(STEPS):
         if under >= CLOSE * budget_nats:
             break
@@ -33,4 +39,4 @@ def largest_scale(cost_nats: Callable[[float], float], budget_nats: float) -> fl
             low, under = middle, found
         else:
             high, over = middle, found
-    return low
+    return low, under
