@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
 
 from steer_heal_love import evals
-from steer_heal_love.config import EvalConfig
+from steer_heal_love.config import EvalConfig, RunConfig
 from steer_heal_love.evals.lm_eval import items_of
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import adapted
@@ -101,7 +101,7 @@ def test_shl_eval_runs_the_tasks_besides_the_instruments(harness, tok, tiny, mon
     from steer_heal_love.ground import records
 
     monkeypatch.setattr("steer_heal_love.ground.models.load", lambda _name, **_: (tiny.model, tiny.tok))
-    small = SimpleNamespace(
+    small = RunConfig(
         eval=EvalConfig(instruments=("probes",), neutral_prompts=1, sample_tokens=4, lm_eval_limit=3)
     )
     monkeypatch.setattr(config, "for_device", lambda _device: small)
