@@ -118,7 +118,7 @@ def test_the_ledger_is_the_divergence_in_the_named_direction(subject, student) -
     # The same sequences stand for both texts, so own is the same pair of models the other way round.
     back = token_divergence(subject.model, tokens, ours)
     assert own["mean_nats"].mean == pytest.approx(sum(p.mean().item() for p in back) / len(back), rel=1e-4)
-    assert own["mean_nats"].mean != pytest.approx(neutral["mean_nats"].mean, rel=1e-3)
+    assert own["mean_nats"].lo != pytest.approx(neutral["mean_nats"].lo, rel=1e-2)
 
 
 def test_rounds_are_told_apart_from_the_total(subject, student) -> None:
