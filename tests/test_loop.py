@@ -27,7 +27,7 @@ SETTINGS = {
     "walk": {"start": 0.2, "doses": 2, "survival": 0.3, "passes": 1, "floor": 0.02, "ceiling": 0.4},
     "filter": {"checks": ["nll", "repeat_words", "on_trait"], "quantile": 1.0, "keep": 6, "calibration": 12, "least": 2},
     "heal": {"rank": 2, "alpha": 4.0, "epochs": 2, "lr": 4e-3, "batch": 3, "anchor": 0.1, "lam": 0.1, "anchor_prompts": 4, "anchor_tokens": 6},
-    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "capability_blocks": 1, "neutral_prompts": 3, "sample_prompts": 2, "sample_tokens": 8, "resamples": 50},
+    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "capability_blocks": 1, "transfer": "full", "neutral_prompts": 3, "sample_prompts": 2, "sample_tokens": 8, "resamples": 50},
 }  # fmt: skip
 
 
@@ -185,6 +185,24 @@ def test_completions_hold_tokens_doses_checks_and_reasons(whole):
             assert set(c.checks) == {"nll", "repeat_words", "on_trait"} and c.tokens.answer
             assert c.used <= c.kept and c.kept == (not c.reasons)
         assert len({c.text for c in made if c.used}) == sum(c.used for c in made)
+
+
+def test_every_round_says_whether_the_vector_got_in(whole):
+    healed = {s.round: s.scores for s in whole.run.stages if s.stage == "healed"}
+    for n in (0, 1):
+        here = whole.path / "rounds" / f"{n:02d}"
+        found, shift = read(here / "transfer.json"), Vector.load(here / "shift.safetensors")
+        assert (
+            found["layers"]
+            == sorted(shift.directions)
+            == sorted(Vector.load(here / "vector.safetensors").directions)
+        )
+        assert all(abs(c) <= 1 for c in (found["cosine"], *found["cosine_by_layer"]))
+        total = found["ledger"]["total"]["neutral"]["mean_nats"]
+        assert total["mean"] == pytest.approx(healed[n]["neutral_kl"].mean, rel=1e-3)
+        assert found["causes"]["student"]["mean"] == pytest.approx(healed[n]["trait_shift"].mean)
+        assert (found["ledger"]["round"] == found["ledger"]["total"]) == (n == 0)
+        assert (found["cosine_with_first_shift"] == pytest.approx(1.0)) == (n == 0)
 
 
 def test_the_config_repeats_the_run(whole):

@@ -153,6 +153,9 @@ class EvalConfig:
     lm_eval_limit: int = 0
     """documents a task; 0 means all"""
     neutral_prompts: int = 40
+    transfer: Literal["off", "cosine", "full"] = "cosine"
+    """did the vector get in: the student's own shift against it; full adds what the shift does by itself, and the
+    KL ledger, about 15 s a round on two cores"""
     sample_prompts: int = 48
     """held-out probe questions answered freely, and as many neutral prompts"""
     sample_tokens: int = 48
@@ -192,6 +195,8 @@ class RunConfig:
         rules = [
             (min(self.eval.probes, self.filter.calibration, self.eval.neutral_prompts) >= 1,
              "eval.probes, eval.neutral_prompts and filter.calibration: at least 1"),
+            (self.eval.transfer in ("off", "cosine", "full"),
+             f"eval.transfer: off, cosine or full, found {self.eval.transfer!r}"),
             (self.eval.capability_blocks >= 1,
              f"eval.capability_blocks: at least 1, found {self.eval.capability_blocks}"),
             (0 <= self.heal.validation < 1 and 0 <= self.heal.anchor_validation < 1,
@@ -246,6 +251,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "vignettes": 126,
             "paraphrases": 4,
             "capability_blocks": 10,
+            "transfer": "full",
             "neutral_prompts": 96,
             "sample_prompts": 48,
             "sample_tokens": 128,

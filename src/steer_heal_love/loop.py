@@ -7,19 +7,21 @@ hands things from room to room and logs; it computes nothing itself.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from steer_heal_love import bake, evals, report
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
+from steer_heal_love.evals import transfer
 from steer_heal_love.filter.kept import sampled
 from steer_heal_love.filter.walk import tally, walk
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.chat import NEUTRAL_SYSTEM
 from steer_heal_love.ground.errors import Diverged, Starved
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
@@ -111,6 +113,11 @@ def one_round(r: Run, number: int) -> None:
         "evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=number
     )
     r.stages += found
+    if r.config.eval.transfer != "off":
+        r.rounds[-1]["transfer"] = once(
+            "transfer", here / "transfer.json", records.read_json, lambda value, path: records.write_json(path, value),
+            lambda: got_in(r, number, vector), round=number,
+        )  # fmt: skip
 
 
 def steer(r: Run) -> Vector:
@@ -200,26 +207,49 @@ def taught(r: Run, used: list[Completion], vector: Vector) -> list[Any]:
     return out
 
 
+def subject(r: Run, system: str = NEUTRAL_SYSTEM) -> evals.Subject:
+    """What every instrument is given of this run."""
+    cfg = r.config
+    return evals.Subject(
+        r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch_tokens=cfg.batch_tokens, system=system,
+        sampling=evals.Sampling(cfg.generate.temperature, cfg.generate.min_p, cfg.generate.batch),
+        base_samples=r.stages[0].samples if r.stages else [],
+    )  # fmt: skip
+
+
 def evaluated(
-    r: Run, name: Any, number: int, *contexts: Any, system: str | None = None, dose: float | None = None
+    r: Run, name: Any, number: int, *contexts: Any, system: str = NEUTRAL_SYSTEM, dose: float | None = None
 ) -> Stage:
     """One evaluation: inside the contexts first, then with the model pristine again."""
-    cfg = r.config
-    subject = evals.Subject(
-        r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch_tokens=cfg.batch_tokens,
-        sampling=evals.Sampling(cfg.generate.temperature, cfg.generate.min_p, cfg.generate.batch),
-    )  # fmt: skip
-    subject = replace(subject, base_samples=r.stages[0].samples if r.stages else [])
-    subject = replace(subject, system=system) if system else subject
-    with r.track(f"evaluate {name}", evals.count(cfg.eval)) as advance:
+    cfg, tested = r.config.eval, subject(r, system)
+    with r.track(f"evaluate {name}", evals.count(cfg)) as advance:
         with ExitStack() as stack:
             for context in contexts:
                 stack.enter_context(context())
-            found = evals.measure(subject, advance)
-        items = evals.read(subject, found)
+            found = evals.measure(tested, advance)
+        items = evals.read(tested, found)
         advance(1)
     base = r.stages[0].items if r.stages else items
-    return evals.stage(number, name, items, base, found, config=cfg.eval, dose=dose)
+    return evals.stage(number, name, items, base, found, config=cfg, dose=dose)
+
+
+def got_in(r: Run, number: int, vector: Vector) -> dict[str, Any]:
+    """What the healed student carries of the vector by itself, and what that cost."""
+    cfg, seed = r.config, r.seed(4, number)
+    s = subject(r)
+    student, previous = (lambda: exported(r, r.history)), (lambda: exported(r, r.history[:-1]))
+    contexts = bank("contexts")[: cfg.vector.contexts]
+    shift, states = transfer.own_shift(s, contexts, sorted(vector.directions), student)
+    Vector(shift, {"method": "own shift", "round": number}).save(r.folder.round(number) / "shift.safetensors")
+    first = Vector.load(r.folder.round(0) / "shift.safetensors")
+    out = transfer.alignment(shift, vector.directions, states, seed=seed)
+    out["cosine_with_first_shift"] = transfer.cosine(shift, first.directions)
+    base, healed = r.stages[0], r.stages[-1]
+    if cfg.eval.transfer == "full":
+        out["ledger"] = transfer.ledger(s, student, previous, healed)
+        if "trait" in base.items:
+            out["causes"] = transfer.causes(s, shift, student, base, healed, seed=seed)
+    return out
 
 
 def before(r: Run) -> None:

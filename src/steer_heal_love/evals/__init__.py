@@ -42,7 +42,7 @@ class Subject:
     tok: PreTrainedTokenizerBase
     persona: Persona
     config: EvalConfig
-    neutral: list[tuple[str, Tokens, Float[Tensor, "t d"]]]
+    neutral: list[tuple[str, Tokens, Float[Tensor, "_ d"]]]
     """held-out neutral prompts, the base's own answers, the base's hidden states over them"""
     seed: int = 0
     system: str = NEUTRAL_SYSTEM
@@ -179,7 +179,7 @@ def neutral_reference(
     prompts: list[str],
     answers: list[tuple[int, ...]],
     batch_tokens: int,
-) -> list[tuple[str, Tokens, Float[Tensor, "t d"]]]:
+) -> list[tuple[str, Tokens, Float[Tensor, "_ d"]]]:
     """The base's own answers to neutral prompts with its hidden states over them; model pristine."""
     tokens = [Tokens(prompt_ids(tok, p), a) for p, a in zip(prompts, answers, strict=True)]
     return list(zip(prompts, tokens, hidden_states(model, tokens, batch_tokens=batch_tokens), strict=True))

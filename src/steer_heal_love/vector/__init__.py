@@ -25,13 +25,12 @@ from steer_heal_love.ground import models
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, prompt_ids, template_hash
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.hooks import Doses, added, captured
-from steer_heal_love.ground.progress import Advance, Track, silent
+from steer_heal_love.ground.hooks import Doses, added
+from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.registry import Registry
-from steer_heal_love.ground.scoring import by_length, left_pad, positions
-from steer_heal_love.nouns import Persona, Tokens
+from steer_heal_love.ground.states import States, states
+from steer_heal_love.nouns import Persona
 
-States = dict[int, Float[Tensor, "n d"]]
 Method = Callable[[States, States], dict[int, Float[Tensor, " d"]]]
 methods: Registry[Method] = Registry("steering method", __name__)
 
@@ -126,20 +125,6 @@ class Vector:
         if not header.get("format", "").startswith("steer-heal-love.vector."):
             raise UserError(f"{path}: safetensors, but not a steering vector of this tool: {header}")
         return cls(dict(sorted(tensors.items())), json.loads(header["meta"]))
-
-
-def states(
-    model: PreTrainedModel, prompts: list[tuple[int, ...]], at: list[int], batch_tokens: int, advance: Advance
-) -> States:
-    """fp32 hidden states of each prompt's last token at the output of layers `at`, on the host."""
-    out = {i: torch.empty(len(prompts), models.body(model).config.hidden_size) for i in at}
-    for indices in by_length([Tokens(p, ()) for p in prompts], batch_tokens):
-        ids, mask = left_pad([prompts[i] for i in indices], model.device)
-        read = captured(model, at, input_ids=ids, attention_mask=mask, position_ids=positions(mask))
-        for layer, hidden in read.items():
-            out[layer][indices] = hidden.cpu()
-        advance(len(indices))
-    return out
 
 
 def train(

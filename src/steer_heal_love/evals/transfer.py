@@ -1,0 +1,166 @@
+"""Did the vector get in? What a student does by itself, against the vector that taught it.
+
+Its own shift is the mean difference, over the extraction contexts c under the neutral prompt, at the assistant tag:
+
+    s_l = mean_c [ h_l^student(c) − h_l^base(c) ]
+
+cosine_l = cos(s_l, v_l) with the teacher vector v; carried_dose = ⟨s, v⟩/⟨v, v⟩, the dose of v that s amounts to.
+Chance is what DRAWS directions without meaning reach: Gaussian ones, and differences between random halves of the
+contexts (`halves`), which lie where this model's states vary anyway.
+
+Sufficient: trait(base + s) over the student's. Remaining: trait(student − s) over the student's. s is added at the
+topmost layer read, once, since a shift read at one layer already holds what the layers below added.
+
+Ledger: KL per token, mean and 95th percentile, since base (`total`) and since the round before (`round`), on the
+base's own neutral answers, KL(before‖student), and on the student's own samples, KL(student‖before).
+Invariant: a student that is the base has s = 0, every KL 0, and cosines and shares NaN.
+Source: arXiv 2606.00995.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from steer_heal_love.evals import Subject
+from steer_heal_love.evals.probes import probes
+from steer_heal_love.ground.hooks import added
+from steer_heal_love.ground.models import head
+from steer_heal_love.ground.scoring import CHUNK, forward_kl, hidden_states
+from steer_heal_love.ground.states import States, states
+from steer_heal_love.ground.stats import bootstrap, paired
+from steer_heal_love.nouns import Score, Stage, Tokens
+
+Directions = Mapping[int, Float[Tensor, " d"]]
+Context = Callable[[], AbstractContextManager[None]]
+Hidden = list[Float[Tensor, "_ d"]]
+DRAWS = 32
+
+
+def own_shift(
+    s: Subject, contexts: list[str], at: list[int], student: Context
+) -> tuple[dict[int, Float[Tensor, " d"]], States]:
+    """The student's shift by layer, and the base's states that it is read against."""
+    prompts = [s.prompt(c) for c in contexts]
+    base = states(s.model, prompts, at, s.batch_tokens)
+    with student():
+        own = states(s.model, prompts, at, s.batch_tokens)
+    return {i: (own[i] - base[i]).mean(0) for i in at}, base
+
+
+def cosine(a: Directions, b: Directions) -> float:
+    """Over the layers both have, concatenated; NaN where one of them is zero."""
+    x, y = (torch.cat([v[i].float() for i in sorted(a.keys() & b.keys())]) for v in (a, b))
+    norms = x.norm() * y.norm()
+    return ((x @ y) / norms).item() if norms > 0 else math.nan
+
+
+def alignment(shift: Directions, teacher: Directions, base: States, *, seed: int) -> dict[str, Any]:
+    """Cosine with the teacher by layer and over all, beside what chance reaches."""
+    at = sorted(shift.keys() & teacher.keys())
+    along = sum((shift[i] @ teacher[i].float()).item() for i in at)
+    return {
+        "layers": at, "cosine_by_layer": [cosine({i: shift[i]}, {i: teacher[i]}) for i in at],
+        "cosine": cosine(shift, teacher),
+        "carried_dose": along / sum(teacher[i].float().pow(2).sum().item() for i in at),
+        "shift_norm_by_layer": [shift[i].norm().item() for i in at],
+        "random": spread(shift, gaussian(shift, seed)), "halves": spread(shift, halves(base, seed)),
+    }  # fmt: skip
+
+
+def spread(shift: Directions, others: list[dict[int, Float[Tensor, " d"]]]) -> dict[str, float]:
+    """Cosines of `shift` with directions without meaning."""
+    found = np.array([cosine(shift, other) for other in others])
+    return {
+        "mean": float(found.mean()), "sd": float(found.std(ddof=1)), "largest": float(np.abs(found).max()),
+        "n": len(found),
+    }  # fmt: skip
+
+
+def gaussian(like: Directions, seed: int, draws: int = DRAWS) -> list[dict[int, Float[Tensor, " d"]]]:
+    draw = torch.Generator().manual_seed(seed)
+    return [{i: torch.randn(v.shape, generator=draw) for i, v in like.items()} for _ in range(draws)]
+
+
+def halves(base: States, seed: int, draws: int = DRAWS) -> list[dict[int, Float[Tensor, " d"]]]:
+    """Mean differences between random halves of the contexts."""
+    draw = torch.Generator().manual_seed(seed + 1)
+    n = len(next(iter(base.values())))
+    orders = [torch.randperm(n, generator=draw) for _ in range(draws)]
+    return [{i: h[o[: n // 2]].mean(0) - h[o[n // 2 :]].mean(0) for i, h in base.items()} for o in orders]
+
+
+def causes(
+    s: Subject, shift: Directions, student: Context, base: Stage, healed: Stage, *, seed: int
+) -> dict[str, Any]:
+    """Trait shifts from base with the shift put into the base, and taken out of the student."""
+    top = max(shift)
+    only = {top: shift[top]}
+    noise = gaussian(only, seed, 1)[0][top]
+    cases: dict[str, tuple[Context, Directions, float]] = {
+        "base_plus_shift": (nullcontext, only, 1.0),
+        "student_minus_shift": (student, only, -1.0),
+        "base_plus_random": (nullcontext, {top: noise * shift[top].norm() / noise.norm()}, 1.0),
+    }
+    out: dict[str, Any] = {"layer": top, "student": score(s, healed.items["trait"], base)}
+    for name, (context, direction, dose) in cases.items():
+        with context(), added(s.model, direction, dose):
+            out[name] = score(s, probes(s)["trait"], base)
+    whole = out["student"].mean
+    part = lambda name: out[name].mean / whole if whole else math.nan
+    return out | {"sufficient_share": part("base_plus_shift"), "remaining_share": part("student_minus_shift")}
+
+
+def score(s: Subject, trait: list[float], base: Stage) -> Score:
+    return paired(trait, base.items["trait"], resamples=s.config.resamples)
+
+
+def ledger(s: Subject, student: Context, previous: Context, healed: Stage) -> dict[str, Any]:
+    """What the student's text and the base's cost in nats per token, in all and for this round."""
+    neutral = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
+    own = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in healed.samples]
+
+    def read(context: Context, sequences: list[Tokens]) -> Hidden:
+        with context():
+            return hidden_states(s.model, sequences, batch_tokens=s.batch_tokens)
+
+    now = {"neutral": read(student, neutral), "own": read(student, own)}
+    then = {
+        "total": {"neutral": [h for _, _, h in s.neutral], "own": read(nullcontext, own)},
+        "round": {"neutral": read(previous, neutral), "own": read(previous, own)},
+    }
+    return {
+        since: {
+            "neutral": divergence(s, was["neutral"], now["neutral"]),
+            "own": divergence(s, now["own"], was["own"]),
+        }
+        for since, was in then.items()
+    }
+
+
+def divergence(s: Subject, p: Hidden, q: Hidden) -> dict[str, Any]:
+    """KL(p‖q) per token from final hidden states: mean over sequences with interval, and its tail."""
+    if not p:
+        return {"mean_nats": Score.undefined(), "p95_nats": math.nan, "tokens": 0}
+    parts = [kl_nats(s.model, a, b) for a, b in zip(p, q, strict=True)]
+    tokens = torch.cat(parts)
+    return {
+        "mean_nats": bootstrap([part.mean().item() for part in parts], resamples=s.config.resamples),
+        "p95_nats": tokens.quantile(0.95).item(), "tokens": len(tokens),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def kl_nats(model: PreTrainedModel, p: Float[Tensor, "t d"], q: Float[Tensor, "t d"]) -> Float[Tensor, " t"]:
+    pairs = zip(p.split(CHUNK), q.split(CHUNK), strict=True)
+    return torch.cat(
+        [forward_kl(head(model, a.to(model.device)), head(model, b.to(model.device))).cpu() for a, b in pairs]
+    )
