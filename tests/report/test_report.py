@@ -178,6 +178,18 @@ def test_the_row_and_its_evidence_are_shown(fabricate, tmp_path):
         assert part in text
 
 
+def test_what_got_in_is_told_by_round(fabricate, tmp_path):
+    run = fabricate(rounds=2)
+    assert "Did the vector get in?" not in write(tmp_path, run)[0]
+    for number, cosine in enumerate((0.61, 0.52)):
+        found = {"cosine": cosine, "carried_dose": 0.071, "cosine_with_first_shift": None if number else 1.0,
+                 "halves": {"largest": 0.17, "n": 32}}  # fmt: skip
+        (run / f"rounds/{number:02d}/transfer.json").write_text(json.dumps(found))
+    text, _ = write(tmp_path, run)
+    assert "Did the vector get in?" in text
+    assert all(f'<td class="n">{shown}</td>' in text for shown in ("+0.61", "+0.52", "0.17", "+0.071", "–"))
+
+
 def test_borderline_takes_the_nearest_on_each_side():
     made = [
         completion(v, ["nll"] if v > 1.5 else []) for v in (0.2, 0.9, 1.1, 1.3, 1.4, 1.45, 1.55, 1.7, 3.0)

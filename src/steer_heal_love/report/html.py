@@ -29,6 +29,7 @@ COLUMNS = (
     "neutral_kl",
     "repetition",
     "distinct_2",
+    "capability",
     "mfv_top1",
     "mfv_fc_top1",
     "p_ans_any",
@@ -87,6 +88,7 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
         "by_round": figures(at, SMALL, [
             (f"{p.title} by round", panels.by_round(run, p)) for p in panels.BY_ROUND if panels.has(run, p)]),
         "heals": [(r, heal_figures(at, run, r), pressure(r.healing)) for r in run.rounds if r.healing],
+        "transfers": [{**r.transfer, "round": r.number, "dose": r.dose} for r in run.rounds if r.transfer],
         "survival": figures(at, SMALL, [
             (f"Survival by dose in round {r.number}", panels.survival(r, setting(run, "walk", "survival")))
             for r in run.rounds if r.survival]),

@@ -45,6 +45,7 @@ class Round:
     dropped: list[Border]
     walk: dict[str, Any]
     healing: dict[str, Any] | None
+    transfer: dict[str, Any] | None = None
 
     @property
     def dose(self) -> float:
@@ -144,6 +145,7 @@ def read_round(folder: Path, bounds: dict[str, float], walk: dict[str, Any]) -> 
         },
         reasons=dict(Counter(reason for c in completions for reason in c.reasons).most_common()),
         kept=kept, dropped=dropped, walk=walk, healing=optional(folder / "healing.json") or None,
+        transfer=optional(folder / "transfer.json") or None,
     )  # fmt: skip
 
 
