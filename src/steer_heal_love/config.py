@@ -156,7 +156,7 @@ class EvalConfig:
     transfer: Literal["off", "cosine", "full"] = "cosine"
     """did the vector get in: the student's own shift against it; full adds what the shift does by itself, and the
     KL ledger, about 15 s a round on two cores"""
-    sample_prompts: int = 48
+    sample_prompts: int = 32
     """held-out probe questions answered freely, and as many neutral prompts"""
     sample_tokens: int = 48
     resamples: int = 2000
@@ -289,15 +289,23 @@ def _override(config: Any, changes: dict[str, Any], where: str, problems: list[s
                 new = float(new)
             if type(new) is not type(old):
                 problems.append(f"{at}: expected {type(old).__name__}, found {new!r}.")
-            elif (
-                isinstance(new, tuple)
-                and old
-                and [type(float(x) if isinstance(x, int) else x) for x in new] != [type(x) for x in old]
-            ):
-                problems.append(f"{at}: expected {len(old)} of {type(old[0]).__name__}, found {list(new)!r}.")
+            elif isinstance(new, tuple) and not fits(new, old):
+                wanted = (
+                    "names"
+                    if not old or isinstance(old[0], str)
+                    else f"{len(old)} of {type(old[0]).__name__}"
+                )
+                problems.append(f"{at}: expected {wanted}, found {list(new)!r}.")
             else:
                 values[key] = new
     return dataclasses.replace(config, **values)
+
+
+def fits(new: tuple[Any, ...], old: tuple[Any, ...]) -> bool:
+    """Any number of names for a tuple of names, else as many numbers of the same types."""
+    if not old or isinstance(old[0], str):
+        return all(isinstance(x, str) for x in new)
+    return [type(float(x) if isinstance(x, int) else x) for x in new] == [type(x) for x in old]
 
 
 def read(path: Path) -> RunConfig:
