@@ -53,7 +53,7 @@ class WalkConfig:
     """the first pass tries doses from start/span to start·span"""
     doses: int = 4
     """doses a pass"""
-    survival: float = 0.6
+    survival: float = 0.5
     """coherent share wanted at the chosen dose, as a share of that of the base's own samples"""
     passes: int = 2
     """passes: the first brackets the dose, the others sample just below it"""
@@ -110,7 +110,7 @@ class HealConfig:
     reference: Literal["base", "previous"] = "base"
     anchor: float = 1.0
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
-    anchor_prompts: int = 112
+    anchor_prompts: int = 96
     anchor_tokens: int = 48
     anchor_batch: int = 4
     """anchor answers a step"""
@@ -122,7 +122,7 @@ class HealConfig:
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
-    budget: float = 0.034
+    budget: float = 0.037
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 
@@ -156,8 +156,10 @@ class EvalConfig:
     transfer: Literal["off", "cosine", "full"] = "cosine"
     """did the vector get in: the student's own shift against it; full adds what the shift does by itself, and the
     KL ledger, about 15 s a round on two cores"""
-    sample_prompts: int = 32
+    sample_prompts: int = 16
     """held-out probe questions answered freely, and as many neutral prompts"""
+    base_draws: int = 4
+    """the base's own samples a prompt, once a run; of every other model one"""
     sample_tokens: int = 48
     resamples: int = 2000
     """bootstrap resamples"""
@@ -177,7 +179,7 @@ class RunConfig:
     device: str = "auto"
     """auto, cpu, cuda, mps"""
     dtype: str = "auto"
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
     """tokens a forward pass may hold, padding included"""
     coherence_floor: float = 0.5
     """own_excess (nats/token) above which the loop stops"""

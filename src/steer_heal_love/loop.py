@@ -21,7 +21,6 @@ from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
-from steer_heal_love.ground.chat import NEUTRAL_SYSTEM
 from steer_heal_love.ground.errors import Diverged, Starved
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
@@ -207,21 +206,22 @@ def taught(r: Run, used: list[Completion], vector: Vector) -> list[Any]:
     return out
 
 
-def subject(r: Run, system: str = NEUTRAL_SYSTEM) -> evals.Subject:
+def subject(r: Run, **told: Any) -> evals.Subject:
     """What every instrument is given of this run."""
     cfg = r.config
     return evals.Subject(
-        r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch_tokens=cfg.batch_tokens, system=system,
+        r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch_tokens=cfg.batch_tokens,
         sampling=evals.Sampling(cfg.generate.temperature, cfg.generate.min_p, cfg.generate.batch),
-        base_samples=r.stages[0].samples if r.stages else [],
+        base_samples=r.stages[0].samples if r.stages else [], **told,
     )  # fmt: skip
 
 
 def evaluated(
-    r: Run, name: Any, number: int, *contexts: Any, system: str = NEUTRAL_SYSTEM, dose: float | None = None
+    r: Run, name: Any, number: int, *contexts: Any, dose: float | None = None, **told: Any
 ) -> Stage:
-    """One evaluation: inside the contexts first, then with the model pristine again."""
-    cfg, tested = r.config.eval, subject(r, system)
+    """One evaluation: inside the contexts first, then with the model pristine again. `told`: what the subject has
+    that others don't, such as a `system` prompt."""
+    cfg, tested = r.config.eval, subject(r, **told)
     with r.track(f"evaluate {name}", evals.count(cfg)) as advance:
         with ExitStack() as stack:
             for context in contexts:
@@ -286,7 +286,7 @@ def before(r: Run) -> None:
     r.coherent = sum(c.coherent for c in r.calibration) / len(r.calibration)
 
     def evaluate() -> list[Stage]:
-        r.stages = [evaluated(r, "base", -1)]
+        r.stages = [evaluated(r, "base", -1, draws=cfg.eval.base_draws)]
         return [*r.stages, evaluated(r, "prompt", -1, system=r.persona.system("pos"))]
 
     r.stages = once(

@@ -45,6 +45,8 @@ class Subject:
     neutral: list[tuple[str, Tokens, Float[Tensor, "_ d"]]]
     """held-out neutral prompts, the base's own answers, the base's hidden states over them"""
     seed: int = 0
+    draws: int = 1
+    """own samples a prompt"""
     system: str = NEUTRAL_SYSTEM
     sampling: Sampling = field(default_factory=Sampling)
     batch_tokens: int = 4096
@@ -169,7 +171,7 @@ def stage(
     dose: float | None = None,
 ) -> Stage:
     """The record of one evaluation."""
-    samples = measured.get("samples", [])
+    samples = list({s["prompt"]: s for s in reversed(measured.get("samples", []))}.values())[::-1]
     return Stage(round, name, scores(items, base, resamples=config.resamples), items, samples, dose)
 
 

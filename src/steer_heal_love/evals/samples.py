@@ -4,6 +4,9 @@ own_nll: their NLL under the base (its shift from base is `own_excess`: how odd 
 trait_generated: log p(sample | pos pole) − log p(sample | neg pole) under the base, per token, of the samples
 on probe questions; the neutral prompts are there for own_nll.
 repetition, distinct_2: of the text alone. Sampled with one seed for every model, so that they pair.
+
+A subject may draw several samples a prompt (the base does, once a run: every shift is read against it). An
+item is a prompt: the mean over its draws, so the base's own luck counts for a part.
 """
 
 from __future__ import annotations
@@ -19,26 +22,31 @@ from steer_heal_love.nouns import Items, Tokens
 
 
 def read_samples(s: Subject, made: list[dict[str, Any]]) -> Items:
+    prompts = list(dict.fromkeys(m["prompt"] for m in made))
     questions = {p.question for p in s.probes}
-    asked = [m for m in made if m["prompt"] in questions]
 
     def nll(samples: list[dict[str, Any]], *system: str) -> list[float]:
         read = [Tokens(prompt_ids(s.tok, m["prompt"], *system), tuple(m["ids"])) for m in samples]
         return [part.mean().item() for part in token_nll(s.model, read, batch_tokens=s.batch_tokens)]
 
-    poles = [nll(asked, s.persona.system(pole)) for pole in ("neg", "pos")]
+    def by_prompt(samples: list[dict[str, Any]], values: list[float]) -> list[float]:
+        of = {p: [v for m, v in zip(samples, values, strict=True) if m["prompt"] == p] for p in prompts}
+        return [sum(v) / len(v) for v in of.values() if v]
+
+    asked = [m for m in made if m["prompt"] in questions]
+    neg, pos = (nll(asked, s.persona.system(pole)) for pole in ("neg", "pos"))
     words = [m["text"].lower().split() for m in made]
     return {
-        "own_nll": nll(made),
-        "trait_generated": [neg - pos for neg, pos in zip(*poles, strict=True)],
-        "repetition": [repeated_share(w) for w in words],
-        "distinct_2": [distinct(w) for w in words],
+        "own_nll": by_prompt(made, nll(made)),
+        "trait_generated": by_prompt(asked, [n - p for n, p in zip(neg, pos, strict=True)]),
+        "repetition": by_prompt(made, [repeated_share(w) for w in words]),
+        "distinct_2": by_prompt(made, [distinct(w) for w in words]),
     }
 
 
 @instrument("samples", outside=read_samples)
 def samples(s: Subject) -> list[dict[str, Any]]:
-    texts = sample_prompts(s)
+    texts = sample_prompts(s) * s.draws
     answers = sample(
         s.model, [s.prompt(t) for t in texts], ends=s.ends, max_new_tokens=s.config.sample_tokens,
         seed=s.seed, temperature=s.sampling.temperature, min_p=s.sampling.min_p, batch=s.sampling.batch,
