@@ -87,3 +87,12 @@ def test_no_pickle_and_no_broad_except():
             r"\btorch\.(load|save)\(|\bimport pickle|except:|except (Base)?Exception\b",
             text,
         ), file
+
+
+def test_only_the_command_line_needs_tyro():
+    needing = {
+        part(f)
+        for f in FILES
+        if re.search(r"^\s*(?:import|from) tyro\b", f.read_text(encoding="utf-8"), re.M)
+    }
+    assert needing == {"cli"}, "a benchmark calls the library where tyro is not installed"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -284,9 +282,3 @@ def test_the_models_weights_are_left_as_they_were(whole, load, tok):
     for model in load:
         assert hooks_of(model) == 0
         assert all(torch.equal(t, fresh[n]) for n, t in model.state_dict().items())
-
-
-def test_it_runs_where_there_is_no_command_line_library():
-    code = "import sys; sys.modules['tyro'] = None; from steer_heal_love import compare; print(len(compare.methods))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(said.stdout) == len(compare.methods)
