@@ -19,7 +19,7 @@ LOOKS = tuple(
 )
 """colour, mark and line: told apart by two of the three"""
 PLANES = VIEWS[:2]
-TICKS = (0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+TICKS = (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
 def look(c: Comparison, name: str) -> tuple[str, str, object]:
@@ -50,6 +50,7 @@ def rooted(axes: Axes, budgets: list[float], top: float) -> None:
     axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0.0)), np.square))
     axes.set_xlim(0, max(1.1 * top, 1.2 * max(budgets)))
     axes.xaxis.set_major_locator(FixedLocator([t for t in TICKS if t <= axes.get_xlim()[1]]))
+    axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
     for budget in budgets:
         axes.axvline(budget, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2)
 
