@@ -50,6 +50,11 @@ def refused(capsys, *argv: str) -> str:
         (["eval", "--think", "-1", "--out", "x.json"], ["eval.think_tokens"]),
         (["run", "--eval.instruments", "tinymfv"], ["moralmaps", "forced_choice"]),
         (["run", "--eval.vignette-bank", "none.jsonl"], ["none.jsonl", "does not exist"]),
+        (["compare", "--methods", "stearing"], ["stearing", "steering"]),
+        (["compare", "--seeds", "0"], ["seeds: at least 1"]),
+        (["compare", "--persona", "lave"], ["lave", "love"]),
+        (["compare", "--grid.scales", "2", "1"], ["grid.scales", "rising"]),
+        (["compare", "--config", "none.toml"], ["none.toml"]),
         (["list", "colours"], ["colours", "personas"]),
         (["frobnicate"], ["frobnicate", "run"]),
         (["report", "nothing"], ["nothing"]),
@@ -153,3 +158,29 @@ def test_settings_layer_preset_then_file_then_options(tok, here, monkeypatch):
     assert seen[0].heal.rank == config.RunConfig().heal.rank
     cli.main(["run", "--preset", "gpu"])
     assert seen[1].generate.max_new_tokens == config.preset("gpu").generate.max_new_tokens
+
+
+def test_a_comparison_takes_every_setting_and_its_own_folder(here, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli.comparison, "run", lambda settings, **own: seen.append((settings, own)))
+    monkeypatch.setattr(cli.report, "terminal_comparison", lambda _path: "")
+    (here / "mine.toml").write_text('seed = 5\nout = "elsewhere"\n')
+    cli.main(["compare", "--config", "mine.toml", "--heal.lr", "0.25", "--seeds", "2", "--methods", "sft", "prompt",
+              "--grid.scales", "1", "2", "--out", "there"])  # fmt: skip
+    cli.main(["compare"])
+    (settings, own), (_, default) = seen
+    assert (settings.seed, settings.heal.lr) == (5, 0.25)
+    assert (own["out"], own["seeds"], own["methods"], own["grid"].scales) == (
+        "there",
+        2,
+        ("sft", "prompt"),
+        (1.0, 2.0),
+    )
+    assert (default["out"], default["seeds"], default["methods"]) == ("compare", 3, ())
+
+
+def test_a_folder_that_holds_something_else_is_refused_and_kept(capsys, here):
+    (here / "c").mkdir()
+    (here / "c" / "note.txt").write_text("mine")
+    assert "something else" in refused(capsys, "compare", "--out", "c")
+    assert [p.name for p in here.rglob("*")] == ["c", "note.txt"]

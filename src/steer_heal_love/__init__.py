@@ -11,6 +11,8 @@ gates     claims, observations, verdicts
 report    records in, files out
 ground    models, hooks, weights, scoring, records: what every room stands on
 
+compare   every other way of giving a model the trait, at equal coherence
+
 Read `loop.py` first: one round on one page.
 """
 

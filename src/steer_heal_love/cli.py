@@ -9,14 +9,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
 
 from steer_heal_love import bake, config, evals, heal, loop, report
+from steer_heal_love import compare as comparison
 from steer_heal_love import filter as sieve
 from steer_heal_love import vector as vectors
+from steer_heal_love.compare.grid import Grid
 from steer_heal_love.config import EvalConfig, RunConfig
 from steer_heal_love.evals.vignettes import load_bank
 from steer_heal_love.ground import models, records
@@ -30,6 +32,7 @@ from steer_heal_love.nouns import Adapter
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import names as persona_names
 
+G = TypeVar("G", bound=RunConfig)
 out = Console()
 err = Console(stderr=True)
 
@@ -46,26 +49,61 @@ class Run(RunConfig):
     """settings to start from; auto takes gpu on CUDA and cpu elsewhere"""
 
 
+@dataclass(frozen=True)
+class Compare(RunConfig):
+    """Trace every method's frontier of trait against coherence, and compare them at equal coherence.
+
+    Goes on with what lies in --out. Any field of any room can be set, as for a run; --seed is the first seed.
+    """
+
+    out: str = "compare"
+    """the folder of the comparison"""
+    seeds: int = 3
+    """how many seeds, from --seed on"""
+    methods: tuple[str, ...] = ()
+    """methods to compare; empty means all (`shl list comparisons`)"""
+    grid: Grid = dataclasses.field(default_factory=Grid)
+    config: Path | None = None
+    """settings from a TOML file, such as a run's config.toml"""
+    preset: Literal["auto", "cpu", "gpu"] = "auto"
+    """settings to start from; auto takes gpu on CUDA and cpu elsewhere"""
+
+
 def run(argv: list[str]) -> None:
-    early = {key: _early(argv, key) for key in ("resume", "config", "preset", "device")}
-    if early["resume"]:
+    if _early(argv, "resume"):
         given = tyro.cli(Run, args=argv, prog="shl run")
         if given != Run(resume=given.resume):
             raise UserError("--resume goes on with the settings the run was started with; give no others.")
         settings = None
     else:
-        if early["config"]:
-            start = config.read(Path(early["config"]))
-        elif early["preset"] in config.PRESETS:
-            start = config.preset(early["preset"])
-        else:
-            start = config.for_device(early["device"] or "auto")
-        fields = {f.name: getattr(start, f.name) for f in dataclasses.fields(start)}
-        given = tyro.cli(Run, args=argv, default=Run(**fields), prog="shl run")
-        settings = RunConfig(**{name: getattr(given, name) for name in fields})
+        given, settings = layered(Run, argv, "shl run")
     with report.progress(out) as track:
         done = loop.run(settings, resume=given.resume, track=track)
     out.print(report.terminal(done.folder.path))
+
+
+def compare(argv: list[str]) -> None:
+    given, settings = layered(Compare, argv, "shl compare", out=Compare.out)
+    with report.progress(out) as track:
+        comparison.run(
+            settings, out=given.out, seeds=given.seeds, methods=given.methods, grid=given.grid, track=track
+        )
+    out.print(report.terminal_comparison(Path(given.out)))
+    out.print(Path(given.out) / "compare.html")
+
+
+def layered(kind: type[G], argv: list[str], prog: str, **own: Any) -> tuple[G, RunConfig]:
+    """What was asked for: preset, then the settings file, `own`, then options; and the run's settings in it."""
+    early = {key: _early(argv, key) for key in ("config", "preset", "device")}
+    if early["config"]:
+        start = config.read(Path(early["config"]))
+    elif early["preset"] in config.PRESETS:
+        start = config.preset(early["preset"])
+    else:
+        start = config.for_device(early["device"] or "auto")
+    fields = {f.name: getattr(start, f.name) for f in dataclasses.fields(start)}
+    given = tyro.cli(kind, args=argv, default=kind(**(fields | own)), prog=prog)
+    return given, RunConfig(**{name: getattr(given, name) for name in fields})
 
 
 def _early(argv: list[str], key: str) -> str | None:
@@ -233,11 +271,13 @@ LISTS: dict[str, Callable[[], list[str]]] = {
     "checks": lambda: list(sieve.checks),
     "divergences": lambda: list(heal.divergences),
     "instruments": lambda: list(evals.instruments),
+    "comparisons": lambda: list(comparison.methods),
 }
 
 
 def listed(what: tyro.conf.Positional[str]) -> None:
-    """Print the names of one kind of plug-in: personas, methods, checks, divergences, instruments."""
+    """Print the names of one kind of plug-in: personas, methods, checks, divergences, instruments,
+    comparisons."""
     if what not in LISTS:
         raise unknown("list", what, LISTS)
     print("\n".join(LISTS[what]()))
@@ -258,10 +298,15 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate, "vector extract": vector_extract, "vector inspect": vector_inspect, "export": export,
     "report": show, "doctor": doctor, "list": listed, "lint": lint,
 }  # fmt: skip
+WITH_SETTINGS: dict[str, Callable[[list[str]], None]] = {"run": run, "compare": compare}
+"""commands whose options are every setting of a run"""
 
 
 def usage() -> str:
-    first = {name: (f.__doc__ or "").splitlines()[0] for name, f in {"run": Run, **COMMANDS}.items()}
+    first = {
+        name: (f.__doc__ or "").splitlines()[0]
+        for name, f in {"run": Run, "compare": Compare, **COMMANDS}.items()
+    }
     lines = [f"  shl {name:<16} {text}" for name, text in first.items()]
     return "usage: shl COMMAND [options]; each command has --help\n\n" + "\n".join(lines)
 
@@ -272,12 +317,12 @@ def dispatch(argv: list[str]) -> None:
         return
     name = " ".join(argv[:2]) if argv[0] == "vector" else argv[0]
     rest = argv[len(name.split()) :]
-    if name == "run":
-        run(rest)
+    if name in WITH_SETTINGS:
+        WITH_SETTINGS[name](rest)
     elif name in COMMANDS:
         tyro.cli(COMMANDS[name], args=rest, prog=f"shl {name}")
     else:
-        raise unknown("command", name, {"run", *COMMANDS})
+        raise unknown("command", name, {*WITH_SETTINGS, *COMMANDS})
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -292,7 +337,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(3)
     except KeyboardInterrupt:
         err.print(
-            "interrupted; everything up to the last finished step is kept: shl run --resume RUN goes on."
+            "interrupted; everything up to the last finished step is kept: shl run --resume RUN, or the same shl compare, goes on."
         )
         sys.exit(130)
 

@@ -48,8 +48,13 @@ def run(
     """
     r = opened(Path(resume), track) if resume else created(settings, overrides, track)
     r.folder.event("start", resumed=bool(resume))
+    before(r)
+    return rounds(r)
+
+
+def rounds(r: Run) -> Run:
+    """Every round on a run whose base has been measured; ends early where the text is past the floor."""
     try:
-        before(r)
         for number in range(r.config.rounds):
             one_round(r, number)
             conclude(r)
@@ -67,14 +72,7 @@ def run(
 def one_round(r: Run, number: int) -> None:
     """Vector → completions → adapter → scores, on the student that the earlier rounds made."""
     here, once = r.folder.round(number), r.folder.once
-
-    vector = once(
-        "vector", here / "vector.safetensors", Vector.load, Vector.save, lambda: steer(r), round=number
-    )
-    completions = once(
-        "generate", here / "completions.jsonl", files.load_completions, files.save_completions,
-        lambda: sample_and_filter(r, number, vector), round=number,
-    )  # fmt: skip
+    vector, completions = steered(r, number)
     used = [c for c in completions if c.used]
     counts = tally(completions, r.survival)
     dose = counts["dose"]
@@ -90,14 +88,7 @@ def one_round(r: Run, number: int) -> None:
             "The report says why the others fell; what was healed before is kept."
         )
 
-    adapter, healing = once(
-        "heal",
-        here / "healing.json",
-        load_healed,
-        save_healed,
-        lambda: train(r, number, used, vector),
-        round=number,
-    )
+    adapter, healing = healed(r, number, used, vector)
     r.rounds[-1]["healing"] = healing
     before_this, r.history = r.history, [*r.history, adapter]
 
@@ -117,6 +108,26 @@ def one_round(r: Run, number: int) -> None:
             "transfer", here / "transfer.json", records.read_json, lambda value, path: records.write_json(path, value),
             lambda: got_in(r, number, vector), round=number,
         )  # fmt: skip
+
+
+def steered(r: Run, number: int) -> tuple[Vector, list[Completion]]:
+    """The round's vector, and every completion made with it, judged."""
+    here, once = r.folder.round(number), r.folder.once
+    vector = once(
+        "vector", here / "vector.safetensors", Vector.load, Vector.save, lambda: steer(r), round=number
+    )
+    return vector, once(
+        "generate", here / "completions.jsonl", files.load_completions, files.save_completions,
+        lambda: sample_and_filter(r, number, vector), round=number,
+    )  # fmt: skip
+
+
+def healed(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[Adapter, dict[str, Any]]:
+    """The round's adapter and how its training went."""
+    file = r.folder.round(number) / "healing.json"
+    return r.folder.once(
+        "heal", file, load_healed, save_healed, lambda: train(r, number, used, vector), round=number
+    )
 
 
 def steer(r: Run) -> Vector:
@@ -207,7 +218,7 @@ def taught(r: Run, used: list[Completion], vector: Vector) -> list[Any]:
 
 
 def subject(r: Run, **told: Any) -> evals.Subject:
-    """What every instrument is given of this run."""
+    """What every instrument is given of this run. `told`: what it has that others don't, such as a `system` prompt."""
     cfg = r.config
     return evals.Subject(
         r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch_tokens=cfg.batch_tokens,
@@ -219,8 +230,7 @@ def subject(r: Run, **told: Any) -> evals.Subject:
 def evaluated(
     r: Run, name: Any, number: int, *contexts: Any, dose: float | None = None, **told: Any
 ) -> Stage:
-    """One evaluation: inside the contexts first, then with the model pristine again. `told`: what the subject has
-    that others don't, such as a `system` prompt."""
+    """One evaluation: inside the contexts first, then with the model pristine again."""
     cfg, tested = r.config.eval, subject(r, **told)
     with r.track(f"evaluate {name}", evals.count(cfg)) as advance:
         with ExitStack() as stack:

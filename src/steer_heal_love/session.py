@@ -92,10 +92,15 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
     now = datetime.datetime.now(datetime.UTC)
     slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(cfg.model).name)
     folder = RunFolder.create(Path(cfg.out), f"{now:%Y%m%dT%H%M%SZ}-{who.name}-{slug}-s{cfg.seed}")
+    return begun(cfg, model, tok, folder, track)
+
+
+def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track) -> Run:
+    """A run on a model in memory: its settings and persona are written first, its manifest last."""
     files.save_config(cfg, folder.path / "config.toml")
     shutil.copyfile(persona_path(cfg.persona), folder.path / "persona.toml")
     records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok))
-    return Run(cfg, who, model, tok, folder, track)
+    return Run(cfg, load_persona(cfg.persona), model, tok, folder, track)
 
 
 def known(cfg: RunConfig) -> None:

@@ -26,6 +26,20 @@ def test_without_a_system_role_the_system_text_leads_the_users(which, request):
     assert text == "<|im_start|>user\nBe kind.\n\nWho is there?<|im_end|>\n<|im_start|>assistant\n"
 
 
+def test_shots_are_earlier_turns(tok):
+    shots = (("Who?", "Me."), ("Where?", "Here."))
+    text = tok.decode(prompt_ids(tok, "When?", "Be kind.", shots=shots))
+    turns = [("system", "Be kind."), ("user", "Who?"), ("assistant", "Me."), ("user", "Where?"),
+             ("assistant", "Here."), ("user", "When?")]  # fmt: skip
+    whole = "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns)
+    assert text == whole + "<|im_start|>assistant\n"
+
+
+def test_without_a_system_role_the_system_text_leads_the_first_turn(tok_raises):
+    text = tok_raises.decode(prompt_ids(tok_raises, "When?", "Be kind.", shots=(("Who?", "Me."),)))
+    assert text.startswith("<|im_start|>user\nBe kind.\n\nWho?<|im_end|>") and text.count("Be kind.") == 1
+
+
 def test_an_answer_has_no_special_tokens(tok):
     ids = answer_ids(tok, "I love the cat.")
     assert tok.decode(ids) == "I love the cat." and not set(ids) & set(tok.all_special_ids)

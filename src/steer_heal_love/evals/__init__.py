@@ -48,6 +48,8 @@ class Subject:
     draws: int = 1
     """own samples a prompt"""
     system: str = NEUTRAL_SYSTEM
+    shots: tuple[tuple[str, str], ...] = ()
+    """questions and answers that stand before every prompt"""
     sampling: Sampling = field(default_factory=Sampling)
     batch_tokens: int = 4096
     base_samples: list[dict[str, Any]] = field(default_factory=list)
@@ -62,7 +64,7 @@ class Subject:
         return self.persona.probes[chosen[self.config.probe_half]][: self.config.probes]
 
     def prompt(self, text: str) -> tuple[int, ...]:
-        return prompt_ids(self.tok, text, self.system)
+        return prompt_ids(self.tok, text, self.system, shots=self.shots)
 
     @property
     def ends(self) -> frozenset[int]:

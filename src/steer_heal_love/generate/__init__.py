@@ -1,4 +1,5 @@
-"""Completions: every prompt at every dose, under the neutral system prompt, so that only the vector differs.
+"""Completions: every prompt at every dose, under the neutral system prompt unless another is given, so that
+only the vector differs.
 
 In: prompts, doses, directions. Out: a `Completion` for each pair, tokens kept as sampled. Dose 0 is plain.
 """
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import GenerateConfig
-from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Completion, Tokens
@@ -28,6 +29,7 @@ def generate(
     directions: Mapping[int, Float[Tensor, " d"]] | None = None,
     seed: int,
     max_new_tokens: int | None = None,
+    system: str = NEUTRAL_SYSTEM,
     label: str = "generate",
     track: Track = silent,
 ) -> list[Completion]:
@@ -35,7 +37,7 @@ def generate(
     if directions is None and doses != [0.0]:
         raise ValueError(f"doses {doses} without directions")
     pairs = [(p, d) for p in prompts for d in doses]
-    rendered = [prompt_ids(tok, p) for p, _ in pairs]
+    rendered = [prompt_ids(tok, p, system) for p, _ in pairs]
     ends = end_of_turn_ids(model, tok)
     answers = sample(
         model, rendered, ends=ends, max_new_tokens=max_new_tokens or config.max_new_tokens, seed=seed,

@@ -1,8 +1,8 @@
 """Chat templates to token ids, the same way everywhere.
 
-In: a user message and an optional system message. Out: the prompt's token ids up to and including the
-assistant tag, so that the next token is the first of the answer. Templates without a system role get the
-system text in front of the user message. Decoded text is never re-tokenised.
+In: a user message, an optional system message, optional earlier turns. Out: the prompt's token ids up to and
+including the assistant tag, so that the next token is the first of the answer. Templates without a system
+role get the system text in front of the first user message. Decoded text is never re-tokenised.
 """
 
 from __future__ import annotations
@@ -26,12 +26,21 @@ def _has_system_role(tok: PreTrainedTokenizerBase) -> bool:
         return False
 
 
-def prompt_ids(tok: PreTrainedTokenizerBase, user: str, system: str = NEUTRAL_SYSTEM) -> tuple[int, ...]:
-    """Token ids of `system` and `user`, ending with the assistant tag."""
+def prompt_ids(
+    tok: PreTrainedTokenizerBase,
+    user: str,
+    system: str = NEUTRAL_SYSTEM,
+    *,
+    shots: tuple[tuple[str, str], ...] = (),
+) -> tuple[int, ...]:
+    """Token ids of `system`, of `shots` (user and assistant turns that went before) and of `user`, ending
+    with the assistant tag."""
+    turns = [turn for q, a in shots for turn in (("user", q), ("assistant", a))] + [("user", user)]
     if _has_system_role(tok):
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        turns = [("system", system), *turns]
     else:
-        messages = [{"role": "user", "content": f"{system}\n\n{user}"}]
+        turns[0] = ("user", f"{system}\n\n{turns[0][1]}")
+    messages = [{"role": role, "content": text} for role, text in turns]
     ids = tok.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=False, enable_thinking=False
     )

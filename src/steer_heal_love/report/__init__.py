@@ -2,6 +2,7 @@
 
 `write` makes one self-contained HTML file and `trajectory.png` beside it, `terminal` one screen of text,
 `progress` the bars while a run works. Each takes a run however far it came; undefined shows as a dash.
+`write_comparison` and `terminal_comparison` do the same for the folder of a comparison.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
+from steer_heal_love.report import comparison
 from steer_heal_love.report.bars import progress
 from steer_heal_love.report.read import read
 from steer_heal_love.report.screen import summarise
@@ -32,4 +34,16 @@ def terminal(run: Path) -> RenderableType:
     return summarise(read(Path(run)))
 
 
-__all__ = ["progress", "terminal", "write"]
+def write_comparison(folder: Path) -> None:
+    """`compare.html` and `frontier.png` in a comparison's folder, from its `compare.json`."""
+    from steer_heal_love.report import comparison_html
+
+    comparison_html.write(comparison.read(folder), folder)
+
+
+def terminal_comparison(folder: Path) -> RenderableType:
+    """The table of a comparison for rich's console."""
+    return comparison.table(comparison.read(folder))
+
+
+__all__ = ["progress", "terminal", "terminal_comparison", "write", "write_comparison"]

@@ -54,19 +54,24 @@ def draw_path(runs: list[RunRecord], view: trajectory.View) -> canvas.Draw:
     return trajectory.one(runs[0], view) if len(runs) == 1 else trajectory.several(runs, view)
 
 
-def render(runs: list[RunRecord]) -> str:
-    """The whole page."""
+def templates() -> jinja2.Environment:
+    """Every page's templates: escaping, strict about names, with the filters for numbers."""
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     env.filters |= {"num": num, "interval": interval, "clock": clock}
+    return env
+
+
+def render(runs: list[RunRecord]) -> str:
+    """The whole page."""
     combined = [
         canvas.svg(trajectory.several(runs, v), LARGE, f"{v.title}, {len(runs)} runs")
         for v in trajectory.VIEWS if len(runs) > 1 and trajectory.measured(runs, v)
     ]  # fmt: skip
     colours = {"light": canvas.COLOURS, "runs": [name_of(c) for c in trajectory.RUNS]}
-    page = env.get_template("template.html.j2")
+    page = templates().get_template("template.html.j2")
     return page.render(runs=[section(r, i) for i, r in enumerate(runs)], combined=combined, colours=colours)
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
 
-from steer_heal_love.nouns import Stage
+from steer_heal_love.nouns import Score, Stage
 from steer_heal_love.report.canvas import FIFTH, FOURTH, HEALED, INK, MUTED, PAPER, PROMPT, STEERED, Draw
 from steer_heal_love.report.read import RunRecord, score
 
@@ -144,7 +144,10 @@ def drawable(s: Stage, view: View) -> bool:
 
 def reach(s: Stage, name: str) -> list[list[float]] | None:
     """How far the interval reaches to either side, as matplotlib wants it; None where undefined."""
-    v = score(s, name)
+    return spread(score(s, name))
+
+
+def spread(v: Score) -> list[list[float]] | None:
     if not math.isfinite(v.lo + v.hi):
         return None
     return [[max(v.mean - v.lo, 0.0)], [max(v.hi - v.mean, 0.0)]]

@@ -1,0 +1,62 @@
+"""What a method is: a generator of cells, one a strength of its own knob, on a seed's bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from steer_heal_love.compare.bench import Bench
+from steer_heal_love.ground.registry import Registry
+from steer_heal_love.nouns import Stage
+
+Kind = Literal["prompt", "steered", "healed"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model to measure: contexts to enter on the base, or what it is told, or a stage measured already."""
+
+    strength: float
+    contexts: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
+    told: dict[str, Any] = field(default_factory=dict)
+    stage: Stage | None = None
+    dose: float | None = None
+
+
+Cells = Callable[[Bench], Iterator[Cell]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """`cells` yields in rising strength; `knob` says what strength means; `kind` names the stages."""
+
+    name: str
+    knob: str
+    kind: Kind
+    cells: Cells
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one method reached in one seed: its cells in rising strength, and why it stopped, if it did."""
+
+    method: Method
+    seed: int
+    cells: list[tuple[float, Stage]]
+    stopped: str
+    seconds: float
+
+
+methods: Registry[Method] = Registry("method of comparison", "steer_heal_love.compare")
+
+
+def method(name: str, *, knob: str, kind: Kind) -> Callable[[Cells], Cells]:
+    """Register a generator of cells. It may raise `Starved` or `Diverged`; what it yielded before counts."""
+
+    def register(cells: Cells) -> Cells:
+        methods.register(name, Method(name, knob, kind, cells))
+        return cells
+
+    return register

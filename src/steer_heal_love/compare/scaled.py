@@ -1,0 +1,24 @@
+"""Cells of an adapter by scale, ΔW → strength·ΔW; trait grows with the scale, neutral KL with its square."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from steer_heal_love import loop
+from steer_heal_love.compare.bench import Bench
+from steer_heal_love.compare.method import Cell
+from steer_heal_love.nouns import Adapter
+
+KNOB = "scale of the update as trained"
+
+
+def scaled(bench: Bench, adapter: Adapter) -> Iterator[Cell]:
+    """One cell a scale of the grid."""
+    for scale in bench.grid.scales:
+        yield Cell(scale, (worn(bench, adapter.scaled(scale)),))
+
+
+def worn(bench: Bench, adapter: Adapter) -> partial:
+    """A context in which the base wears the adapter, in the form that is exported."""
+    return partial(loop.exported, bench.run, [adapter])

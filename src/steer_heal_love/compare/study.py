@@ -1,0 +1,160 @@
+"""The order of the work: for each seed its base, then every method's cells, then what follows from them.
+
+    DIR/
+      plan.json                       what the cells were measured with; another plan is refused
+      seeds/<S>/                      an ordinary run folder: base/, rounds/, report.html; and
+        told/                         text of the base told to be either pole
+        methods/<METHOD>/             a method's own log and adapters
+          <STRENGTH>/scores.json      one cell
+      compare.json, frontier.png, compare.html
+
+Each cell is measured once: what lies there is read. Seeds, methods and strengths may be added to a folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from steer_heal_love import config, loop, report
+from steer_heal_love.compare import bench, summary
+from steer_heal_love.compare.grid import Grid
+from steer_heal_love.compare.method import Cell, Method, Trace, methods
+from steer_heal_love.config import RunConfig
+from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import models, records
+from steer_heal_love.ground.errors import Diverged, Starved, UserError
+from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.nouns import Stage
+from steer_heal_love.persona import load as load_persona
+from steer_heal_love.persona import path as persona_path
+from steer_heal_love.session import Run, begun, known
+
+NEEDED = ("neutral", "probes", "samples")
+"""instruments that a frontier is made of"""
+
+
+def run(
+    settings: RunConfig | None = None,
+    *,
+    out: str | Path,
+    seeds: int = 3,
+    methods: tuple[str, ...] = (),
+    grid: Grid | None = None,
+    track: Track = silent,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Measure every named method (all when none is) in `seeds` seeds from the settings' own on, and compare.
+
+    Goes on with what lies in `out`. Raises `UserError` before anything is written when anything is wrong.
+    Returns what `compare.json` holds.
+    """
+    out, grid = Path(out), grid or Grid()
+    cfg, chosen = wanted(settings, overrides, seeds, methods, grid)
+    agree(out, plan(cfg))
+    model, tok = models.load(
+        cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code
+    )
+    agreed = plan(cfg) | {"model_hash": models.fingerprint(model)}
+    agree(out, agreed)
+    records.write_json(out / "plan.json", agreed)
+    bases: dict[int, Stage] = {}
+    traces: list[Trace] = []
+    for seed in range(cfg.seed, cfg.seed + seeds):
+        r = seeded(replace(cfg, seed=seed, out=str(out)), model, tok, out / "seeds" / str(seed), track)
+        loop.before(r)
+        bases[seed] = r.stages[0]
+        traces += [trace(m, r, grid) for m in chosen]
+    found = summary.of(traces, bases, grid, cfg.eval.resamples)
+    found |= {"persona": load_persona(cfg.persona).name, "model": cfg.model}
+    records.write_json(out / "compare.json", found)
+    report.write_comparison(out)
+    return found
+
+
+def wanted(
+    settings: RunConfig | None, overrides: dict[str, Any], seeds: int, names: tuple[str, ...], grid: Grid
+) -> tuple[RunConfig, list[Method]]:
+    """Settings and methods. Raises `UserError` for whatever cannot be compared."""
+    cfg = config.override(settings or config.for_device(overrides.get("device", "auto")), overrides)
+    load_persona(cfg.persona)
+    if seeds < 1:
+        raise UserError(f"seeds: at least 1, found {seeds}.")
+    chosen = [methods[name] for name in dict.fromkeys(names or tuple(methods))]
+    grid.check()
+    if missing := [n for n in NEEDED if n not in (cfg.eval.instruments or NEEDED)]:
+        raise UserError(
+            f"eval.instruments: a frontier needs {', '.join(NEEDED)}; missing: {', '.join(missing)}."
+        )
+    if cfg.eval.sample_prompts < 1:
+        raise UserError(f"eval.sample_prompts: at least 1 for a frontier, found {cfg.eval.sample_prompts}.")
+    cfg = replace(cfg, eval=replace(cfg.eval, instruments=cfg.eval.instruments or NEEDED))
+    cfg.check()
+    known(cfg)
+    return cfg, chosen
+
+
+def trace(method: Method, r: Run, grid: Grid) -> Trace:
+    """Every cell of a method in a seed, measured or read back."""
+    on = bench.opened(r, r.folder.path / "methods" / method.name, grid)
+    cells, stopped = [], ""
+    try:
+        for cell in method.cells(on):
+            file = on.folder.path / f"{cell.strength:g}" / "scores.json"
+            make = partial(measured, method, r, cell)
+            (stage,) = on.folder.once(
+                "evaluate", file, files.load_stages, files.save_stages, make, strength=cell.strength
+            )
+            cells.append((cell.strength, stage))
+    except (Starved, Diverged) as e:
+        stopped = str(e)
+        on.folder.event("stopped", reason=stopped)
+    return Trace(method, r.config.seed, cells, stopped, sum(on.folder.seconds().values()))
+
+
+def measured(method: Method, r: Run, cell: Cell) -> list[Stage]:
+    """The cell's one stage, under its own name in the progress."""
+    if cell.stage:
+        return [cell.stage]
+    label = f"{method.name} at {cell.strength:g}"
+    named = replace(r, track=lambda _label, total: r.track(label, total))
+    return [loop.evaluated(named, method.kind, -1, *cell.contexts, dose=cell.dose, **cell.told)]
+
+
+def seeded(cfg: RunConfig, model: Any, tok: Any, path: Path, track: Track) -> Run:
+    """The seed's run: begun in its folder, or the one that lies there."""
+    if not (path / "manifest.json").is_file():
+        path.mkdir(parents=True, exist_ok=True)
+        return begun(cfg, model, tok, RunFolder(path), track)
+    who = load_persona(str(path / "persona.toml"))
+    return Run(cfg, who, model, tok, RunFolder.open(path), track)
+
+
+def plan(cfg: RunConfig) -> dict[str, Any]:
+    """What makes cells comparable: the same persona file, the same settings."""
+    persona = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
+    settings = {k: v for k, v in asdict(cfg).items() if k != "out"}
+    return {"schema": records.SCHEMA, "kind": "compare", "persona_hash": persona, **records.plain(settings)}
+
+
+def agree(out: Path, plan: dict[str, Any]) -> None:
+    """Raise `UserError` unless `out` is new, empty, or was measured by this plan."""
+    file = out / "plan.json"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: a file; --out takes a folder.")
+    if not file.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(
+                f"{out}: holds something else than a comparison (no plan.json); take another folder."
+            )
+        return
+    had = records.read_json(file)
+    other = [f"  {k}: {had.get(k)!r} there, {v!r} asked for" for k, v in plan.items() if had.get(k) != v]
+    if other:
+        raise UserError(
+            f"{out}: holds a comparison by another plan; take another folder, or ask for that one.\n"
+            + "\n".join(other)
+        )

@@ -1,0 +1,26 @@
+"""Weight steering: the difference of two adapters trained toward the poles,
+
+    ΔW = strength · (ΔW_pos − ΔW_neg),
+
+each by plain SFT, untold, on what the base writes when a system prompt tells it to be that pole: the same
+training prompts, draws, steps and starting factors for both. Source: arXiv 2511.05408.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from steer_heal_love import bake
+from steer_heal_love.compare.bench import Bench, untold
+from steer_heal_love.compare.method import Cell, method
+from steer_heal_love.compare.scaled import KNOB, scaled
+from steer_heal_love.nouns import Adapter
+
+
+@method("weight_steering", knob=KNOB, kind="healed")
+def weight_steering(bench: Bench) -> Iterator[Cell]:
+    def toward(pole: Literal["pos", "neg"]) -> Adapter:
+        return bench.imitated(pole, lambda: untold(bench.run.tok, bench.told(pole)))
+
+    yield from scaled(bench, bake.stack([toward("pos"), toward("neg").scaled(-1.0)]))

@@ -1,0 +1,284 @@
+"""Every method, offline, on the tiny model: two seeds, the folder's files, a study that was killed, and bad input."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import pytest
+import torch
+
+from steer_heal_love import compare, loop, persona
+from steer_heal_love.compare import bench, few_shot
+from steer_heal_love.compare.grid import Grid
+from steer_heal_love.ground import folder as files
+from steer_heal_love.ground.chat import prompt_ids
+from steer_heal_love.ground.errors import Starved, UserError
+from test_loop import SETTINGS
+from tiny_model import build_model, hooks_of
+
+GRID = Grid(doses=(0.5, 1.0), scales=(0.5, 1.0), beyond=(1.5,), shots=(1.0, 2.0), budgets=(1e-4, 0.01, 1e3))
+SMALL = {k: v for k, v in SETTINGS.items() if k != "out"}
+
+
+@pytest.fixture(scope="module")
+def load(tok):
+    """`models.load` gives a tiny model built anew, as another process would; the models it made. The seeds' own
+    reports, and giving memory back after each of many small steps, have tests elsewhere and cost most here."""
+    made = []
+
+    def make(_name, **_kwargs):
+        made.append(build_model(len(tok), tok.eos_token_id))
+        return made[-1], tok
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("steer_heal_love.ground.models.load", make)
+        patch.setattr("steer_heal_love.report.write", lambda _runs, _to: None)
+        patch.setattr("steer_heal_love.ground.records.release_memory", lambda: None)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def whole(load, tmp_path_factory):
+    """Two seeds of every method, unbroken."""
+    out = tmp_path_factory.mktemp("whole") / "compare"
+    return out, compare.run(out=out, seeds=2, grid=GRID, **SMALL)
+
+
+def by_name(found):
+    return {m["name"]: m for m in found["methods"]}
+
+
+def read(path):
+    return json.loads(path.read_text(), parse_constant=lambda c: pytest.fail(f"{path}: {c} is not JSON"))
+
+
+def test_every_method_has_a_frontier_in_every_seed(whole):
+    out, found = whole
+    assert found == read(out / "compare.json")
+    assert set(by_name(found)) == set(compare.methods) >= {
+        "prompt", "few_shot", "baking", "sft", "steering", "weight_steering", "healed_round", "healed_loop",
+    }  # fmt: skip
+    for name, m in by_name(found).items():
+        assert m["points"] and not m["stopped"], name
+        strengths = [p["strength"] for p in m["points"]]
+        assert strengths == sorted(strengths)
+        for p in m["points"]:
+            assert p["seeds"] == 2
+            assert p["scores"]["neutral_kl"]["mean"] > 0, (name, p)
+            for seed in found["seeds"]:
+                cell = out / "seeds" / str(seed) / "methods" / name / f"{p['strength']:g}" / "scores.json"
+                assert files.load_stages(cell)[0].samples
+    assert [len(by_name(found)[n]["points"]) for n in ("prompt", "few_shot", "steering", "sft", "healed_loop")] == [
+        1, 2, 2, 2, 3,
+    ]  # fmt: skip
+
+
+def test_a_seeds_folder_is_a_run_whose_rounds_are_the_loops(whole):
+    out, found = whole
+    for seed in found["seeds"]:
+        run = out / "seeds" / str(seed)
+        summary = read(run / "summary.json")
+        assert summary["seed"] == seed and summary["rounds"] == SETTINGS["rounds"]
+        healed = [s for s in summary["stages"] if s["stage"] == "healed"]
+        for s, strength in zip(healed, ("1", "2"), strict=True):
+            (cell,) = files.load_stages(run / "methods/healed_loop" / strength / "scores.json")
+            assert cell.scores["trait_shift"].mean == s["scores"]["trait_shift"]["mean"]
+    assert (out / "compare.html").stat().st_size and (out / "frontier.png").stat().st_size
+
+
+def test_the_seeds_differ_and_the_base_is_made_once_a_seed(whole):
+    out, found = whole
+    a, b = ((out / "seeds" / str(s) / "base" / "neutral.jsonl").read_text() for s in found["seeds"])
+    assert a != b
+    for seed in found["seeds"]:
+        events = (out / "seeds" / str(seed) / "events.jsonl").read_text()
+        for file in (
+            "base/neutral.jsonl",
+            "rounds/00/vector.safetensors",
+            "rounds/00/healing.json",
+            "told/pos.jsonl",
+        ):
+            assert events.count(f'"file": "{file}"') == 1
+
+
+def test_more_scale_costs_more(whole):
+    for name in ("sft", "baking", "weight_steering", "healed_round", "steering"):
+        costs = [p["scores"]["neutral_kl"]["mean"] for p in by_name(whole[1])[name]["points"]]
+        assert costs == sorted(costs) and costs[0] < costs[-1], name
+
+
+def test_a_budget_that_nobody_reaches_is_undefined_and_counted(whole):
+    for m in whole[1]["methods"]:
+        near, _, far = m["at"]
+        assert (far["reached"], far["seeds"]) == (0, 2)
+        assert far["trait_shift"]["mean"] is None and far["trait_shift"]["n"] == 0
+        assert near["reached"] == 2 and near["trait_shift"]["mean"] is not None, m["name"]
+    reference = by_name(whole[1])["healed_loop"]["at"][0]["above_reference"]
+    assert reference["mean"] == reference["lo"] == reference["hi"] == 0.0
+
+
+def test_the_one_round_is_the_loops_first_adapter_without_the_trust_regions_scale(whole, load):
+    out, found = whole
+    seed = found["seeds"][0]
+    healing = read(out / "seeds" / str(seed) / "rounds/00/healing.json")
+    one, first = by_name(found)["healed_round"]["points"][-1], by_name(found)["healed_loop"]["points"][0]
+    if healing["scale"] < 1:
+        assert one["scores"]["neutral_kl"]["mean"] > first["scores"]["neutral_kl"]["mean"]
+    else:
+        assert one["scores"] == first["scores"]
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+def kill_at(patch, target, at):
+    """Raise `Killed` in place of the `at`th call of a function."""
+    room, name = target.rsplit(".", 1)
+    module, calls = importlib.import_module(f"steer_heal_love.{room}"), []
+    real = getattr(module, name)
+
+    def fatal(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == at:
+            raise Killed
+        return real(*args, **kwargs)
+
+    patch.setattr(module, name, fatal)
+
+
+def test_killed_three_times_and_gone_on_with_is_unbroken(whole, load, tmp_path):
+    out = tmp_path / "compare"
+    for target, at in (("compare.bench.heal", 1), ("evals.measure", 9), ("loop.heal", 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, target, at)
+            with pytest.raises(Killed):
+                compare.run(out=out, seeds=2, grid=GRID, **SMALL)
+        assert not (out / "compare.json").exists()
+    cells = {p: p.stat().st_mtime_ns for p in out.rglob("scores.json")}
+    assert cells
+    found = compare.run(out=out, seeds=2, grid=GRID, **SMALL)
+    assert without_seconds(found) == without_seconds(whole[1])
+    assert {p: p.stat().st_mtime_ns for p in cells} == cells, "a cell was measured twice"
+    assert all(hooks_of(m) == 0 for m in load)
+
+
+def without_seconds(found):
+    return found | {"methods": [{k: v for k, v in m.items() if k != "seconds"} for m in found["methods"]]}
+
+
+def test_going_on_after_the_end_measures_nothing_and_a_method_can_be_asked_for_alone(whole, load):
+    out, found = whole
+    before = {p: p.stat().st_mtime_ns for p in (out / "seeds").rglob("scores.json")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("steer_heal_love.evals.measure", lambda *_a: pytest.fail("measured again"))
+        again = compare.run(out=out, seeds=2, methods=("steering",), grid=GRID, **SMALL)
+        assert by_name(again)["steering"]["points"] == by_name(found)["steering"]["points"]
+        assert "above_reference" not in by_name(again)["steering"]["at"][0]
+        assert compare.run(out=out, seeds=2, grid=GRID, **SMALL) == found
+    assert {p: p.stat().st_mtime_ns for p in (out / "seeds").rglob("scores.json")} == before
+
+
+def test_a_starved_seed_keeps_the_methods_that_need_no_steering(load, tmp_path):
+    starving = SMALL | {"filter": {"checks": ["length"], "calibration": 2, "keep": 3}, "rounds": 1,
+                        "generate": {"prompts": 2, "max_new_tokens": 2}, "walk": {"doses": 2, "floor": 0.2}}  # fmt: skip
+    grid = Grid(scales=(1.0,), budgets=(1e-6,))
+    found = by_name(compare.run(out=tmp_path / "c", seeds=1, grid=grid, **starving))
+    for name in ("prompt", "baking", "weight_steering"):
+        assert found[name]["points"] and not found[name]["stopped"], name
+    for name in ("few_shot", "sft", "healed_round", "healed_loop"):
+        assert not found[name]["points"] and found[name]["stopped"], name
+        row = found[name]["at"][0]
+        assert row["reached"] == 0 and row["trait_shift"]["mean"] is None
+
+
+def test_a_loop_that_starves_late_keeps_its_rounds(load, tmp_path, monkeypatch):
+    real = loop.one_round
+
+    def starving(run, number):
+        if number:
+            raise Starved("round 1: nothing left")
+        real(run, number)
+
+    monkeypatch.setattr(loop, "one_round", starving)
+    (m,) = compare.run(out=tmp_path / "c", seeds=1, methods=("healed_loop",), grid=GRID, **SMALL)["methods"]
+    assert [p["strength"] for p in m["points"]] == [1.0, 1.5]
+    assert m["stopped"] == {"3": "round 1: nothing left"}
+
+
+def test_few_shot_takes_each_prompt_once_and_no_probe(whole):
+    out, found = whole
+    probes = {p.question for p in persona("love").probes}
+    for seed in found["seeds"]:
+        made = files.load_completions(out / "seeds" / str(seed) / "rounds/00/completions.jsonl")
+        best = few_shot.best([c for c in made if c.used])
+        assert len({c.prompt for c in best}) == len(best) >= 2
+        assert not probes & {c.prompt for c in best}
+        ended = [c.ended for c in best]
+        assert ended == sorted(ended, reverse=True)
+
+
+def test_the_pole_told_shapes_the_text_and_not_what_the_student_is_asked(whole, load, tok):
+    out, found = whole
+    run = out / "seeds" / str(found["seeds"][0])
+    pos, neg = (files.load_completions(run / "told" / f"{pole}.jsonl") for pole in ("pos", "neg"))
+    assert [c.prompt for c in pos] == [c.prompt for c in neg] and len(pos) == SETTINGS["filter"]["keep"]
+    assert [c.tokens.prompt for c in pos] != [c.tokens.prompt for c in neg]
+    asked = bench.untold(tok, pos)
+    assert [c.tokens.prompt for c in asked] == [prompt_ids(tok, c.prompt) for c in pos]
+    assert [c.tokens.answer for c in asked] == [c.tokens.answer for c in pos]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seeds": 0}, ["seeds", "at least 1", "0"]),
+        ({"methods": ("stearing",)}, ["stearing", "Did you mean 'steering'"]),
+        ({"persona": "lave"}, ["lave", "love"]),
+        ({"grid": Grid(scales=(1.0, 0.5), budgets=(-1.0,))}, ["grid.scales", "grid.budgets"]),
+        ({"grid": Grid(shots=(1.5,), beyond=(0.5,))}, ["grid.shots", "grid.beyond"]),
+        ({"eval": {"instruments": ["probes"]}}, ["eval.instruments", "neutral", "samples"]),
+        ({"eval": {"sample_prompts": 0}}, ["eval.sample_prompts"]),
+        ({"rounds": 0}, ["rounds"]),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_written(load, tmp_path, changes, words):
+    count = len(load)
+    with pytest.raises(UserError) as e:
+        compare.run(out=tmp_path / "c", **(SMALL | {"seeds": 2, "grid": GRID} | changes))
+    assert all(w in str(e.value) for w in words), str(e.value)
+    assert list(tmp_path.iterdir()) == [] and len(load) == count
+
+
+def test_another_plans_folder_is_refused_and_left_as_it_was(whole, load, tmp_path):
+    out, _ = whole
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    with pytest.raises(UserError, match=r"persona.*'love' there, 'joy' asked for"):
+        compare.run(out=out, seeds=2, grid=GRID, **(SMALL | {"persona": "joy"}))
+    with pytest.raises(UserError, match="heal"):
+        compare.run(out=out, seeds=2, grid=GRID, **(SMALL | {"heal": SMALL["heal"] | {"lr": 0.5}}))
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "plan.json").write_text('{"schema": 99, "kind": "compare"}')
+    with pytest.raises(UserError, match="schema: 99 there"):
+        compare.run(out=tmp_path / "c", seeds=2, grid=GRID, **SMALL)
+    with pytest.raises(UserError, match="something else"):
+        compare.run(out=out.parent, seeds=2, grid=GRID, **SMALL)
+    with pytest.raises(UserError, match="a file"):
+        compare.run(out=out / "plan.json", seeds=2, grid=GRID, **SMALL)
+
+
+def test_other_weights_are_refused(whole, tok, monkeypatch):
+    out, _ = whole
+    other = build_model(len(tok), tok.eos_token_id, seed=1)
+    monkeypatch.setattr("steer_heal_love.ground.models.load", lambda _name, **_kwargs: (other, tok))
+    with pytest.raises(UserError, match="model_hash"):
+        compare.run(out=out, seeds=2, grid=GRID, **SMALL)
+
+
+def test_the_models_weights_are_left_as_they_were(whole, load, tok):
+    fresh = build_model(len(tok), tok.eos_token_id).state_dict()
+    for model in load:
+        assert hooks_of(model) == 0
+        assert all(torch.equal(t, fresh[n]) for n, t in model.state_dict().items())

@@ -1,0 +1,101 @@
+"""A comparison made up without a model: its table, its plot, its page; what a model wrote is escaped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from steer_heal_love import report
+from steer_heal_love.ground import records
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.report import comparison, comparison_html, frontiers
+from steer_heal_love.report.html import COLUMNS
+
+NASTY = "<script>alert(1)</script>"
+
+
+def score(mean: float | None, by: float = 0.1) -> dict[str, Any]:
+    if mean is None:
+        return {"mean": None, "lo": None, "hi": None, "n": 0}
+    return {"mean": mean, "lo": mean - by, "hi": mean + by, "n": 12}
+
+
+def method(
+    name: str, slope: float, costs: list[float], at: list[float | None], reached: int = 2
+) -> dict[str, Any]:
+    points = [
+        {"strength": i + 0.5, "seeds": 2,
+         "scores": {n: score(k if n == "neutral_kl" else slope * k**0.5, 0.01) for n in COLUMNS}}
+        for i, k in enumerate(costs)
+    ]  # fmt: skip
+    rows = [
+        {"budget": b, "reached": reached if v is not None else 0, "seeds": 2, "trait_shift": score(v),
+         "own_excess": score(v and v / 2), "above_reference": score(None)}
+        for b, v in zip((0.02, 0.05), at, strict=True)
+    ]  # fmt: skip
+    texts = [{"prompt": NASTY, "text": NASTY, "base": NASTY}]
+    return {"name": name, "knob": "scale", "points": points, "at": rows, "stopped": {}, "seconds": 3.0,
+            "samples": {"seed": 0, "strength": 0.5, "texts": texts}}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    starved = method("starved", 0.0, [], [None, None])
+    starved |= {"stopped": {"1": f"nothing left {NASTY}"}, "samples": {}}
+    methods = [
+        method("weak", 1.0, [0.01, 0.1], [0.14, 0.22]), method("strong", 3.0, [0.01, 0.04, 0.1], [0.42, 0.67]),
+        method("told", 1.5, [0.03], [0.21, None], reached=1), starved,
+    ]  # fmt: skip
+    data = {"schema": 1, "kind": "compare", "persona": NASTY, "model": "tiny", "seeds": [0, 1],
+            "reference": "strong", "budgets": [0.02, 0.05], "methods": methods}  # fmt: skip
+    records.write_json(tmp_path / "compare.json", data)
+    return tmp_path
+
+
+def said(renderable: Any) -> str:
+    console = Console(width=100, force_terminal=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def test_the_table_ranks_by_trait_and_shows_the_undefined_as_such(folder):
+    lines = said(report.terminal_comparison(folder)).splitlines()
+    order = [line.split()[0] for line in lines[2:6]]
+    assert order == ["strong", "weak", "told", "starved"]
+    assert "+0.67 [+0.57, +0.77]" in lines[2]
+    assert "told *" in lines[4] and "+0.21 [+0.11, +0.31] (1/2 seeds)" in lines[4]
+    assert lines[5].split() == ["starved", "–", "–", "–"] and "nan" not in "".join(lines)
+    assert any("starved, seed 1: nothing left" in line for line in lines)
+
+
+def test_the_page_is_self_contained_and_escapes_what_others_wrote(folder):
+    report.write_comparison(folder)
+    page = (folder / "compare.html").read_text(encoding="utf-8")
+    assert NASTY not in page and "&lt;script&gt;" in page
+    assert not re.search(r"(src|href)=\"(?!#)", page) and "<script" not in page
+    for name in ("strong", "weak", "starved", "told"):
+        assert f"<td>{name}" in page
+    assert "1 of 2" in page and "0 of 2" in page and ">nan" not in page
+    assert page.count("<svg") == len(frontiers.PLANES)
+    assert (folder / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_comparison_gives_the_same_bytes(folder):
+    c = comparison.read(folder)
+    assert comparison_html.render(c) == comparison_html.render(c)
+
+
+def test_every_shipped_method_has_a_look_of_its_own():
+    from steer_heal_love.compare import methods
+
+    assert len(methods) <= len(frontiers.LOOKS) == len({repr(look) for look in frontiers.LOOKS})
+
+
+def test_no_comparison_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="no comparison there"):
+        report.terminal_comparison(tmp_path)
