@@ -1,4 +1,4 @@
-"""Arrows point one way: cli → compare → loop → session → rooms → nouns and ground. Only ground registers hooks or edits weights."""
+"""Arrows point one way: cli → compare → loop → steps → session → rooms → nouns and ground. Only ground registers hooks or edits weights."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ ALLOWED = {
     "config": FLOOR,
     **{room: FLOOR | {"config", room} for room in ROOMS},
     "session": FLOOR | ROOMS | {"config"},
-    "loop": FLOOR | ROOMS | {"config", "session"},
-    "compare": FLOOR | ROOMS | {"config", "session", "loop", "compare"},
+    "steps": FLOOR | ROOMS | {"config", "session"},
+    "loop": FLOOR | ROOMS | {"config", "session", "steps"},
+    "compare": FLOOR | ROOMS | {"config", "session", "steps", "loop", "compare"},
 }
 
 

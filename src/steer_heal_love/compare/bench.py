@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from steer_heal_love import loop
+from steer_heal_love import loop, steps
 from steer_heal_love.compare.grid import Grid
 from steer_heal_love.filter.walk import tally
 from steer_heal_love.generate import generate
@@ -103,7 +103,7 @@ class Bench:
             return adapter, asdict(record)
 
         file = self.folder.path / name / "healing.json"
-        adapter, _ = self.folder.once("heal", file, loop.load_healed, loop.save_healed, make)
+        adapter, _ = self.folder.once("heal", file, steps.load_healed, steps.save_healed, make)
         return self.placed(adapter)
 
     def placed(self, adapter: Adapter) -> Adapter:

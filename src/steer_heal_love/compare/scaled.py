@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from steer_heal_love import loop
+from steer_heal_love import steps
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.method import Cell
 from steer_heal_love.nouns import Adapter
@@ -21,4 +21,4 @@ def scaled(bench: Bench, adapter: Adapter) -> Iterator[Cell]:
 
 def worn(bench: Bench, adapter: Adapter) -> partial:
     """A context in which the base wears the adapter, in the form that is exported."""
-    return partial(loop.exported, bench.run, [adapter])
+    return partial(steps.exported, bench.run, [adapter])

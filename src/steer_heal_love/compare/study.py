@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import config, loop, report
+from steer_heal_love import config, report, steps
 from steer_heal_love.compare import bench, summary
 from steer_heal_love.compare.grid import Grid
 from steer_heal_love.compare.method import Cell, Method, Trace, methods
@@ -65,7 +65,7 @@ def run(
     traces: list[Trace] = []
     for seed in range(cfg.seed, cfg.seed + seeds):
         r = seeded(replace(cfg, seed=seed, out=str(out)), model, tok, out / "seeds" / str(seed), track)
-        loop.before(r)
+        steps.before(r)
         bases[seed] = r.stages[0]
         traces += [trace(m, r, grid) for m in chosen]
     found = summary.of(traces, bases, grid, cfg.eval.resamples)
@@ -121,7 +121,7 @@ def measured(method: Method, r: Run, cell: Cell) -> list[Stage]:
         return [cell.stage]
     label = f"{method.name} at {cell.strength:g}"
     named = replace(r, track=lambda _label, total: r.track(label, total))
-    return [loop.evaluated(named, method.kind, -1, *cell.contexts, dose=cell.dose, **cell.told)]
+    return [steps.evaluated(named, method.kind, -1, *cell.contexts, dose=cell.dose, **cell.told)]
 
 
 def seeded(cfg: RunConfig, model: Any, tok: Any, path: Path, track: Track) -> Run:

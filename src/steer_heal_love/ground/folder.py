@@ -7,7 +7,7 @@ saved. That is all there is to resuming a run.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -123,8 +123,12 @@ def load_completions(path: Path) -> list[Completion]:
     ]  # fmt: skip
 
 
-def save_stages(stages: list[Stage], path: Path) -> None:
-    records.write_json(path, {"schema": records.SCHEMA, "stages": stages})
+def save_json(value: Any, path: Path) -> None:
+    records.write_json(path, value)
+
+
+def save_stages(stages: Iterable[Stage], path: Path) -> None:
+    records.write_json(path, {"schema": records.SCHEMA, "stages": list(stages)})
 
 
 def load_stages(path: Path) -> list[Stage]:

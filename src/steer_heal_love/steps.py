@@ -1,0 +1,235 @@
+"""The steps that `loop.py` tells the order of: each takes what it needs of the run, and hands on what a room made.
+
+Nothing here is written or logged but warnings; `before` alone keeps what it makes, since every round needs it.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from steer_heal_love import bake, evals
+from steer_heal_love import filter as sieve
+from steer_heal_love.evals import transfer
+from steer_heal_love.filter.kept import sampled
+from steer_heal_love.filter.walk import tally, walk
+from steer_heal_love.generate import generate
+from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import records
+from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.ground.scoring import hidden_states
+from steer_heal_love.ground.weights import folded
+from steer_heal_love.heal.train import Example, anchor_kl, apart, heal
+from steer_heal_love.heal.trust import largest_scale
+from steer_heal_love.nouns import Adapter, Completion, Stage
+from steer_heal_love.persona import training_prompts
+from steer_heal_love.session import Run
+from steer_heal_love.vector import Vector
+
+
+def before(r: Run) -> None:
+    """What every round needs of the pristine base: its own answers, the filter's bounds, its scores."""
+    here, once, cfg = r.folder.path / "base", r.folder.once, r.config
+
+    def answer(k: int, label: str, prompts: list[str], n: int) -> list[Completion]:
+        return generate(
+            r.model, r.tok, prompts, [0.0], config=cfg.generate, seed=r.seed(0, k), max_new_tokens=n, label=label,
+            track=r.track,
+        )  # fmt: skip
+
+    training = training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
+    wanted = {
+        "anchor": lambda: answer(0, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
+        "neutral": lambda: answer(1, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
+        "calibration": lambda: r.measured(answer(2, "base: calibration", training, cfg.generate.max_new_tokens)),
+    }  # fmt: skip
+    answers = {
+        name: once("base", here / f"{name}.jsonl", files.load_completions, files.save_completions, make)
+        for name, make in wanted.items()
+    }
+    tokens = {name: [c.tokens for c in made] for name, made in answers.items()}
+    states = {
+        n: hidden_states(r.model, tokens[n], batch_tokens=cfg.batch_tokens) for n in ("anchor", "neutral")
+    }
+    r.anchor = [
+        Example(c.tokens, h, c.prompt) for c, h in zip(answers["anchor"], states["anchor"], strict=True)
+    ]
+    r.neutral = [(c.prompt, c.tokens, h) for c, h in zip(answers["neutral"], states["neutral"], strict=True)]
+    r.bounds = sieve.calibrate(answers["calibration"], cfg.filter.quantile)
+    records.write_json(here / "bounds.json", r.bounds)
+    r.calibration = sieve.judge(answers["calibration"], r.bounds)
+    r.coherent = sum(c.coherent for c in r.calibration) / len(r.calibration)
+
+    def evaluate() -> list[Stage]:
+        r.stages = [evaluated(r, "base", -1, draws=cfg.eval.base_draws)]
+        return [*r.stages, evaluated(r, "prompt", -1, system=r.persona.system("pos"))]
+
+    r.stages = once(
+        "evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=-1
+    )
+
+
+def steer(r: Run) -> Vector:
+    cfg = r.config.vector
+    with r.student():
+        return Vector.train(
+            r.model, r.tok, r.persona, contexts=bank("contexts")[: cfg.contexts], method=cfg.method,
+            contrast=cfg.contrast, layers=cfg.layers, batch_tokens=r.config.batch_tokens, track=r.track,
+        )  # fmt: skip
+
+
+def sample_and_filter(r: Run, number: int, vector: Vector) -> list[Completion]:
+    """Walk the dose: each pass samples the student at several doses and lets the pristine base judge."""
+    cfg, passes = r.config, iter(range(10_000))
+
+    def attempt(doses: list[float]) -> list[Completion]:
+        seed = r.seed(1, number, next(passes))
+        prompts = training_prompts(r.persona, cfg.generate.prompts, seed=seed)
+        label = f"generate at {doses[0]:.2g}–{doses[-1]:.2g}"
+        with r.student():
+            made = generate(
+                r.model, r.tok, prompts, doses, config=cfg.generate, directions=vector.directions, seed=seed,
+                track=r.track, label=label,
+            )  # fmt: skip
+        return sieve.judge(r.measured(made), r.bounds)
+
+    start = r.rounds[-1]["dose"] if r.rounds else cfg.walk.start
+    found = walk(attempt, **(asdict(cfg.walk) | {"start": start, "survival": r.survival}))
+    eligible = [c for c in found.completions if found.dose is not None and c.dose <= found.dose]
+    sieve.select(eligible, cfg.filter.keep)
+    return found.completions
+
+
+def counted(r: Run, number: int, vector: Vector, completions: list[Completion]) -> dict[str, Any]:
+    """The round's row: what the walk and the filter counted, what the vector says of itself."""
+    counts = tally(completions, r.survival)
+    first = Vector.load(r.folder.round(0) / "vector.safetensors")
+    starved = counts["dose"] is None or counts["used"] < r.config.filter.least
+    return {
+        "round": number, **counts, **sampled(completions, r.calibration, counts["dose"]), "starved": starved,
+        "vector_norm": vector.norm(), "cosine_with_first": vector.cosine(first),
+        "reliability": vector.meta["reliability"],
+    }  # fmt: skip
+
+
+def train(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[Adapter, dict[str, Any]]:
+    """Heal on the student; the barrier's reference is the pristine base or that student itself."""
+    cfg, tokens = r.config, [c.tokens for c in used]
+    if cfg.heal.reference == "base":
+        reference = hidden_states(r.model, tokens, batch_tokens=cfg.batch_tokens)
+    with r.student():
+        if cfg.heal.reference == "previous":
+            reference = hidden_states(r.model, tokens, batch_tokens=cfg.batch_tokens)
+        teachers = taught(r, used, vector) if cfg.heal.soft else [None] * len(used)
+        kept = [Example(c.tokens, h, c.prompt, t) for c, h, t in zip(used, reference, teachers, strict=True)]
+        adapter, record = heal(
+            r.model, kept, r.anchor, cfg.heal, round=number, seed=r.seed(2, number), batch_tokens=cfg.batch_tokens,
+            track=r.track,
+        )  # fmt: skip
+    if cfg.heal.budget:
+        record.scale, record.spent = trusted(r, number, adapter)
+    for warning in record.warnings:
+        r.folder.event("warning", round=number, message=warning)
+    return adapter.scaled(record.scale), asdict(record)
+
+
+def taught(r: Run, used: list[Completion], vector: Vector) -> list[Any]:
+    """The steered teacher's final hidden states over each completion, at its dose times heal.teacher."""
+    out: list[Any] = [None] * len(used)
+    for dose in sorted({c.dose for c in used}):
+        mine = [i for i, c in enumerate(used) if c.dose == dose]
+        with vector(r.model, dose * r.config.heal.teacher):
+            states = hidden_states(
+                r.model, [used[i].tokens for i in mine], batch_tokens=r.config.batch_tokens
+            )
+        for i, state in zip(mine, states, strict=True):
+            out[i] = state
+    return out
+
+
+def trusted(r: Run, number: int, adapter: Adapter) -> tuple[float, float]:
+    """The scale at which the model, as it will be exported, stays inside this round's part of the budget; its cost."""
+    cfg = r.config
+    _, held = apart(r.anchor, cfg.heal.anchor_validation)
+    spent = r.rounds[-2]["healing"].get("spent", 0.0) if number else 0.0
+
+    def cost_nats(scale: float) -> float:
+        with exported(r, [*r.history, adapter.scaled(scale)]):
+            return anchor_kl(r.model, held, cfg.batch_tokens)
+
+    if not held:
+        return 1.0, spent
+    return largest_scale(cost_nats, cfg.heal.budget * (number + 1) / cfg.rounds, spent_nats=spent)
+
+
+def exported(r: Run, rounds: list[Adapter]) -> AbstractContextManager[None]:
+    """The model that users get: all rounds as one LoRA beside the pristine weights."""
+    whole = bake.stack(rounds)
+    return adapted(r.model, whole.factors, whole.scaling)
+
+
+def subject(r: Run, **told: Any) -> evals.Subject:
+    """What every instrument is given of this run. `told`: what it has that others don't, such as a `system` prompt."""
+    cfg = r.config
+    return evals.Subject(
+        r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch_tokens=cfg.batch_tokens,
+        sampling=evals.Sampling(cfg.generate.temperature, cfg.generate.min_p, cfg.generate.batch),
+        base_samples=r.stages[0].samples if r.stages else [], **told,
+    )  # fmt: skip
+
+
+def evaluated(
+    r: Run, name: Any, number: int, *contexts: Any, dose: float | None = None, **told: Any
+) -> Stage:
+    """One evaluation: inside the contexts first, then with the model pristine again."""
+    cfg, tested = r.config.eval, subject(r, **told)
+    with r.track(f"evaluate {name}", evals.count(cfg)) as advance:
+        with ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context())
+            found = evals.measure(tested, advance)
+        items = evals.read(tested, found)
+        advance(1)
+    base = r.stages[0].items if r.stages else items
+    return evals.stage(number, name, items, base, found, config=cfg, dose=dose)
+
+
+def scored(r: Run, number: int, vector: Vector, dose: float) -> list[Stage]:
+    """This round's student, steered, as it was before its heal; and the model that all rounds make."""
+    steered = (lambda: folded(r.model, r.history[:-1]), lambda: vector(r.model, dose))
+    return [
+        evaluated(r, "steered", number, *steered, dose=dose),
+        evaluated(r, "healed", number, lambda: exported(r, r.history)),
+    ]
+
+
+def got_in(r: Run, number: int, vector: Vector) -> dict[str, Any]:
+    """What the healed student carries of the vector by itself, and what that cost."""
+    cfg, seed = r.config, r.seed(4, number)
+    s = subject(r)
+    student, previous = (lambda: exported(r, r.history)), (lambda: exported(r, r.history[:-1]))
+    contexts = bank("contexts")[: cfg.vector.contexts]
+    shift, states = transfer.own_shift(s, contexts, sorted(vector.directions), student)
+    Vector(shift, {"method": "own shift", "round": number}).save(r.folder.round(number) / "shift.safetensors")
+    first = Vector.load(r.folder.round(0) / "shift.safetensors")
+    out = transfer.alignment(shift, vector.directions, states, seed=seed)
+    out["cosine_with_first_shift"] = transfer.cosine(shift, first.directions)
+    base, healed = r.stages[0], r.stages[-1]
+    if cfg.eval.transfer == "full":
+        out["ledger"] = transfer.ledger(s, student, previous, healed)
+        if "trait" in base.items:
+            out["causes"] = transfer.causes(s, shift, student, base, healed, seed=seed)
+    return out
+
+
+def save_healed(value: tuple[Adapter, dict[str, Any]], path: Path) -> None:
+    adapter, record = value
+    bake.save_peft(adapter, path.parent / "adapter", base_model="see manifest.json")
+    records.write_json(path, record)
+
+
+def load_healed(path: Path) -> tuple[Adapter, dict[str, Any]]:
+    return bake.load_peft(path.parent / "adapter"), records.read_json(path)
