@@ -150,7 +150,7 @@ def kill_at(patch, target, at):
 
 def test_killed_three_times_and_gone_on_with_is_unbroken(whole, load, tmp_path):
     out = tmp_path / "compare"
-    for target, at in (("compare.bench.heal", 1), ("evals.measure", 9), ("loop.heal", 1)):
+    for target, at in (("compare.bench.heal", 1), ("evals.measure", 9), ("steps.heal", 1)):
         with pytest.MonkeyPatch.context() as patch:
             kill_at(patch, target, at)
             with pytest.raises(Killed):
