@@ -109,7 +109,8 @@ def figures(at: str, size: tuple[float, float], draws: list[tuple[str, canvas.Dr
 
 
 def heal_figures(at: str, run: RunRecord, r: Round) -> list[Markup]:
-    healing, tau = r.healing or {}, setting(run, "heal", "tau")
+    healing, on = r.healing or {}, setting(run, "heal", "lam") != 0
+    tau = setting(run, "heal", "tau") if on else math.nan
     return figures(at, LARGE, [
         (f"Likelihood of the kept text in round {r.number}", panels.likelihood(healing)),
         (f"Divergence from the reference in round {r.number}", panels.divergences(healing, tau)),
