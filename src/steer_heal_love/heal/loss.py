@@ -17,16 +17,18 @@ class _TokenTerms(torch.autograd.Function):
     """Every term and its gradient by hidden state, chunk by chunk, in one pass over the vocabulary.
 
     A token's terms depend on its own hidden state only, so the gradient of the sum holds every token's; the
-    backward pass scales rows of width d and never sees the vocabulary again.
+    backward pass scales rows of width d and never sees the vocabulary again. Where nobody asks for gradients
+    (validation), none are computed.
     """
 
     @staticmethod
     def forward(ctx, hidden, targets, model, references):  # type: ignore[override]
         values: list[list[Tensor]] = [[] for _ in range(1 + len(references))]
         grads: list[list[Tensor]] = [[] for _ in values]
+        wanted = ctx.needs_input_grad[0]
         for i in range(0, len(hidden), CHUNK):
-            with torch.enable_grad():
-                leaf = hidden[i : i + CHUNK].detach().requires_grad_()
+            with torch.set_grad_enabled(wanted):
+                leaf = hidden[i : i + CHUNK].detach().requires_grad_(wanted)
                 logits = head(model, leaf)
                 terms = [] if targets is None else [(0, nll(logits, targets[i : i + CHUNK]))]
                 for n, (states, divergence) in enumerate(references, 1):
@@ -34,9 +36,10 @@ class _TokenTerms(torch.autograd.Function):
                         theirs = head(model, states[i : i + CHUNK])
                     terms.append((n, divergence(theirs, logits)))
                 for n, term in terms:
-                    (grad,) = torch.autograd.grad(term.sum(), leaf, retain_graph=n != terms[-1][0])
                     values[n].append(term.detach())
-                    grads[n].append(grad)
+                    if wanted:
+                        (grad,) = torch.autograd.grad(term.sum(), leaf, retain_graph=n != terms[-1][0])
+                        grads[n].append(grad)
         ctx.save_for_backward(*(torch.cat(g) if g else hidden.new_zeros(1, 1) for g in grads))
         return tuple(torch.cat(v) if v else hidden.new_zeros(len(hidden)).float() for v in values)
 
