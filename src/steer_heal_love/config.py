@@ -47,9 +47,9 @@ class GenerateConfig:
 class WalkConfig:
     """How the dose is walked to the largest one that survives."""
 
-    start: float = 0.4
+    start: float = 0.3
     """dose tried first in round 0; later rounds start from the last found"""
-    span: float = 2.5
+    span: float = 2.0
     """the first pass tries doses from start/span to start·span"""
     doses: int = 4
     """doses a pass"""
@@ -122,7 +122,7 @@ class HealConfig:
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
-    budget: float = 0.0325
+    budget: float = 0.031
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 

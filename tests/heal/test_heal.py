@@ -241,6 +241,14 @@ def test_the_trust_region_finds_the_crossing_whatever_went_before(curve, budget,
     assert cost <= budget or scale == 0
 
 
+@pytest.mark.parametrize("spent", [0.0, 0.006, 0.018])
+@pytest.mark.parametrize("cross", [0.0, 0.01, 0.03])
+def test_the_trust_region_needs_three_readings_of_a_parabola(spent, cross):
+    read = []
+    largest_scale(lambda c: read.append(c) or spent + cross * c + 0.03 * c * c, 0.021, spent_nats=spent)
+    assert len(read) <= 3
+
+
 @pytest.mark.parametrize("micro", [1, 2, 3])
 def test_small_forward_passes_add_up_to_the_steps_own_gradient(model, sequences, random_adapter, micro):
     kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -61,6 +62,8 @@ def load(
     if not isinstance(wanted, torch.dtype):
         raise UserError(f"unknown dtype {dtype!r}; try auto, float32 or bfloat16.")
     source = _smollm2() if name == "smollm2" else name
+    if device == "cpu":
+        records.keep_freed_memory()
     try:
         with quiet_transformers():
             tok = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
