@@ -62,6 +62,8 @@ class Compare(RunConfig):
     """how many seeds, from --seed on"""
     methods: tuple[str, ...] = ()
     """methods to compare; empty means all (`shl list comparisons`)"""
+    workers: int = 1
+    """seeds measured at a time, each in a process with its own model; several pay on a GPU"""
     grid: Grid = dataclasses.field(default_factory=Grid)
     config: Path | None = None
     """settings from a TOML file, such as a run's config.toml"""
@@ -86,8 +88,9 @@ def compare(argv: list[str]) -> None:
     given, settings = layered(Compare, argv, "shl compare", out=Compare.out)
     with report.progress(out) as track:
         comparison.run(
-            settings, out=given.out, seeds=given.seeds, methods=given.methods, grid=given.grid, track=track
-        )
+            settings, out=given.out, seeds=given.seeds, methods=given.methods, grid=given.grid,
+            workers=given.workers, track=track,
+        )  # fmt: skip
     out.print(report.terminal_comparison(Path(given.out)))
     out.print(Path(given.out) / "compare.html")
 

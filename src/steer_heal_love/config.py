@@ -53,10 +53,10 @@ class WalkConfig:
     """the first pass tries doses from start/span to start·span"""
     doses: int = 4
     """doses a pass"""
-    survival: float = 0.5
+    survival: float = 0.8
     """coherent share wanted at the chosen dose, as a share of that of the base's own samples"""
     passes: int = 2
-    """passes: the first brackets the dose, the others sample just below it"""
+    """passes: the first brackets the dose, the others sample just below it; as many again where too little survives"""
     floor: float = 0.05
     """no dose below this is tried"""
     ceiling: float = 4.0
@@ -122,7 +122,7 @@ class HealConfig:
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
-    budget: float = 0.031
+    budget: float = 0.0325
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 

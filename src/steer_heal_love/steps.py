@@ -97,7 +97,9 @@ def sample_and_filter(r: Run, number: int, vector: Vector) -> list[Completion]:
         return sieve.judge(r.measured(made), r.bounds)
 
     start = r.rounds[-1]["dose"] if r.rounds else cfg.walk.start
-    found = walk(attempt, **(asdict(cfg.walk) | {"start": start, "survival": r.survival}))
+    found = walk(
+        attempt, **(asdict(cfg.walk) | {"start": start, "survival": r.survival}), least=cfg.filter.least
+    )
     eligible = [c for c in found.completions if found.dose is not None and c.dose <= found.dose]
     sieve.select(eligible, cfg.filter.keep)
     return found.completions

@@ -157,3 +157,11 @@ def test_tally_repeats_what_the_walk_found():
     assert counts["dose"] == found.dose and counts["survival"] == found.survival
     assert counts["made"] == len(found.completions)
     assert counts["made"] - counts["coherent"] == counts["reasons"]["nll"]
+
+
+@pytest.mark.parametrize(("least", "passes"), [(0, 3), (300, 3), (2000, 6)])
+def test_too_few_survivors_are_topped_up_just_below_the_dose(least, passes):
+    attempt, tried = simulated(logistic(0.9))
+    found = walk(attempt, **SETTINGS, least=least)
+    assert len(tried) == passes
+    assert max(tried[-1]) <= 0.95 and found.dose == pytest.approx(0.9, rel=0.06)

@@ -13,10 +13,14 @@ Each cell is measured once: what lies there is read. Seeds, methods and strength
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from steer_heal_love import config, report, steps
 from steer_heal_love.compare import bench, summary
@@ -44,35 +48,70 @@ def run(
     seeds: int = 3,
     methods: tuple[str, ...] = (),
     grid: Grid | None = None,
+    workers: int = 1,
     track: Track = silent,
     **overrides: Any,
 ) -> dict[str, Any]:
     """Measure every named method (all when none is) in `seeds` seeds from the settings' own on, and compare.
 
-    Goes on with what lies in `out`. Raises `UserError` before anything is written when anything is wrong.
-    Returns what `compare.json` holds.
+    Goes on with what lies in `out`. With `workers` above 1, as many seeds at a time, each in a process with a model
+    of its own. Raises `UserError` before anything is written when anything is wrong. Returns what `compare.json` holds.
     """
     out, grid = Path(out), grid or Grid()
     cfg, chosen = wanted(settings, overrides, seeds, methods, grid)
+    if workers < 1:
+        raise UserError(f"workers: at least 1, found {workers}.")
     agree(out, plan(cfg))
-    model, tok = models.load(
-        cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code
-    )
+    model, tok = loaded(cfg)
     agreed = plan(cfg) | {"model_hash": models.fingerprint(model)}
     agree(out, agreed)
     records.write_json(out / "plan.json", agreed)
+    each = [replace(cfg, seed=seed, out=str(out)) for seed in range(cfg.seed, cfg.seed + seeds)]
+    if workers > 1:
+        apart(each, tuple(m.name for m in chosen), grid, workers, track)
     bases: dict[int, Stage] = {}
     traces: list[Trace] = []
-    for seed in range(cfg.seed, cfg.seed + seeds):
-        r = seeded(replace(cfg, seed=seed, out=str(out)), model, tok, out / "seeds" / str(seed), track)
-        steps.before(r)
-        bases[seed] = r.stages[0]
-        traces += [trace(m, r, grid) for m in chosen]
+    for mine in each:
+        bases[mine.seed], found_here = of_seed(mine, model, tok, chosen, grid, track)
+        traces += found_here
     found = summary.of(traces, bases, grid, cfg.eval.resamples)
     found |= {"persona": load_persona(cfg.persona).name, "model": cfg.model}
     records.write_json(out / "compare.json", found)
     report.write_comparison(out)
     return found
+
+
+def of_seed(
+    cfg: RunConfig, model: Any, tok: Any, chosen: list[Method], grid: Grid, track: Track
+) -> tuple[Stage, list[Trace]]:
+    """One seed's base and every method's cells, measured or read back."""
+    r = seeded(cfg, model, tok, Path(cfg.out) / "seeds" / str(cfg.seed), track)
+    steps.before(r)
+    return r.stages[0], [trace(m, r, grid) for m in chosen]
+
+
+def apart(each: list[RunConfig], names: tuple[str, ...], grid: Grid, workers: int, track: Track) -> None:
+    """Measure whole seeds at a time, a process each, sharing the device; what they made lies in the folder."""
+    threads = max(1, torch.get_num_threads() // min(workers, len(each)))
+    # Spawned: CUDA and OpenMP don't survive a fork.
+    with (
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+        track("seeds", len(each)) as advance,
+    ):
+        made = [pool.submit(alone, cfg, names, grid, threads) for cfg in each]
+        for future in as_completed(made):
+            future.result()
+            advance(1)
+
+
+def alone(cfg: RunConfig, names: tuple[str, ...], grid: Grid, threads: int) -> None:
+    """One seed in this process."""
+    torch.set_num_threads(threads)
+    of_seed(cfg, *loaded(cfg), [methods[name] for name in names], grid, silent)
+
+
+def loaded(cfg: RunConfig) -> tuple[Any, Any]:
+    return models.load(cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
 
 
 def wanted(

@@ -38,8 +38,12 @@ def walk(
     passes: int,
     floor: float,
     ceiling: float,
+    least: int = 0,
 ) -> Walk:
-    """The largest dose at which the fitted coherent share is at least `survival`, within floor and ceiling."""
+    """The largest dose at which the fitted coherent share is at least `survival`, within floor and ceiling.
+
+    Where fewer than `least` completions would be kept at or below it, up to `passes` more passes are sampled there.
+    """
     made: list[Completion] = []
     low, high = max(start / span, floor), max(min(start * span, ceiling), floor)
     while True:
@@ -51,11 +55,17 @@ def walk(
             low, high = high * span**0.5, min(high * span**2, ceiling)
         else:
             break
-    for _ in range(passes - 1):
-        if found is not None:
-            made += attempt(spread(max(0.6 * found, floor), found, doses))
-            found = crossing(rates(made), survival)
+    for number in range(1, 2 * passes):
+        if found is None or (number >= passes and kept(made, found) >= least):
+            break
+        made += attempt(spread(max(0.6 * found, floor), found, doses))
+        found = crossing(rates(made), survival)
     return Walk(found, {dose: share for dose, (share, _) in rates(made).items()}, made)
+
+
+def kept(completions: list[Completion], dose: float) -> int:
+    """How many texts survive at or below a dose."""
+    return len({c.text for c in completions if c.kept and c.dose <= dose})
 
 
 def spread(low: float, high: float, n: int) -> list[float]:
