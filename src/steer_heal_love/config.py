@@ -90,7 +90,7 @@ class HealConfig:
     lr: float = 2e-4
     batch: int = 6
     """completions a step"""
-    micro_batch: int = 2
+    micro_batch: int = 3
     """completions a forward pass; a step's gradient is added up over its passes"""
     warmup: float = 0.1
     weight_decay: float = 0.0

@@ -156,7 +156,8 @@ def trusted(r: Run, number: int, adapter: Adapter) -> tuple[float, float]:
     """The scale at which the model, as it will be exported, stays inside this round's part of the budget; its cost."""
     cfg = r.config
     _, held = apart(r.anchor, cfg.heal.anchor_validation)
-    spent = r.rounds[-2]["healing"].get("spent", 0.0) if number else 0.0
+    before = r.rounds[-2]["healing"] if number else {}
+    spent = before.get("spent", 0.0)
 
     def cost_nats(scale: float) -> float:
         with exported(r, [*r.history, adapter.scaled(scale)]):
@@ -164,7 +165,8 @@ def trusted(r: Run, number: int, adapter: Adapter) -> tuple[float, float]:
 
     if not held:
         return 1.0, spent
-    return largest_scale(cost_nats, cfg.heal.budget * (number + 1) / cfg.rounds, spent_nats=spent)
+    budget = cfg.heal.budget * (number + 1) / cfg.rounds
+    return largest_scale(cost_nats, budget, spent_nats=spent, start=before.get("scale") or 0.5)
 
 
 def exported(r: Run, rounds: list[Adapter]) -> AbstractContextManager[None]:

@@ -243,10 +243,13 @@ def test_the_trust_region_finds_the_crossing_whatever_went_before(curve, budget,
 
 @pytest.mark.parametrize("spent", [0.0, 0.006, 0.018])
 @pytest.mark.parametrize("cross", [0.0, 0.01, 0.03])
-def test_the_trust_region_needs_three_readings_of_a_parabola(spent, cross):
+@pytest.mark.parametrize("start", [0.2, 0.5, 1.0])
+def test_the_trust_region_needs_three_readings_of_a_parabola(spent, cross, start):
     read = []
-    largest_scale(lambda c: read.append(c) or spent + cross * c + 0.03 * c * c, 0.021, spent_nats=spent)
+    curve = lambda c: read.append(c) or spent + cross * c + 0.03 * c * c
+    scale, cost = largest_scale(curve, 0.021, spent_nats=spent, start=start)
     assert len(read) <= 3
+    assert 0.95 * 0.021 <= cost <= 0.021 or scale == 1.0
 
 
 @pytest.mark.parametrize("micro", [1, 2, 3])
