@@ -90,7 +90,7 @@ class HealConfig:
     lr: float = 2e-4
     batch: int = 6
     """completions a step"""
-    micro_batch: int = 3
+    micro_batch: int = 2
     """completions a forward pass; a step's gradient is added up over its passes"""
     warmup: float = 0.1
     weight_decay: float = 0.0
@@ -120,9 +120,9 @@ class HealConfig:
     """share of training prompts held out for the curve"""
     soft: float = 0.25
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
-    teacher: float = 2.0
+    teacher: float = 3.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
-    budget: float = 0.0325
+    budget: float = 0.031
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 
