@@ -25,7 +25,12 @@ def score(mean: float | None, by: float = 0.1) -> dict[str, Any]:
 
 
 def method(
-    name: str, slope: float, costs: list[float], at: list[float | None], reached: int = 2
+    name: str,
+    slope: float,
+    costs: list[float],
+    at: list[float | None],
+    reached: int = 2,
+    kind: str = "healed",
 ) -> dict[str, Any]:
     points = [
         {"strength": i + 0.5, "seeds": 2,
@@ -38,7 +43,7 @@ def method(
         for b, v in zip((0.02, 0.05), at, strict=True)
     ]  # fmt: skip
     texts = [{"prompt": NASTY, "text": NASTY, "base": NASTY}]
-    return {"name": name, "knob": "scale", "points": points, "at": rows, "stopped": {}, "seconds": 3.0,
+    return {"name": name, "knob": "scale", "kind": kind, "points": points, "at": rows, "stopped": {}, "seconds": 3.0,
             "samples": {"seed": 0, "strength": 0.5, "texts": texts}}  # fmt: skip
 
 
@@ -48,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     starved |= {"stopped": {"1": f"nothing left {NASTY}"}, "samples": {}}
     methods = [
         method("weak", 1.0, [0.01, 0.1], [0.14, 0.22]), method("strong", 3.0, [0.01, 0.04, 0.1], [0.42, 0.67]),
-        method("told", 1.5, [0.03], [0.21, None], reached=1), starved,
+        method("told", 1.5, [0.03], [0.21, None], reached=1, kind="prompt"), starved,
     ]  # fmt: skip
     data = {"schema": 1, "kind": "compare", "persona": NASTY, "model": "tiny", "seeds": [0, 1],
             "reference": "strong", "budgets": [0.02, 0.05], "methods": methods}  # fmt: skip
@@ -71,6 +76,13 @@ def test_the_table_ranks_by_trait_and_shows_the_undefined_as_such(folder):
     assert "told *" in lines[4] and "+0.21 [+0.11, +0.31] (1/2 seeds)" in lines[4]
     assert lines[5].split() == ["starved", "–", "–", "–"] and "nan" not in "".join(lines)
     assert any("starved, seed 1: nothing left" in line for line in lines)
+
+
+def test_what_no_prompt_realises_is_starred():
+    starred = lambda kind, costs: comparison.traced(method("m", 1.0, costs, [0.1, 0.2], kind=kind)).starred
+    assert starred("prompt", [0.03, 0.06]) and starred("prompt", [0.06])
+    assert not starred("prompt", [0.01, 0.06]) and not starred("healed", [0.03, 0.06])
+    assert not starred("prompt", [])
 
 
 def test_the_page_is_self_contained_and_escapes_what_others_wrote(folder):

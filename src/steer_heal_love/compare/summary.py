@@ -94,7 +94,7 @@ def described(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resample
     """A method, its points, what stopped it, its seconds, and what it writes."""
     strengths = sorted({strength for t in traces for strength, _ in t.cells})
     return {
-        "name": traces[0].method.name, "knob": traces[0].method.knob,
+        "name": traces[0].method.name, "knob": traces[0].method.knob, "kind": traces[0].method.kind,
         "points": [point(traces, bases, strength, resamples) for strength in strengths],
         "stopped": {str(t.seed): t.stopped for t in traces if t.stopped},
         "seconds": round(sum(t.seconds for t in traces), 1),

@@ -48,6 +48,7 @@ class Traced:
 
     name: str
     knob: str
+    kind: str
     points: list[Point]
     rows: list[Row]
     stopped: dict[str, str]
@@ -58,6 +59,20 @@ class Traced:
     def single(self) -> bool:
         """Whether there is no knob to trace a frontier with."""
         return len(self.points) == 1
+
+    def drawn(self, row: Row) -> bool:
+        """Whether the row is read on the line from the base to the first point, and nothing lies on that line: a
+        dose or a scale can be smaller, a prompt can't."""
+        return (
+            self.kind == "prompt"
+            and bool(self.points)
+            and self.points[0].scores["neutral_kl"].mean > row.budget
+        )
+
+    @property
+    def starred(self) -> bool:
+        """Whether any row is such a one."""
+        return any(map(self.drawn, self.rows))
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,9 @@ def traced(m: dict[str, Any]) -> Traced:
             score_of(r.get("above_reference")))
         for r in m["at"]
     ]  # fmt: skip
-    return Traced(m["name"], m["knob"], points, rows, m["stopped"], m["seconds"], m["samples"])
+    return Traced(
+        m["name"], m["knob"], m.get("kind", ""), points, rows, m["stopped"], m["seconds"], m["samples"]
+    )
 
 
 def score_of(saved: dict[str, Any] | None) -> Score:
@@ -121,11 +138,11 @@ def table(c: Comparison) -> RenderableType:
     out.add_column("own_excess", justify="right", no_wrap=True)
     for m in c.methods:
         cells = [interval(r.trait, ".2f") + some(r) for r in m.rows]
-        out.add_row(m.name + " *" * m.single, *cells, plain(m.rows[-1].odd.mean, "+.2f"))
+        out.add_row(m.name + " *" * m.starred, *cells, plain(m.rows[-1].odd.mean, "+.2f"))
     title = f"{c.persona} in {c.model}, {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)}: trait_shift at equal neutral_kl"
     notes = [f"{m.name}, seed {seed}: {reason}" for m in c.methods for seed, reason in m.stopped.items()]
-    if any(m.single for m in c.methods):
-        notes.append("* one point, no knob: a line from the base, which no model realises")
+    if any(m.starred for m in c.methods):
+        notes.append("* its least prompt is dearer: a line from the base, which no model realises")
     return Group(Text(title, style="bold"), out, *(Text(n, style="yellow") for n in notes))
 
 
