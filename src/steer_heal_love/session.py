@@ -86,13 +86,16 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
     who = load_persona(cfg.persona)
     cfg.check()
     known(cfg)
-    model, tok = models.load(
-        cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code
-    )
+    model, tok = loaded(cfg)
     now = datetime.datetime.now(datetime.UTC)
     slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(cfg.model).name)
     folder = RunFolder.create(Path(cfg.out), f"{now:%Y%m%dT%H%M%SZ}-{who.name}-{slug}-s{cfg.seed}")
     return begun(cfg, model, tok, folder, track)
+
+
+def loaded(cfg: RunConfig) -> tuple[Any, Any]:
+    """The model and tokenizer that the settings name."""
+    return models.load(cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
 
 
 def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track) -> Run:
@@ -118,9 +121,7 @@ def opened(path: Path, track: Track) -> Run:
     """An existing run, with the settings and the persona file that it was started with."""
     folder = RunFolder.open(path)
     cfg = config.read(path / "config.toml")
-    model, tok = models.load(
-        cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code
-    )
+    model, tok = loaded(cfg)
     found, was = models.fingerprint(model), records.read_json(path / "manifest.json")["model_hash"]
     if found != was:
         raise UserError(

@@ -35,7 +35,7 @@ from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Stage
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
-from steer_heal_love.session import Run, begun, known
+from steer_heal_love.session import Run, begun, known, loaded
 
 NEEDED = ("neutral", "probes", "samples")
 """instruments that a frontier is made of"""
@@ -108,10 +108,6 @@ def alone(cfg: RunConfig, names: tuple[str, ...], grid: Grid, threads: int) -> N
     """One seed in this process."""
     torch.set_num_threads(threads)
     of_seed(cfg, *loaded(cfg), [methods[name] for name in names], grid, silent)
-
-
-def loaded(cfg: RunConfig) -> tuple[Any, Any]:
-    return models.load(cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
 
 
 def wanted(
