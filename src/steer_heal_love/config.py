@@ -45,16 +45,16 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class WalkConfig:
-    """How the dose is walked to the largest one that survives."""
+    """How the dose is walked to where steering starts to break the text."""
 
-    start: float = 0.3
+    start: float = 0.2
     """dose tried first in round 0; later rounds start from the last found"""
-    span: float = 2.0
+    span: float = 1.6
     """the first pass tries doses from start/span to start·span"""
     doses: int = 4
     """doses a pass"""
     survival: float = 0.8
-    """coherent share wanted at the chosen dose, as a share of that of the base's own samples"""
+    """coherent share left at the chosen dose, as a share of what the student reaches unsteered"""
     passes: int = 2
     """passes: the first brackets the dose, the others sample just below it; as many again where too little survives"""
     floor: float = 0.05
@@ -71,7 +71,7 @@ class FilterConfig:
     """checks to apply; empty means all (`shl list checks`)"""
     quantile: float = 0.9
     """calibrated checks cut at this quantile of the base model's own samples"""
-    keep: int = 48
+    keep: int = 36
     """how many survivors are trained on, the most on-trait first"""
     calibration: int = 64
     """the base's own samples that the bounds are drawn from"""
@@ -216,7 +216,7 @@ class RunConfig:
              f"heal.layers: two shares of the depth, rising, found {self.heal.layers}"),
             (self.walk.start > 0 and self.walk.span > 1 and self.walk.floor > 0,
              "walk: start and floor above 0 and span above 1"),
-            (0 < self.walk.survival <= 1, f"walk.survival: a share, found {self.walk.survival}"),
+            (0 < self.walk.survival < 1, f"walk.survival: above 0 and below 1, found {self.walk.survival}"),
             (self.walk.doses >= 2, f"walk.doses: at least 2, found {self.walk.doses}"),
             (min(self.heal.rank, self.heal.epochs, self.heal.batch, self.heal.micro_batch) >= 1,
              "heal: rank, epochs, batch and micro_batch at least 1"),

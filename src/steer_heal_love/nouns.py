@@ -85,6 +85,22 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class Response:
+    """The coherent share as it falls with the dose, a Hill curve: what it is unsteered, and the dose that halves it."""
+
+    plateau: float
+    half_dose: float
+    steepness: float
+
+    def share(self, dose: float) -> float:
+        return self.plateau / (1 + (dose / self.half_dose) ** self.steepness)
+
+    def dose(self, survival: float) -> float:
+        """Where `survival` of the plateau is left."""
+        return self.half_dose * (1 / survival - 1) ** (1 / self.steepness)
+
+
+@dataclass(frozen=True)
 class Score:
     """A mean with its 95% interval over n items; NaN where nothing was defined."""
 

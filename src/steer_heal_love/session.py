@@ -60,11 +60,6 @@ class Run:
     def summary(self) -> dict[str, Any]:
         return records.read_json(self.folder.path / "summary.json")
 
-    @property
-    def survival(self) -> float:
-        """Coherent share that the dose walk aims at: a share of what the base's own samples reach."""
-        return self.config.walk.survival * self.coherent
-
     def measured(self, completions: list[Completion]) -> list[Completion]:
         """Every check's value, read by the pristine base."""
         cfg = self.config

@@ -96,10 +96,8 @@ def sample_and_filter(r: Run, number: int, vector: Vector) -> list[Completion]:
             )  # fmt: skip
         return sieve.judge(r.measured(made), r.bounds)
 
-    start = r.rounds[-1]["dose"] if r.rounds else cfg.walk.start
-    found = walk(
-        attempt, **(asdict(cfg.walk) | {"start": start, "survival": r.survival}), least=cfg.filter.least
-    )
+    start = r.rounds[-1]["dose"] if r.rounds else None
+    found = walk(attempt, cfg.walk, base=r.coherent, start=start, least=cfg.filter.least)
     eligible = [c for c in found.completions if found.dose is not None and c.dose <= found.dose]
     sieve.select(eligible, cfg.filter.keep)
     return found.completions
@@ -107,7 +105,7 @@ def sample_and_filter(r: Run, number: int, vector: Vector) -> list[Completion]:
 
 def counted(r: Run, number: int, vector: Vector, completions: list[Completion]) -> dict[str, Any]:
     """The round's row: what the walk and the filter counted, what the vector says of itself."""
-    counts = tally(completions, r.survival)
+    counts = tally(completions, r.config.walk, r.coherent)
     first = Vector.load(r.folder.round(0) / "vector.safetensors")
     starved = counts["dose"] is None or counts["used"] < r.config.filter.least
     return {

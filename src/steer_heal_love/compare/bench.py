@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from steer_heal_love import loop, steps
 from steer_heal_love.compare.grid import Grid
-from steer_heal_love.filter.walk import tally
+from steer_heal_love.filter.walk import chosen
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import prompt_ids
@@ -50,7 +50,7 @@ class Bench:
 
     def walked(self) -> float:
         """The dose that round 0's walk found. Raises `Starved` when it found none."""
-        dose = tally(loop.steered(self.fresh(), 0)[1], self.run.survival)["dose"]
+        dose = chosen(loop.steered(self.fresh(), 0)[1], self.run.config.walk, self.run.coherent)
         if dose is None:
             raise Starved("no dose at which enough steered completions are coherent.")
         return float(dose)

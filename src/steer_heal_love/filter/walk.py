@@ -1,27 +1,38 @@
-"""Walk the dose to the largest one whose completions survive.
+"""Walk the dose to the one at which steering starts to break the text.
 
-In: `attempt(doses) → completions judged`, and where to look. Out: the dose, and every completion made.
+In: `attempt(doses) → completions judged`, and where to look. Out: the dose, and every completion made. The coherent
+share is fitted by a Hill curve, the usual one for a response to a dose,
 
-The coherent share falls with the dose, so it is fitted by the closest falling curve (isotonic regression,
-pool adjacent violators) over log dose; the dose sought is where that curve crosses the target. The first
-pass brackets the crossing with several doses at once (one batch holds them all), moving its window down or
-up until it does; later passes sample just below the crossing, so that nearly all text comes from there.
+    share(d) = plateau / (1 + (d / half_dose)^steepness),
+
+by maximum likelihood on everything sampled so far, the base's own share counting as a dozen texts at dose 0. The dose
+sought leaves `survival` of the plateau. A curve through all doses wanders far less than the point where twelve texts
+happen to cross a line, and a student whose plateau has fallen is still asked what steering costs *it*. The first pass
+brackets that dose with several at once (one batch holds them all); later passes sample just below it, so that nearly
+all text comes from there.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from steer_heal_love.nouns import Completion
+import numpy as np
+
+from steer_heal_love.config import WalkConfig
+from steer_heal_love.nouns import Completion, Response
+
+PRIOR = 12
+"""texts that the base's coherent share counts for at dose 0"""
+STEEPNESS = {2: 0.2, 4: 0.6, 8: 0.2}
+"""steepnesses tried, and how likely each is before anything was seen"""
 
 
 @dataclass(frozen=True)
 class Walk:
-    """`dose` None: nothing survived down to the floor. `survival`: coherent share by dose tried."""
+    """`dose` None: steering breaks the text at every dose down to the floor. `survival`: coherent share by dose tried."""
 
     dose: float | None
     survival: dict[float, float]
@@ -30,37 +41,61 @@ class Walk:
 
 def walk(
     attempt: Callable[[list[float]], list[Completion]],
+    settings: WalkConfig,
     *,
-    start: float,
-    span: float,
-    doses: int,
-    survival: float,
-    passes: int,
-    floor: float,
-    ceiling: float,
+    base: float,
+    start: float | None = None,
     least: int = 0,
 ) -> Walk:
-    """The largest dose at which the fitted coherent share is at least `survival`, within floor and ceiling.
+    """The dose, and what was sampled on the way. `base`: coherent share of the base's own samples.
 
     Where fewer than `least` completions would be kept at or below it, up to `passes` more passes are sampled there.
     """
-    made: list[Completion] = []
-    low, high = max(start / span, floor), max(min(start * span, ceiling), floor)
+    s, made = settings, []
+    around = start or s.start
+    low, high = max(around / s.span, s.floor), max(min(around * s.span, s.ceiling), s.floor)
     while True:
-        made += attempt(spread(low, high, doses))
-        found = crossing(rates(made), survival)
-        if found is None and low > floor:
-            low, high = max(low / span**2, floor), low / span**0.5
-        elif found is not None and found >= max(c.dose for c in made) and high < ceiling:
-            low, high = high * span**0.5, min(high * span**2, ceiling)
+        made += attempt(spread(low, high, s.doses))
+        sought = respond(made, base).dose(s.survival)
+        tried = [c.dose for c in made]
+        if sought < min(tried) / s.span and low > s.floor:
+            low, high = max(low / s.span**2, s.floor), low / s.span**0.5
+        elif sought > max(tried) * s.span and high < s.ceiling:
+            low, high = high * s.span**0.5, min(high * s.span**2, s.ceiling)
         else:
             break
-    for number in range(1, 2 * passes):
-        if found is None or (number >= passes and kept(made, found) >= least):
+    for number in range(1, 2 * s.passes):
+        dose = chosen(made, s, base)
+        if dose is None or (number >= s.passes and kept(made, dose) >= least):
             break
-        made += attempt(spread(max(0.6 * found, floor), found, doses))
-        found = crossing(rates(made), survival)
-    return Walk(found, {dose: share for dose, (share, _) in rates(made).items()}, made)
+        made += attempt(spread(max(0.6 * dose, s.floor), dose, s.doses))
+    return Walk(chosen(made, s, base), {dose: share for dose, (share, _) in rates(made).items()}, made)
+
+
+def chosen(completions: list[Completion], settings: WalkConfig, base: float) -> float | None:
+    """The dose sought, at most the ceiling; None below the floor."""
+    if not completions:
+        return None
+    sought = respond(completions, base).dose(settings.survival)
+    return round(min(sought, settings.ceiling), 4) if sought >= settings.floor else None
+
+
+def respond(completions: list[Completion], base: float) -> Response:
+    """The likeliest Hill curve on a grid: plateaus by hundredths, half-doses by 2% up to 8 times beyond what was tried."""
+    found = rates(completions)
+    doses = np.array(list(found))
+    shares, made = np.array(list(found.values())).T
+    halves = np.geomspace(
+        doses.min() / 8, doses.max() * 8, int(np.log(64 * doses.max() / doses.min()) / 0.02)
+    )
+    plateau, half, steepness = np.ix_(np.linspace(0.01, 0.99, 99), halves, list(STEEPNESS))
+    share = plateau[..., None] / (1 + (doses / half[..., None]) ** steepness[..., None])
+    fit = (made * (shares * np.log(share) + (1 - shares) * np.log1p(-share))).sum(-1)
+    fit += PRIOR * (base * np.log(plateau) + (1 - base) * np.log1p(-plateau)) + np.log(
+        list(STEEPNESS.values())
+    )
+    i, j, k = np.unravel_index(fit.argmax(), fit.shape)
+    return Response(float(plateau[i, 0, 0]), float(half[0, j, 0]), float(steepness[0, 0, k]))
 
 
 def kept(completions: list[Completion], dose: float) -> int:
@@ -82,35 +117,12 @@ def rates(completions: list[Completion]) -> dict[float, tuple[float, int]]:
     return {dose: (good[dose] / made[dose], made[dose]) for dose in sorted(made)}
 
 
-def falling(shares: list[float], weights: list[int]) -> list[float]:
-    """The non-increasing sequence closest to `shares` in weighted squares (pool adjacent violators)."""
-    blocks: list[tuple[float, int, int]] = []
-    for share, weight in zip(shares, weights, strict=True):
-        blocks.append((share, weight, 1))
-        while len(blocks) > 1 and blocks[-2][0] < blocks[-1][0]:
-            (a, wa, na), (b, wb, nb) = blocks[-2:]
-            blocks[-2:] = [((a * wa + b * wb) / (wa + wb), wa + wb, na + nb)]
-    return [share for share, _, n in blocks for _ in range(n)]
-
-
-def crossing(found: dict[float, tuple[float, int]], target: float) -> float | None:
-    """Where the fitted curve falls through `target`, interpolated in log dose; None if it starts below."""
-    doses = list(found)
-    fit = falling([share for share, _ in found.values()], [n for _, n in found.values()])
-    if not fit or fit[0] < target:
-        return None
-    last = max(i for i, share in enumerate(fit) if share >= target)
-    if last + 1 == len(fit):
-        return doses[last]
-    t = (fit[last] - target) / (fit[last] - fit[last + 1])
-    return round(math.exp((1 - t) * math.log(doses[last]) + t * math.log(doses[last + 1])), 4)
-
-
-def tally(completions: list[Completion], survival: float) -> dict[str, Any]:
-    """What a walk found, from its completions alone: dose, coherent share by dose, counts, reasons."""
-    found = rates(completions)
+def tally(completions: list[Completion], settings: WalkConfig, base: float) -> dict[str, Any]:
+    """What a walk found, from its completions alone: dose, coherent share by dose and its curve, counts, reasons."""
     return {
-        "dose": crossing(found, survival), "survival": {dose: share for dose, (share, _) in found.items()},
+        "dose": chosen(completions, settings, base),
+        "survival": {dose: share for dose, (share, _) in rates(completions).items()},
+        "response": respond(completions, base),
         "made": len(completions), "coherent": sum(c.coherent for c in completions),
         "kept": sum(c.kept for c in completions), "used": sum(c.used for c in completions),
         "reasons": dict(Counter(reason for c in completions for reason in c.reasons).most_common()),

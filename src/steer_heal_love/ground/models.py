@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from steer_heal_love.ground import records
+from steer_heal_love.ground import attention, records
 from steer_heal_love.ground.errors import UserError
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -63,15 +63,18 @@ def load(
         raise UserError(f"unknown dtype {dtype!r}; try auto, float32 or bfloat16.")
     source = _smollm2() if name == "smollm2" else name
     if device == "cpu":
-        records.keep_freed_memory()
+        records.tune_cpu_memory()
     try:
         with quiet_transformers():
             tok = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-            # On a CPU the fused attention's backward is slower than the plain one; elsewhere it is the library's choice.
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code,
                 attn_implementation="eager" if device == "cpu" else None,
             )  # fmt: skip
+            if (
+                device == "cpu"
+            ):  # where the fused attention is slow, its backward above all; elsewhere the library chooses
+                model.set_attn_implementation(attention.NAME)
     except (OSError, ValueError) as e:
         raise UserError(
             f"no model loads under {name!r}: {str(e).splitlines()[0]}\n"

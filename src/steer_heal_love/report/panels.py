@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from steer_heal_love.nouns import Response
 from steer_heal_love.report.canvas import FOURTH, HEALED, INK, MUTED, PROMPT, STEERED, Draw
 from steer_heal_love.report.read import Round, RunRecord, number, score
 from steer_heal_love.report.trajectory import reach
@@ -137,8 +139,9 @@ def finish(axes: Axes) -> None:
         axes.legend(loc="upper right", ncols=2, borderaxespad=0, handlelength=1.4, columnspacing=1.0)
 
 
-def survival(r: Round, threshold: float) -> Draw:
-    """Coherent share by dose tried; the share that is asked for, and the dose that the round took."""
+def survival(r: Round) -> Draw:
+    """Coherent share by dose tried, the curve fitted to it, and the dose that the round took."""
+    fitted = r.walk.get("response")
 
     def draw(axes: Axes) -> None:
         axes.set(
@@ -146,9 +149,10 @@ def survival(r: Round, threshold: float) -> Draw:
         )
         x, y = [s.dose for s in r.survival], [s.share for s in r.survival]
         spread = [[s.share - s.lo for s in r.survival], [s.hi - s.share for s in r.survival]]
-        if math.isfinite(threshold):
-            axes.axhline(threshold, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.0)
-        axes.errorbar(x, y, yerr=spread, fmt="o-", color=STEERED, elinewidth=1.0, markersize=4.5)
+        axes.errorbar(x, y, yerr=spread, fmt="o", color=STEERED, elinewidth=1.0, markersize=4.5)
+        if fitted:
+            doses = np.geomspace(min(x), max(x), 60)
+            axes.plot(doses, [Response(**fitted).share(d) for d in doses], color=STEERED, linewidth=1.2)
         if math.isfinite(r.dose):
             axes.axvline(r.dose, color=HEALED, linewidth=1.2)
             axes.annotate(

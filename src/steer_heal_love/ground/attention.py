@@ -1,0 +1,48 @@
+"""Plain attention without the copies that a CPU pays for.
+
+transformers' own first copies every key and value to each query head of its group; here the heads of a group sit
+side by side as rows of one product instead. Invariant: the numbers are the library's, up to the order of their sums.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+NAME = "grouped"
+OTHER = ("softcap", "s_aux", "head_mask")
+"""what some architectures' attention does besides; theirs is left to do it"""
+
+
+def grouped(
+    module: nn.Module,
+    query: Float[Tensor, "b h q d"],
+    key: Float[Tensor, "b g k d"],
+    value: Float[Tensor, "b g k d"],
+    attention_mask: Float[Tensor, "b 1 q k"] | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "b q h d"], Tensor | None]:
+    """softmax(q kᵀ·scaling + mask) v, the h/g heads of a group as rows of one product."""
+    if any(kwargs.get(name) is not None for name in OTHER):
+        plain = sys.modules[type(module).__module__].eager_attention_forward
+        return plain(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)  # type: ignore[no-any-return]
+    b, heads, q, d = query.shape
+    groups, k = key.shape[1:3]
+    weights = torch.matmul(query.reshape(b, groups, -1, d), key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = (weights.view(b, heads, q, k) + attention_mask).view(weights.shape)
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).reshape(b, heads, q, -1).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, grouped)
+AttentionMaskInterface.register(NAME, eager_mask)
