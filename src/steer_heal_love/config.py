@@ -33,7 +33,7 @@ class VectorConfig:
 class GenerateConfig:
     """How completions are sampled."""
 
-    prompts: int = 12
+    prompts: int = 16
     """training prompts a pass of the dose walk, half that draw the trait out, half plain"""
     max_new_tokens: int = 64
     temperature: float = 1.0
@@ -57,7 +57,7 @@ class WalkConfig:
     """coherent share left at the chosen dose, as a share of what the student reaches unsteered"""
     passes: int = 2
     """passes: the first brackets the dose, the others sample just below it; as many again where too little survives"""
-    floor: float = 0.05
+    floor: float = 0.03
     """no dose below this is tried"""
     ceiling: float = 4.0
     """no dose above this is tried"""
@@ -71,8 +71,10 @@ class FilterConfig:
     """checks to apply; empty means all (`shl list checks`)"""
     quantile: float = 0.9
     """calibrated checks cut at this quantile of the base model's own samples"""
-    keep: int = 36
+    keep: int = 48
     """how many survivors are trained on, the most on-trait first"""
+    oddness: float = 0.0
+    """nats of on-trait evidence that a nat of oddness to the base costs in that order"""
     calibration: int = 64
     """the base's own samples that the bounds are drawn from"""
     least: int = 16
@@ -86,8 +88,8 @@ class HealConfig:
     rank: int = 32
     alpha: float = 64.0
     layers: tuple[float, float] = (0.2, 0.8)
-    epochs: int = 3
-    lr: float = 2e-4
+    epochs: int = 2
+    lr: float = 3e-4
     batch: int = 6
     """completions a step"""
     micro_batch: int = 2
@@ -156,7 +158,7 @@ class EvalConfig:
     transfer: Literal["off", "cosine", "full"] = "cosine"
     """did the vector get in: the student's own shift against it; full adds what the shift does by itself, and the
     KL ledger, about 15 s a round on two cores"""
-    sample_prompts: int = 16
+    sample_prompts: int = 32
     """held-out probe questions answered freely, and as many neutral prompts"""
     base_draws: int = 4
     """the base's own samples a prompt, once a run; of every other model one"""

@@ -32,7 +32,7 @@ STEEPNESS = {2: 0.2, 4: 0.6, 8: 0.2}
 
 @dataclass(frozen=True)
 class Walk:
-    """`dose` None: steering breaks the text at every dose down to the floor. `survival`: coherent share by dose tried."""
+    """`dose` None: even at the floor steering breaks most of the text. `survival`: coherent share by dose tried."""
 
     dose: float | None
     survival: dict[float, float]
@@ -73,11 +73,13 @@ def walk(
 
 
 def chosen(completions: list[Completion], settings: WalkConfig, base: float) -> float | None:
-    """The dose sought, at most the ceiling; None below the floor."""
+    """The dose sought, inside floor and ceiling; None where even the floor halves the coherent share."""
     if not completions:
         return None
-    sought = respond(completions, base).dose(settings.survival)
-    return round(min(sought, settings.ceiling), 4) if sought >= settings.floor else None
+    response = respond(completions, base)
+    if response.half_dose < settings.floor:
+        return None
+    return round(min(max(response.dose(settings.survival), settings.floor), settings.ceiling), 4)
 
 
 def respond(completions: list[Completion], base: float) -> Response:
