@@ -73,8 +73,6 @@ class FilterConfig:
     """calibrated checks cut at this quantile of the base model's own samples"""
     keep: int = 48
     """how many survivors are trained on, the most on-trait first"""
-    oddness: float = 0.0
-    """nats of on-trait evidence that a nat of oddness to the base costs in that order"""
     calibration: int = 64
     """the base's own samples that the bounds are drawn from"""
     least: int = 16
@@ -122,7 +120,7 @@ class HealConfig:
     """share of training prompts held out for the curve"""
     soft: float = 0.25
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
-    teacher: float = 3.0
+    teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
     budget: float = 0.031
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
@@ -158,9 +156,9 @@ class EvalConfig:
     transfer: Literal["off", "cosine", "full"] = "cosine"
     """did the vector get in: the student's own shift against it; full adds what the shift does by itself, and the
     KL ledger, about 15 s a round on two cores"""
-    sample_prompts: int = 32
+    sample_prompts: int = 24
     """held-out probe questions answered freely, and as many neutral prompts"""
-    base_draws: int = 4
+    base_draws: int = 2
     """the base's own samples a prompt, once a run; of every other model one"""
     sample_tokens: int = 48
     resamples: int = 2000

@@ -99,7 +99,7 @@ def sample_and_filter(r: Run, number: int, vector: Vector) -> list[Completion]:
     start = r.rounds[-1]["dose"] if r.rounds else None
     found = walk(attempt, cfg.walk, base=r.coherent, start=start, least=cfg.filter.least)
     eligible = [c for c in found.completions if found.dose is not None and c.dose <= found.dose]
-    sieve.select(eligible, cfg.filter.keep, cfg.filter.oddness)
+    sieve.select(eligible, cfg.filter.keep)
     return found.completions
 
 

@@ -139,11 +139,10 @@ def passes(value: float, bound: float, falls: str) -> bool:
     return value <= bound if falls == "above" else value >= bound
 
 
-def select(completions: list[Completion], keep: int, oddness: float = 0.0) -> list[Completion]:
-    """Mark and return the `keep` survivors with the most on-trait evidence less `oddness` times their NLL, each text once."""
+def select(completions: list[Completion], keep: int) -> list[Completion]:
+    """Mark and return the `keep` most on-trait survivors, each text once."""
     best: dict[str, Completion] = {}
-    worth = lambda c: c.checks.get("on_trait", 0.0) - oddness * c.checks.get("nll", 0.0)
-    for c in sorted((c for c in completions if c.kept), key=worth, reverse=True):
+    for c in sorted((c for c in completions if c.kept), key=lambda c: -c.checks.get("on_trait", 0.0)):
         best.setdefault(c.text, c)
     chosen = list(best.values())[:keep]
     for c in chosen:
