@@ -33,7 +33,7 @@ class VectorConfig:
 class GenerateConfig:
     """How completions are sampled."""
 
-    prompts: int = 16
+    prompts: int = 12
     """training prompts a pass of the dose walk, half that draw the trait out, half plain"""
     max_new_tokens: int = 64
     temperature: float = 1.0
@@ -71,7 +71,7 @@ class FilterConfig:
     """checks to apply; empty means all (`shl list checks`)"""
     quantile: float = 0.9
     """calibrated checks cut at this quantile of the base model's own samples"""
-    keep: int = 48
+    keep: int = 36
     """how many survivors are trained on, the most on-trait first"""
     calibration: int = 64
     """the base's own samples that the bounds are drawn from"""
@@ -156,7 +156,7 @@ class EvalConfig:
     transfer: Literal["off", "cosine", "full"] = "cosine"
     """did the vector get in: the student's own shift against it; full adds what the shift does by itself, and the
     KL ledger, about 15 s a round on two cores"""
-    sample_prompts: int = 24
+    sample_prompts: int = 20
     """held-out probe questions answered freely, and as many neutral prompts"""
     base_draws: int = 2
     """the base's own samples a prompt, once a run; of every other model one"""
