@@ -18,6 +18,7 @@ from steer_heal_love import bake, config, evals, heal, loop, report
 from steer_heal_love import compare as comparison
 from steer_heal_love import filter as sieve
 from steer_heal_love import vector as vectors
+from steer_heal_love.bake import llama_cpp
 from steer_heal_love.compare.grid import Grid
 from steer_heal_love.config import EvalConfig, RunConfig
 from steer_heal_love.evals.vignettes import load_bank
@@ -152,7 +153,7 @@ def evaluate(
         system: a system prompt instead of the neutral one
         vignettes: a JSONL bank, all of which is then used, instead of the shipped one
         view: whether vignettes are told of others (see) or of the reader (you)
-        paraphrases: answer sentences a foundation, instead of the preset's number
+        paraphrases: answer sentences a foundation, instead of the preset's number (at least two)
         think: tokens that the model may think before a forced choice
         lm_eval: tasks of lm-evaluation-harness to run besides (needs the extra lm-eval)
         instrument: names from `shl list instruments`; every default one when none is named
@@ -161,7 +162,7 @@ def evaluate(
     who = load_persona(persona)
     settings = config.for_device(device)
     asked: dict[str, Any] = {"instruments": instrument, "vignette_view": view, "think_tokens": think}
-    asked |= {"paraphrases": paraphrases} if paraphrases is not None else {}
+    asked["paraphrases"] = max(2, settings.eval.paraphrases) if paraphrases is None else paraphrases
     if vignettes:
         asked |= {"vignette_bank": str(vignettes), "vignettes": len(load_bank(vignettes, view))}
     settings = config.override(settings, {"eval": asked})
@@ -224,8 +225,25 @@ def vector_inspect(file: tyro.conf.Positional[Path]) -> None:
         print(f"{key}: {value}")
 
 
-def export(run: tyro.conf.Positional[Path], format: Literal["peft", "merged"] = "peft", *, out: Path) -> None:
-    """Write a run's model: all rounds as one PEFT adapter, or merged into full weights (safetensors)."""
+def vector_convert(file: tyro.conf.Positional[Path], *, out: Path) -> None:
+    """Write a saved vector as a GGUF control vector for llama.cpp, or read one into ours, by the name's ending."""
+    if file.suffix == ".gguf":
+        vectors.Vector(
+            llama_cpp.load_control_vector(file), {"method": "GGUF control vector", "from": file.name}
+        ).save(out)
+    elif out.suffix == ".gguf":
+        v = vectors.Vector.load(file)
+        llama_cpp.save_control_vector(v.directions, str(v.meta.get("model", "unknown")), out)
+    else:
+        raise UserError(f"shl vector convert: one of {file.name} and {out.name} must end in .gguf.")
+    print(out)
+
+
+def export(
+    run: tyro.conf.Positional[Path], format: Literal["peft", "merged", "gguf"] = "peft", *, out: Path
+) -> None:
+    """Write a run's model: all rounds as one PEFT adapter, merged into full weights (safetensors), or as a GGUF
+    LoRA (one file in --out) that llama.cpp applies to the same base."""
     from steer_heal_love.ground.folder import RunFolder
 
     folder = RunFolder.open(run)
@@ -235,10 +253,12 @@ def export(run: tyro.conf.Positional[Path], format: Literal["peft", "merged"] = 
     adapter = bake.load_peft(run / "adapter")
     if format == "peft":
         bake.save_peft(adapter, out, base_model=models.base_name(cfg.model))
+        print(out)
+        return
+    net, tok = models.load(cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code)
+    if format == "gguf":
+        llama_cpp.save_lora(adapter, net.config, out / "adapter.gguf")
     else:
-        net, tok = models.load(
-            cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code
-        )
         with folded(net, [adapter]):
             net.save_pretrained(out, safe_serialization=True)
         tok.save_pretrained(out)
@@ -298,7 +318,7 @@ def lint() -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "eval": evaluate, "vector extract": vector_extract, "vector inspect": vector_inspect, "export": export,
+    "eval": evaluate, "vector extract": vector_extract, "vector inspect": vector_inspect, "vector convert": vector_convert, "export": export,
     "report": show, "doctor": doctor, "list": listed, "lint": lint,
 }  # fmt: skip
 WITH_SETTINGS: dict[str, Callable[[list[str]], None]] = {"run": run, "compare": compare}

@@ -35,7 +35,7 @@ class GenerateConfig:
 
     prompts: int = 12
     """training prompts a pass of the dose walk, half that draw the trait out, half plain"""
-    max_new_tokens: int = 64
+    max_new_tokens: int = 56
     temperature: float = 1.0
     min_p: float = 0.1
     """tokens below this share of the likeliest token's probability are never drawn"""
@@ -110,7 +110,7 @@ class HealConfig:
     reference: Literal["base", "previous"] = "base"
     anchor: float = 1.0
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
-    anchor_prompts: int = 96
+    anchor_prompts: int = 72
     anchor_tokens: int = 48
     anchor_batch: int = 4
     """anchor answers a step"""
@@ -122,7 +122,7 @@ class HealConfig:
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """dose of the steered teacher, as a multiple of the dose that the completion was sampled with"""
-    budget: float = 0.031
+    budget: float = 0.032
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 
@@ -158,7 +158,7 @@ class EvalConfig:
     KL ledger, about 15 s a round on two cores"""
     sample_prompts: int = 20
     """held-out probe questions answered freely, and as many neutral prompts"""
-    base_draws: int = 2
+    base_draws: int = 3
     """the base's own samples a prompt, once a run; of every other model one"""
     sample_tokens: int = 48
     resamples: int = 2000
