@@ -71,9 +71,8 @@ def load(
                 source, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code,
                 attn_implementation="eager" if device == "cpu" else None,
             )  # fmt: skip
-            if (
-                device == "cpu"
-            ):  # where the fused attention is slow, its backward above all; elsewhere the library chooses
+            # On a CPU the fused attention is slow, its backward above all; elsewhere it is the library's choice.
+            if device == "cpu":
                 model.set_attn_implementation(attention.NAME)
     except (OSError, ValueError) as e:
         raise UserError(
