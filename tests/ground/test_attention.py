@@ -32,14 +32,28 @@ def under(model, name, read):
     return read(model)
 
 
+@pytest.mark.parametrize("name", [attention.NAME, attention.FUSED])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_values_are_plain_attention_s(dtype):
+def test_the_values_are_plain_attention_s(dtype, name):
     model = build_model(90, 2).to(dtype)
-    plain, ours = (under(model, n, lambda m: m(**batch()).logits) for n in ("eager", attention.NAME))
-    assert model.config._attn_implementation == attention.NAME
+    plain, ours = (under(model, n, lambda m: m(**batch()).logits) for n in ("eager", name))
+    assert model.config._attn_implementation == name
     real = batch()["attention_mask"].bool()
     close = {"rtol": 1e-5, "atol": 1e-5} if dtype is torch.float32 else {"rtol": 0.02, "atol": 0.05}
     torch.testing.assert_close(ours[real], plain[real], **close)
+
+
+def test_the_fused_kernel_s_values_are_plain_attention_s(monkeypatch):
+    monkeypatch.setattr(attention, "can_use_cudnn_attention", lambda _asked: True)
+    calls, fused = [], torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(k) or fused(*a, **k)
+    )
+    model = build_model(90, 2)
+    plain, ours = (under(model, n, lambda m: m(**batch()).logits) for n in ("eager", attention.FUSED))
+    assert calls and all(k["enable_gqa"] for k in calls)
+    real = batch()["attention_mask"].bool()
+    torch.testing.assert_close(ours[real], plain[real], rtol=1e-5, atol=1e-5)
 
 
 def test_the_gradients_are_plain_attention_s():

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from steer_heal_love.ground import replay
 from steer_heal_love.ground.decode import choose, sample
 
 STEPS = 14
@@ -88,6 +89,61 @@ def test_batch_is_single_and_finished_rows_leave_without_a_trace(model, prompts,
         "min_p": 0.02,
     }
     assert sample(model, prompts, batch=batch, **how) == sample(model, prompts, batch=64, **how)
+
+
+@pytest.fixture(params=["captured where there is CUDA", "never captured"])
+def replayed(request, monkeypatch):
+    """Whole spans at once on any machine; counts the steps that were given room."""
+    seen = []
+    ahead = replay.ahead
+    monkeypatch.setattr(replay, "suits", lambda *_: True)
+    monkeypatch.setattr(replay, "SPAN", 5)
+    monkeypatch.setattr(replay, "POLL", 2)
+    monkeypatch.setattr(replay, "ahead", lambda *a: seen.append(a[4]) or ahead(*a))
+    if request.param == "never captured":
+        monkeypatch.setattr(replay, "recorded", lambda forward: forward)
+    return seen
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_spans_of_steps_decode_what_single_steps_do(
+    model, prompts, ends, direction, temperature, replayed, request, monkeypatch
+):
+    how = {
+        "ends": ends,
+        "max_new_tokens": STEPS,
+        "seed": 3,
+        "temperature": temperature,
+        "min_p": 0.02,
+        "steer": direction,
+        "doses": [0.1 * i for i in range(len(prompts))],
+        "batch": 5,
+    }
+    attention = model.config._attn_implementation
+    found = sample(model, prompts, **how)
+    assert {5, 3} <= set(replayed), "spans, and a last one cut short, must both be seen"
+    assert model.config._attn_implementation == attention
+    monkeypatch.setattr(replay, "suits", lambda *_: False)
+    steps = len(replayed)
+    assert found == sample(model, prompts, **how)
+    assert len(replayed) == steps
+    assert len({len(a) for a in found}) > 2
+
+
+def test_a_span_ends_with_its_last_row(model, prompts, replayed):
+    everything = frozenset(range(300))
+    assert all(len(a) == 1 for a in sample(model, prompts, ends=everything, max_new_tokens=STEPS, seed=0))
+    assert replayed == []
+
+
+def test_a_window_or_a_processor_is_left_to_single_steps(model):
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicSlidingWindowLayer
+
+    cache = DynamicCache(config=model.config)
+    assert replay.suits(model, cache, 40) == (model.device.type == "cuda")
+    cache.layers[0] = DynamicSlidingWindowLayer(sliding_window=40)
+    assert not replay.suits(model, cache, 40)
 
 
 def test_a_seeded_row_does_not_depend_on_the_rows_after_it(model, prompts, ends):

@@ -1,7 +1,8 @@
-"""Plain attention without the copies that a CPU pays for.
+"""Attention without the copies that transformers' own makes: of every key and value, to each query head of its group.
 
-transformers' own first copies every key and value to each query head of its group; here the heads of a group sit
-side by side as rows of one product instead. Invariant: the numbers are the library's, up to the order of their sums.
+`grouped` puts the heads of a group side by side, as rows of one product: what a CPU wants. `fused` has the GPU's own
+kernel read the groups in place: what a GPU wants when each row asks with one token.
+Invariant: the numbers are the library's, up to the order of their sums.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-NAME = "grouped"
+NAME, FUSED = "grouped", "grouped_fused"
 OTHER = ("softcap", "s_aux", "head_mask")
 """what some architectures' attention does besides; theirs is left to do it"""
 
@@ -31,7 +33,7 @@ def grouped(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "b q h d"], Tensor | None]:
     """softmax(q kᵀ·scaling + mask) v, the h/g heads of a group as rows of one product."""
-    if any(kwargs.get(name) is not None for name in OTHER):
+    if does_more(kwargs):
         plain = sys.modules[type(module).__module__].eager_attention_forward
         return plain(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)  # type: ignore[no-any-return]
     b, heads, q, d = query.shape
@@ -44,5 +46,30 @@ def grouped(
     return torch.matmul(weights, value).reshape(b, heads, q, -1).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(NAME, grouped)
-AttentionMaskInterface.register(NAME, eager_mask)
+def fused(
+    module: nn.Module,
+    query: Float[Tensor, "b h q d"],
+    key: Float[Tensor, "b g k d"],
+    value: Float[Tensor, "b g k d"],
+    attention_mask: Float[Tensor, "b 1 q k"] | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "b q h d"], Tensor | None]:
+    """As `grouped`, by the one kernel that takes groups and a mask together, where it takes this shape."""
+    asked = SDPAParams(query, key, value, attention_mask, dropout, False, True)
+    if does_more(kwargs) or not can_use_cudnn_attention(asked):
+        return grouped(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
+    found = nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling, enable_gqa=True
+    )
+    return found.transpose(1, 2).contiguous(), None
+
+
+def does_more(kwargs: dict[str, Any]) -> bool:
+    return any(kwargs.get(name) is not None for name in OTHER)
+
+
+for name, attend in ((NAME, grouped), (FUSED, fused)):
+    AttentionInterface.register(name, attend)
+    AttentionMaskInterface.register(name, eager_mask)

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from steer_heal_love.ground import replay
 from steer_heal_love.ground.hooks import Doses, added
 from steer_heal_love.ground.models import body, head
 from steer_heal_love.ground.progress import Advance, Track, silent
@@ -60,7 +61,9 @@ def sample(
     groups = [order[i : i + batch] for i in range(0, len(order), batch)]
     with track(label, len(groups) * max_new_tokens) as advance:
         for rows in groups:
-            row_doses = torch.tensor([doses[i] for i in rows]) if doses is not None else None
+            row_doses = (
+                torch.tensor([doses[i] for i in rows], device=model.device) if doses is not None else None
+            )
             steered = steer is not None and row_doses is not None
             with added(model, steer, row_doses) if steered else nullcontext() as dose:  # type: ignore[arg-type]
                 answers = _decode(
@@ -83,34 +86,47 @@ def _decode(
     doses: Doses | None,
     advance: Advance,
 ) -> list[tuple[int, ...]]:
-    answers: list[list[int]] = [[] for _ in prompts]
-    alive = list(range(len(prompts)))
+    """Each turn of the loop is one step, or on a GPU a whole span of them; ended rows leave after it."""
+    answers: list[tuple[int, ...]] = [()] * len(prompts)
+    alive, total = list(range(len(prompts))), uniforms.shape[1]
     ids, mask = left_pad(prompts, model.device)
     cache = DynamicCache(config=model.config)
     stop = torch.tensor(sorted(ends), device=model.device)
-    for step in range(uniforms.shape[1]):
-        places = positions(mask)[:, -ids.shape[1] :]
-        hidden = body(model)(
-            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
-        ).last_hidden_state[:, -1]
-        chosen = choose(head(model, hidden), uniforms[alive, step], temperature, min_p)
-        for row, token in zip(alive, chosen.tolist(), strict=True):
-            answers[row].append(token)
-        advance(1)
-        going = ~torch.isin(chosen, stop)
-        if not going.any():
-            advance(uniforms.shape[1] - step - 1)
-            break
-        if not going.all():
-            keep = going.nonzero().squeeze(1)
+    ended = lambda tokens: torch.isin(tokens, stop)
+    done = 0
+    while alive and done < total:
+        left = uniforms[:, done:]
+        if done and replay.suits(model, cache, mask.shape[1] + total - done):
+            pick = lambda hidden, step, left=left: choose(
+                head(model, hidden), left.index_select(1, step).squeeze(1), temperature, min_p
+            )
+            cached = mask[:, :-1]
+            tokens = replay.ahead(
+                model, cache, cached, ids.squeeze(1), min(replay.SPAN, total - done), pick, ended
+            )
+        else:
+            places = positions(mask)[:, -ids.shape[1] :]
+            hidden = body(model)(
+                input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+            ).last_hidden_state[:, -1]
+            tokens = choose(head(model, hidden), left[:, 0], temperature, min_p).unsqueeze(1)
+        done += tokens.shape[1]
+        advance(tokens.shape[1])
+        over = ended(tokens)
+        first = torch.where(over.any(1), over.int().argmax(1) + 1, tokens.shape[1])
+        for row, more, n in zip(alive, tokens.tolist(), first.tolist(), strict=True):
+            answers[row] += tuple(more[:n])
+        keep = (~over.any(1)).nonzero().squeeze(1)
+        if len(keep) < len(alive):
             alive = [alive[i] for i in keep.tolist()]
             cache.batch_select_indices(keep)
-            mask, chosen = mask[keep], chosen[keep]
+            mask, tokens, uniforms = mask[keep], tokens[keep], uniforms[keep]
             if doses is not None and not isinstance(doses.rows, float):
-                doses.rows = doses.rows[keep.cpu()]
-        ids = chosen.unsqueeze(1)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    return [tuple(a) for a in answers]
+                doses.rows = doses.rows[keep.to(doses.rows.device)]
+        ids = tokens[:, -1:]
+        mask = torch.cat([mask, mask.new_ones(len(mask), tokens.shape[1])], 1)
+    advance(total - done)
+    return answers
 
 
 def choose(

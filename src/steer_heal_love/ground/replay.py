@@ -1,0 +1,120 @@
+"""Decoding on a GPU without waiting for Python: one step is captured as a CUDA graph, then replayed.
+
+In: a cache, and each row's next token. Out: up to `SPAN` further tokens a row. The cache is given room for that many,
+so that every step has the same shapes; the mask hides the room that is still empty. Afterwards the caller drops the
+rows that have ended, and the next span is captured at its own size.
+
+Invariant: the tokens are those of the plain loop, up to the arithmetic of the hardware.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from steer_heal_love.ground import attention
+from steer_heal_love.ground.models import body
+
+SPAN = 128
+"""tokens a row between two captures; what is captured reads the whole room, half of it empty on average"""
+POLL = 16
+"""steps between two looks at whether every row has ended"""
+
+
+class Room(DynamicLayer):
+    """One layer's keys and values with room for more, written in place at column `at`."""
+
+    def __init__(self, full: DynamicLayer, at: Int[Tensor, " 1"], span: int) -> None:
+        super().__init__()
+        self.keys, self.values = (nn.functional.pad(x, (0, 0, 0, span)) for x in (full.keys, full.values))
+        self.at, self.dtype, self.device, self.is_initialized = at, full.dtype, full.device, True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        self.keys.index_copy_(2, self.at, key_states)
+        self.values.index_copy_(2, self.at, value_states)
+        return self.keys, self.values
+
+
+def suits(model: PreTrainedModel, cache: DynamicCache, width: int) -> bool:
+    """Whether this model's steps can be replayed: on CUDA, attention that can be swapped, no window below `width`."""
+    windows = [layer.sliding_window for layer in cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, Room) for layer in cache.layers)
+    swappable = getattr(model, "_supports_attention_backend", False)
+    return model.device.type == "cuda" and plain and swappable and all(w > width for w in windows)
+
+
+def ahead(
+    model: PreTrainedModel,
+    cache: DynamicCache,
+    mask: Int[Tensor, "b s"],
+    tokens: Int[Tensor, " b"],
+    span: int,
+    choose: Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]],
+    ended: Callable[[Tensor], Bool[Tensor, " b t"]],
+) -> Int[Tensor, "b t"]:
+    """The next `span` tokens of each row, or as many as it takes until every row has ended.
+
+    `mask`: which of the cache's columns are real. `tokens`: each row's last token, not yet in the cache.
+    `choose(hidden, step)`: the next tokens, from final hidden states [b, d] and a step counted from 0.
+    """
+    rows, width = mask.shape
+    at, step = mask.new_tensor([width]), mask.new_zeros(1)
+    cache.layers = [Room(layer, at, span) for layer in cache.layers]  # type: ignore[arg-type]
+    hidden_from_view = torch.finfo(model.dtype).min
+    sees = torch.full((rows, 1, 1, width + span), hidden_from_view, dtype=model.dtype, device=mask.device)
+    sees[:, 0, 0, :width].masked_fill_(mask.bool(), 0)
+    last, places = tokens.unsqueeze(1).clone(), mask.sum(1, keepdim=True)
+    out = last.new_zeros(rows, span)
+
+    def forward() -> None:
+        sees.index_fill_(3, at, 0)
+        hidden = body(model)(
+            input_ids=last, attention_mask=sees, position_ids=places, past_key_values=cache, use_cache=True
+        ).last_hidden_state[:, -1]
+        last.copy_(choose(hidden, step).unsqueeze(1))
+        out.index_copy_(1, step, last)
+        for counter in (at, step, places):
+            counter.add_(1)
+
+    with attending(model, attention.FUSED):
+        forward()
+        advance = recorded(forward) if span > 1 else forward
+        for done in range(1, span):
+            if done % POLL == 0 and ended(out[:, :done]).any(1).all():
+                return out[:, :done]
+            advance()
+    return out
+
+
+def recorded(forward: Callable[[], None]) -> Callable[[], None]:
+    """`forward`, which has run once, as a CUDA graph; itself where there is no CUDA, or where it can't be captured."""
+    if not torch.cuda.is_available():
+        return forward
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            forward()
+    except RuntimeError as e:
+        warnings.warn(f"decoding without CUDA graphs: {str(e).splitlines()[0]}", stacklevel=2)
+        return forward
+    return graph.replay  # type: ignore[no-any-return]
+
+
+@contextmanager
+def attending(model: PreTrainedModel, implementation: str) -> Iterator[None]:
+    """Another attention for a while: for one query a row, the library's copies of keys are most of the cost."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
