@@ -137,11 +137,11 @@ def train(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[
 
 
 def taught(r: Run, used: list[Completion], vector: Vector) -> list[Any]:
-    """The steered teacher's final hidden states over each completion, at its dose times heal.teacher."""
+    """The steered teacher's final hidden states over each completion, at the dose it was sampled with."""
     out: list[Any] = [None] * len(used)
     for dose in sorted({c.dose for c in used}):
         mine = [i for i, c in enumerate(used) if c.dose == dose]
-        with vector(r.model, dose * r.config.heal.teacher):
+        with vector(r.model, dose):
             states = hidden_states(
                 r.model, [used[i].tokens for i in mine], batch_tokens=r.config.batch_tokens
             )

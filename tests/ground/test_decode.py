@@ -95,11 +95,11 @@ def test_batch_is_single_and_finished_rows_leave_without_a_trace(model, prompts,
 def replayed(request, monkeypatch):
     """Whole spans at once on any machine; counts the steps that were given room."""
     seen = []
-    ahead = replay.ahead
+    span = replay._span
     monkeypatch.setattr(replay, "suits", lambda *_: True)
     monkeypatch.setattr(replay, "SPAN", 5)
     monkeypatch.setattr(replay, "POLL", 2)
-    monkeypatch.setattr(replay, "ahead", lambda *a: seen.append(a[4]) or ahead(*a))
+    monkeypatch.setattr(replay, "_span", lambda *a: seen.append(a[4]) or span(*a))
     if request.param == "never captured":
         monkeypatch.setattr(replay, "recorded", lambda forward: forward)
     return seen

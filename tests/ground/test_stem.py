@@ -5,11 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
+from steer_heal_love.ground import replay
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.ground.stem import Stem
 from steer_heal_love.nouns import Tokens
+
+
+@pytest.fixture(autouse=True, params=["single steps", "spans"])
+def way(request, monkeypatch):
+    """Single steps as on a processor, and spans in a cache with room, as on a GPU."""
+    monkeypatch.setattr(replay, "suits", lambda *_: request.param == "spans")
+    monkeypatch.setattr(replay, "SPAN", 3)
+    monkeypatch.setattr(replay, "POLL", 2)
 
 
 def test_what_is_fed_has_the_likelihood_of_the_whole_read_alone(model, sequences):

@@ -34,7 +34,7 @@ from steer_heal_love.evals import Subject
 from steer_heal_love.evals.probes import probes
 from steer_heal_love.ground.hooks import added
 from steer_heal_love.ground.models import head
-from steer_heal_love.ground.scoring import CHUNK, forward_kl, hidden_states
+from steer_heal_love.ground.scoring import chunk, forward_kl, hidden_states
 from steer_heal_love.ground.states import States, states
 from steer_heal_love.ground.stats import bootstrap, paired
 from steer_heal_love.nouns import Score, Stage, Tokens
@@ -160,7 +160,7 @@ def divergence(s: Subject, p: Hidden, q: Hidden) -> dict[str, Any]:
 
 @torch.no_grad()
 def kl_nats(model: PreTrainedModel, p: Float[Tensor, "t d"], q: Float[Tensor, "t d"]) -> Float[Tensor, " t"]:
-    pairs = zip(p.split(CHUNK), q.split(CHUNK), strict=True)
+    pairs = zip(p.split(chunk(model)), q.split(chunk(model)), strict=True)
     return torch.cat(
         [forward_kl(head(model, a.to(model.device)), head(model, b.to(model.device))).cpu() for a, b in pairs]
     )

@@ -86,47 +86,44 @@ def _decode(
     doses: Doses | None,
     advance: Advance,
 ) -> list[tuple[int, ...]]:
-    """Each turn of the loop is one step, or on a GPU a whole span of them; ended rows leave after it."""
     answers: list[tuple[int, ...]] = [()] * len(prompts)
-    alive, total = list(range(len(prompts))), uniforms.shape[1]
+    alive, done, total = list(range(len(prompts))), 1, uniforms.shape[1]
+    stop = torch.tensor(sorted(ends), device=model.device)
     ids, mask = left_pad(prompts, model.device)
     cache = DynamicCache(config=model.config)
-    stop = torch.tensor(sorted(ends), device=model.device)
-    ended = lambda tokens: torch.isin(tokens, stop)
-    done = 0
-    while alive and done < total:
-        left = uniforms[:, done:]
-        if done and replay.suits(model, cache, mask.shape[1] + total - done):
-            pick = lambda hidden, step, left=left: choose(
-                head(model, hidden), left.index_select(1, step).squeeze(1), temperature, min_p
-            )
-            cached = mask[:, :-1]
-            tokens = replay.ahead(
-                model, cache, cached, ids.squeeze(1), min(replay.SPAN, total - done), pick, ended
-            )
-        else:
-            places = positions(mask)[:, -ids.shape[1] :]
-            hidden = body(model)(
-                input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
-            ).last_hidden_state[:, -1]
-            tokens = choose(head(model, hidden), left[:, 0], temperature, min_p).unsqueeze(1)
-        done += tokens.shape[1]
+    hidden = body(model)(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions(mask),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state[:, -1]
+    tokens = choose(head(model, hidden), uniforms[:, 0], temperature, min_p).unsqueeze(1)
+    while True:
         advance(tokens.shape[1])
-        over = ended(tokens)
-        first = torch.where(over.any(1), over.int().argmax(1) + 1, tokens.shape[1])
-        for row, more, n in zip(alive, tokens.tolist(), first.tolist(), strict=True):
+        ended = torch.isin(tokens, stop)
+        going = ~ended.any(1)
+        lengths = torch.where(going, tokens.shape[1], ended.int().argmax(1) + 1)
+        for row, more, n in zip(alive, tokens.tolist(), lengths.tolist(), strict=True):
             answers[row] += tuple(more[:n])
-        keep = (~over.any(1)).nonzero().squeeze(1)
-        if len(keep) < len(alive):
+        if done == total or not going.any():
+            advance(total - done)
+            return answers
+        if not going.all():
+            keep = going.nonzero().squeeze(1)
             alive = [alive[i] for i in keep.tolist()]
             cache.batch_select_indices(keep)
             mask, tokens, uniforms = mask[keep], tokens[keep], uniforms[keep]
             if doses is not None and not isinstance(doses.rows, float):
-                doses.rows = doses.rows[keep.to(doses.rows.device)]
-        ids = tokens[:, -1:]
-        mask = torch.cat([mask, mask.new_ones(len(mask), tokens.shape[1])], 1)
-    advance(total - done)
-    return answers
+                doses.rows = doses.rows[keep]
+        left = uniforms[:, done:]
+        draw = lambda hidden, step, left=left: choose(
+            head(model, hidden), left.index_select(1, step).squeeze(1), temperature, min_p
+        )
+        over = lambda chosen: torch.isin(chosen, stop).any(1).all()
+        tokens = replay.steps(model, cache, mask, tokens[:, -1], total - done, draw, over)
+        mask = torch.cat([mask, mask.new_ones(tokens.shape)], 1)
+        done += tokens.shape[1]
 
 
 def choose(

@@ -1,10 +1,11 @@
-"""Decoding on a GPU without waiting for Python: one step is captured as a CUDA graph, then replayed.
+"""Steps of decoding; on a GPU without waiting for Python, which else takes twenty times as long as the arithmetic.
 
-In: a cache, and each row's next token. Out: up to `SPAN` further tokens a row. The cache is given room for that many,
-so that every step has the same shapes; the mask hides the room that is still empty. Afterwards the caller drops the
-rows that have ended, and the next span is captured at its own size.
+In: a cache, and each row's next token. Out: the tokens after it: one a row, or on a GPU up to `SPAN`. There the cache is
+given room for that many, so that every step has the same shapes, one step is captured as a CUDA graph, and replayed;
+the mask hides the room that is still empty. Afterwards the caller drops the rows that have ended, and the next span is
+captured at its own size.
 
-Invariant: the tokens are those of the plain loop, up to the arithmetic of the hardware.
+Invariant: the tokens are those of single steps, up to the arithmetic of the hardware.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from steer_heal_love.ground import attention
 from steer_heal_love.ground.models import body
+from steer_heal_love.ground.scoring import positions
 
 SPAN = 128
 """tokens a row between two captures; what is captured reads the whole room, half of it empty on average"""
 POLL = 16
-"""steps between two looks at whether every row has ended"""
+"""steps between two looks at whether anything more is wanted"""
+MARGIN = 512
+"""columns that a caller may add to the cache afterwards; a sliding window has to hold them too"""
 
 
 class Room(DynamicLayer):
@@ -36,6 +40,13 @@ class Room(DynamicLayer):
         self.keys, self.values = (nn.functional.pad(x, (0, 0, 0, span)) for x in (full.keys, full.values))
         self.at, self.dtype, self.device, self.is_initialized = at, full.dtype, full.device, True
 
+    def filled(self, columns: int) -> DynamicLayer:
+        """What is in it, as a layer that grows again."""
+        layer = DynamicLayer()
+        layer.keys, layer.values = self.keys[:, :, :columns], self.values[:, :, :columns]
+        layer.dtype, layer.device, layer.is_initialized = self.dtype, self.device, True
+        return layer
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
@@ -44,33 +55,54 @@ class Room(DynamicLayer):
         return self.keys, self.values
 
 
+def steps(
+    model: PreTrainedModel,
+    cache: DynamicCache,
+    mask: Int[Tensor, "b s"],
+    tokens: Int[Tensor, " b"],
+    most: int,
+    choose: Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]],
+    over: Callable[[Tensor], Tensor],
+) -> Int[Tensor, "b t"]:
+    """Feed `tokens`, choose what comes next, and so on, 1 to `most` times; what was chosen. All but the last is fed.
+
+    `mask`: which of the cache's columns are real. `choose(hidden, step)`: the next tokens, from final hidden states
+    [b, d] and a step counted from 0; it may be captured, so it reads and writes tensors in place. `over(chosen)`:
+    whether nothing more is wanted.
+    """
+    if suits(model, cache, mask.shape[1] + most + MARGIN):
+        return _span(model, cache, mask, tokens, min(SPAN, most), choose, over)
+    mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+    hidden = body(model)(
+        input_ids=tokens.unsqueeze(1), attention_mask=mask, position_ids=positions(mask)[:, -1:],
+        past_key_values=cache, use_cache=True,
+    ).last_hidden_state[:, -1]  # fmt: skip
+    return choose(hidden, mask.new_zeros(1)).unsqueeze(1)
+
+
 def suits(model: PreTrainedModel, cache: DynamicCache, width: int) -> bool:
     """Whether this model's steps can be replayed: on CUDA, attention that can be swapped, no window below `width`."""
     windows = [layer.sliding_window for layer in cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
-    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, Room) for layer in cache.layers)
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
     swappable = getattr(model, "_supports_attention_backend", False)
     return model.device.type == "cuda" and plain and swappable and all(w > width for w in windows)
 
 
-def ahead(
+def _span(
     model: PreTrainedModel,
     cache: DynamicCache,
     mask: Int[Tensor, "b s"],
     tokens: Int[Tensor, " b"],
     span: int,
     choose: Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]],
-    ended: Callable[[Tensor], Bool[Tensor, " b t"]],
+    over: Callable[[Tensor], Tensor],
 ) -> Int[Tensor, "b t"]:
-    """The next `span` tokens of each row, or as many as it takes until every row has ended.
-
-    `mask`: which of the cache's columns are real. `tokens`: each row's last token, not yet in the cache.
-    `choose(hidden, step)`: the next tokens, from final hidden states [b, d] and a step counted from 0.
-    """
     rows, width = mask.shape
     at, step = mask.new_tensor([width]), mask.new_zeros(1)
     cache.layers = [Room(layer, at, span) for layer in cache.layers]  # type: ignore[arg-type]
-    hidden_from_view = torch.finfo(model.dtype).min
-    sees = torch.full((rows, 1, 1, width + span), hidden_from_view, dtype=model.dtype, device=mask.device)
+    sees = torch.full(
+        (rows, 1, 1, width + span), torch.finfo(model.dtype).min, dtype=model.dtype, device=mask.device
+    )
     sees[:, 0, 0, :width].masked_fill_(mask.bool(), 0)
     last, places = tokens.unsqueeze(1).clone(), mask.sum(1, keepdim=True)
     out = last.new_zeros(rows, span)
@@ -85,14 +117,15 @@ def ahead(
         for counter in (at, step, places):
             counter.add_(1)
 
+    done = 1
     with attending(model, attention.FUSED):
         forward()
         advance = recorded(forward) if span > 1 else forward
-        for done in range(1, span):
-            if done % POLL == 0 and ended(out[:, :done]).any(1).all():
-                return out[:, :done]
+        while done < span and not (done % POLL == 0 and over(out[:, :done])):
             advance()
-    return out
+            done += 1
+    cache.layers = [layer.filled(width + done) for layer in cache.layers]  # type: ignore[attr-defined]
+    return out[:, :done]
 
 
 def recorded(forward: Callable[[], None]) -> Callable[[], None]:

@@ -19,7 +19,15 @@ from transformers import DynamicCache, PreTrainedModel
 from steer_heal_love.ground.models import body, head
 from steer_heal_love.nouns import Tokens
 
-CHUNK = 128
+CHUNK, LOGITS = 128, 2**27
+"""tokens whose logits exist at a time: on a CPU what its caches hold, on a GPU half a gigabyte of fp32"""
+
+
+def chunk(model: PreTrainedModel) -> int:
+    """How many tokens' logits to hold at a time on this model's device."""
+    if model.device.type == "cpu":
+        return CHUNK
+    return max(CHUNK, LOGITS // model.config.get_text_config().vocab_size)
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def log_likelihood(
     """log p(target) for each packed position, in nats."""
     parts = [
         -torch.nn.functional.cross_entropy(head(model, h), y, reduction="none")
-        for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+        for h, y in zip(hidden.split(chunk(model)), targets.split(chunk(model)), strict=True)
     ]
     return torch.cat(parts)
 
@@ -165,7 +173,7 @@ def token_divergence(
         theirs = torch.cat([references[i] for i in indices]).to(ours)
         parts = [
             divergence(head(model, r), head(model, h))
-            for r, h in zip(theirs.split(CHUNK), ours.split(CHUNK), strict=True)
+            for r, h in zip(theirs.split(chunk(model)), ours.split(chunk(model)), strict=True)
         ]
         for i, part in zip(indices, torch.cat(parts).split(batch.lengths), strict=True):
             out[i] = part.cpu()

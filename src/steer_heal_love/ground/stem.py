@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from steer_heal_love.ground.models import body, head
+from steer_heal_love.ground.replay import steps
 from steer_heal_love.ground.scoring import left_pad, log_likelihood, positions
 
 
@@ -59,18 +60,27 @@ class Stem:
     @torch.no_grad()
     def think(self, tokens: int, ends: frozenset[int]) -> list[tuple[int, ...]]:
         """Append the likeliest tokens, at most so many; what would end the turn ends the row and is left out."""
-        out: list[list[int]] = [[] for _ in self.hidden]
         stop = torch.tensor(sorted(ends), device=self.model.device)
-        going = torch.ones(len(out), dtype=torch.bool, device=self.model.device)
-        for _ in range(tokens):
-            chosen = head(self.model, self.hidden).argmax(-1)
-            going = going & ~torch.isin(chosen, stop)
-            if not going.any():
-                break
-            self._forward(chosen.unsqueeze(1), going.unsqueeze(1))
-            for row in going.nonzero().flatten().tolist():
-                out[row].append(int(chosen[row]))
-        return [tuple(row) for row in out]
+        held, chosen = self.hidden.clone(), head(self.model, self.hidden).argmax(-1)
+        going = ~torch.isin(chosen, stop)
+        thought = chosen.new_empty(len(chosen), 0)
+
+        def choose(hidden: Tensor, _step: Tensor) -> Tensor:
+            held.copy_(torch.where(going.unsqueeze(1), hidden, held))
+            token = head(self.model, hidden).argmax(-1)
+            going.logical_and_(~torch.isin(token, stop))
+            return token
+
+        while thought.shape[1] < tokens and going.any():
+            left = tokens - thought.shape[1]
+            found = steps(self.model, self.cache, self.mask, chosen, left, choose, lambda _: ~going.any())
+            fed = torch.cat([chosen.unsqueeze(1), found[:, :-1]], 1)
+            thought, chosen = torch.cat([thought, fed], 1), found[:, -1]
+            real = torch.isin(thought, stop).cumsum(1)[:, -fed.shape[1] :] == 0
+            self.mask = torch.cat([self.mask, real.to(self.mask)], 1)
+        self.hidden = held
+        lengths = (torch.isin(thought, stop).cumsum(1) == 0).sum(1)
+        return [tuple(row[:n]) for row, n in zip(thought.tolist(), lengths.tolist(), strict=True)]
 
     def _forward(self, ids: Int[Tensor, "b t"], real: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """Final hidden states over `ids`; those that are not `real` are hidden from everything after them."""

@@ -58,6 +58,6 @@ def rounded(exact: Float[Tensor, "o i"], dtype: torch.dtype, name: str) -> Float
     missing = exact - nearest.float()
     neighbour = torch.nextafter(nearest, (torch.sign(missing) * torch.inf).nan_to_num(0.0).to(dtype))
     odds = missing / (neighbour.float() - nearest.float())
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    draw = torch.rand(exact.shape, generator=generator).to(exact.device)
+    generator = torch.Generator(exact.device).manual_seed(zlib.crc32(name.encode()))
+    draw = torch.rand(exact.shape, generator=generator, device=exact.device)
     return torch.where(draw < odds, neighbour, nearest)

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground.models import head
-from steer_heal_love.ground.scoring import CHUNK
+from steer_heal_love.ground.scoring import chunk
 from steer_heal_love.heal import Divergence
 
 
@@ -26,14 +26,15 @@ class _TokenTerms(torch.autograd.Function):
         values: list[list[Tensor]] = [[] for _ in range(1 + len(references))]
         grads: list[list[Tensor]] = [[] for _ in values]
         wanted = ctx.needs_input_grad[0]
-        for i in range(0, len(hidden), CHUNK):
+        size = chunk(model)
+        for i in range(0, len(hidden), size):
             with torch.set_grad_enabled(wanted):
-                leaf = hidden[i : i + CHUNK].detach().requires_grad_(wanted)
+                leaf = hidden[i : i + size].detach().requires_grad_(wanted)
                 logits = head(model, leaf)
-                terms = [] if targets is None else [(0, nll(logits, targets[i : i + CHUNK]))]
+                terms = [] if targets is None else [(0, nll(logits, targets[i : i + size]))]
                 for n, (states, divergence) in enumerate(references, 1):
                     with torch.no_grad():
-                        theirs = head(model, states[i : i + CHUNK])
+                        theirs = head(model, states[i : i + size])
                     terms.append((n, divergence(theirs, logits)))
                 for n, term in terms:
                     values[n].append(term.detach())
