@@ -61,28 +61,43 @@ def load(
     wanted = auto_dtype(device) if dtype == "auto" else getattr(torch, dtype, None)
     if not isinstance(wanted, torch.dtype):
         raise UserError(f"unknown dtype {dtype!r}; try auto, float32 or bfloat16.")
-    source = _smollm2() if name == "smollm2" else name
+    where = source(name)
     if device == "cpu":
         records.tune_cpu_memory()
     try:
         with quiet_transformers():
-            tok = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+            tok = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
             model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code,
+                where, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code,
                 attn_implementation="eager" if device == "cpu" else None,
             )  # fmt: skip
-            # On a CPU the fused attention is slow, its backward above all; elsewhere it is the library's choice.
-            if device == "cpu":
-                model.set_attn_implementation(attention.NAME)
+            attend(model, device)
     except (OSError, ValueError) as e:
         raise UserError(
             f"no model loads under {name!r}: {str(e).splitlines()[0]}\n"
             "Give 'smollm2' (the embedded model), a folder with config.json and safetensors, or a hub id."
         ) from e
     check_template(tok, name)
+    return placed(model, device), tok
+
+
+def source(name: str) -> str:
+    """The folder or hub id that a model's name stands for."""
+    return _smollm2() if name == "smollm2" else name
+
+
+def attend(model: PreTrainedModel, device: str) -> None:
+    """Give a model the attention that suits the device: on a CPU the fused one is slow, its backward above all;
+    elsewhere it is the library's choice."""
+    if device == "cpu":
+        model.set_attn_implementation(attention.NAME)
+
+
+def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    """The model on the device, frozen, in eval mode, its head known to be recomputable."""
     model.to(device).eval().requires_grad_(False)
     check_head(model)
-    return model, tok
+    return model
 
 
 def base_name(name: str) -> str:
