@@ -35,7 +35,7 @@ from steer_heal_love import bake, config, evals, steps
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
 from steer_heal_love.evals import forced_choice, vignettes
-from steer_heal_love.ground import models, records
+from steer_heal_love.ground import memory, models, records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
 from steer_heal_love.ground.decode import sample
@@ -443,13 +443,14 @@ def benchmark(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     device = torch.device(name)
     ceilings = floors.measured(device, models.auto_dtype(name))
     records.release_memory()
+    memory.limit(a.memory, name)
     build, (model, tok) = floors.timed(
         lambda: shapes.build(a.shape, device=name, tokenizer=a.tokenizer), device
     )
     b = Bench(model, tok, replace(cfg, model=a.shape), sizes, folder)
     results: dict[str, Any] = {
         **machine(model.device), "shape": a.shape, "dtype": str(model.dtype), "counted": b.counted, "sizes": sizes,
-        "scale": a.scale, "repeats": a.repeats, "config": b.config, "ceilings": ceilings, "build_seconds": build,
+        "scale": a.scale, "memory": a.memory, "repeats": a.repeats, "config": b.config, "ceilings": ceilings, "build_seconds": build,
         "model_memory_gb": sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9,
         "rooms": {}, "grow": [],
     }  # fmt: skip
@@ -487,6 +488,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args.add_argument("--scale", type=float, default=1.0, help="on counts and lengths, for a dry run")
     args.add_argument("--tokens", type=int, default=0, help="tokens a completion, before scaling")
     args.add_argument("--device", default="auto")
+    args.add_argument("--memory", default="", help="of the GPU, such as 24GB; empty means all")
     args.add_argument("--tokenizer", default="smollm2", help="folder of a tokenizer with a chat template")
     args.add_argument("--grow", action="store_true", help="also how cost grows, after the rooms")
     args.add_argument(

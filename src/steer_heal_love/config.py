@@ -177,6 +177,8 @@ class RunConfig:
     device: str = "auto"
     """auto, cpu, cuda, mps"""
     dtype: str = "auto"
+    memory: str = ""
+    """how much of a GPU's memory to use at most, such as 24GB; empty means all. What doesn't fit is halved"""
     batch_tokens: int = 2048
     """tokens a forward pass may hold, padding included"""
     coherence_floor: float = 0.5

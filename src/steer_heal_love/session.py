@@ -15,7 +15,7 @@ from steer_heal_love import config, evals, gates
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import models, records
+from steer_heal_love.ground import memory, models, records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.errors import UserError
@@ -89,7 +89,8 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
 
 
 def loaded(cfg: RunConfig) -> tuple[Any, Any]:
-    """The model and tokenizer that the settings name."""
+    """The model and tokenizer that the settings name, within the memory that they allow."""
+    memory.limit(cfg.memory, models.auto_device() if cfg.device == "auto" else cfg.device)
     return models.load(cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
 
 

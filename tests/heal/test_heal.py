@@ -15,11 +15,12 @@ from steer_heal_love.ground.errors import Diverged
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import hidden_states, token_nll
 from steer_heal_love.ground.weights import folded
+from steer_heal_love.heal import train
 from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import aggregate, hinge
 from steer_heal_love.heal.train import Example, backward, heal, losses, shape, split
 from steer_heal_love.heal.trust import largest_scale
-from steer_heal_love.nouns import Adapter
+from steer_heal_love.nouns import Adapter, Tokens
 
 CONFIG = HealConfig(
     rank=4,
@@ -266,6 +267,37 @@ def test_small_forward_passes_add_up_to_the_steps_own_gradient(model, sequences,
     assert means == {n: pytest.approx(t.item(), rel=1e-4) for n, t in terms.items()}
     for f, want in zip(factors, whole, strict=True):
         assert torch.allclose(f.grad, want, atol=1e-5 * float(want.abs().max()) + 1e-9, rtol=1e-3)
+
+
+def test_two_kinds_of_text_read_apart_have_the_terms_and_gradient_of_one_batch(
+    model, sequences, random_adapter, monkeypatch
+):
+    kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
+    config = replace(CONFIG, soft=0.3)
+    weights = {"nll": 0.7, "soft": 0.3, "barrier": 0.5, "anchor": 1.0}
+    new = random_adapter(model, 7, size=0.02)
+    factors = [f.requires_grad_(True) for pair in new.factors.values() for f in pair]
+    found = []
+    with adapted(model, new.factors, new.scaling):
+        for padding, batches in ((math.inf, 1), (0.0, 2)):
+            monkeypatch.setattr(train, "PADDING", padding)
+            assert len(train.alike(kept, anchor)) == batches
+            terms, _ = losses(model, kept, anchor, config)
+            gradient = torch.autograd.grad(sum(weights[n] * t for n, t in terms.items()), factors)
+            found.append(({n: t.item() for n, t in terms.items()}, gradient))
+    (whole, together), (parts, apart) = found
+    assert parts == {n: pytest.approx(t, rel=1e-4) for n, t in whole.items()}
+    for got, want in zip(apart, together, strict=True):
+        assert torch.allclose(got, want, atol=1e-5 * float(want.abs().max()) + 1e-9, rtol=1e-3)
+
+
+def test_padding_is_saved_where_it_would_be_most_of_a_batch():
+    def of(*lengths):
+        return [train.Example(Tokens((1,), (2,) * (n - 1)), torch.empty(0), "") for n in lengths]
+
+    assert len(train.alike(of(100, 90), of(80, 70))) == 1
+    assert [len(part) for part in train.alike(of(600, 580), of(180, 200, 190))] == [2, 3]
+    assert len(train.alike(of(600), [])) == 1
 
 
 def test_aggregates_by_hand():

@@ -29,6 +29,7 @@ from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.evals.vignettes import Vignette, foundations, read_scores, scenes
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.scoring import by_length
 from steer_heal_love.ground.stem import Stem
@@ -54,7 +55,8 @@ def forced_choice(s: Subject) -> Items:
     mass = np.empty((len(asked), len(ORDERS), len(DIGITS)))
     nll, valid = (np.empty((len(asked), len(ORDERS))) for _ in range(2))
     room = (0,) * (s.config.think_tokens + max(map(len, ids)) + CLOSING)
-    for rows in by_length([Tokens(p, room) for p in prompts], max(s.batch_tokens // len(ORDERS), 1)):
+
+    def ask(rows: list[int]) -> None:
         stem = Stem.read(s.model, [prompts[i] for i in rows])
         stem.think(s.config.think_tokens, s.ends)
         stem.fork(len(ORDERS))
@@ -64,6 +66,8 @@ def forced_choice(s: Subject) -> Items:
         closed = [s.tok.decode(t) for t in stem.think(CLOSING, s.ends)]
         valid[rows] = [[is_valid(f + c) for f, c in zip(forced, closed[k : k + 2], strict=True)]
                        for k in range(0, len(closed), 2)]  # fmt: skip
+
+    halving(by_length([Tokens(p, room) for p in prompts], max(s.batch_tokens // len(ORDERS), 1)), ask)
     return items(mass, nll, valid, asked)
 
 

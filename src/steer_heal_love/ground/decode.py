@@ -24,6 +24,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from steer_heal_love.ground import replay
 from steer_heal_love.ground.hooks import Doses, added
+from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.models import body, head
 from steer_heal_love.ground.progress import Advance, Track, silent
 from steer_heal_love.ground.scoring import left_pad, positions
@@ -59,8 +60,9 @@ def sample(
     out: list[tuple[int, ...]] = [()] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     groups = [order[i : i + batch] for i in range(0, len(order), batch)]
-    with track(label, len(groups) * max_new_tokens) as advance:
-        for rows in groups:
+    with track(label, len(prompts) * max_new_tokens) as advance:
+
+        def decode(rows: list[int]) -> None:
             row_doses = (
                 torch.tensor([doses[i] for i in rows], device=model.device) if doses is not None else None
             )
@@ -68,10 +70,12 @@ def sample(
             with added(model, steer, row_doses) if steered else nullcontext() as dose:  # type: ignore[arg-type]
                 answers = _decode(
                     model, [prompts[i] for i in rows], uniforms[rows].to(model.device), ends, temperature,
-                    min_p, dose, advance,
+                    min_p, dose, lambda n: advance(n * len(rows)),
                 )  # fmt: skip
             for i, answer in zip(rows, answers, strict=True):
                 out[i] = answer
+
+        halving(groups, decode)
     return out
 
 

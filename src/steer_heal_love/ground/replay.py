@@ -136,6 +136,8 @@ def recorded(forward: Callable[[], None]) -> Callable[[], None]:
     try:
         with torch.cuda.graph(graph):
             forward()
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as e:
         warnings.warn(f"decoding without CUDA graphs: {str(e).splitlines()[0]}", stacklevel=2)
         return forward

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.models import body, head
 from steer_heal_love.nouns import Tokens
 
@@ -114,10 +115,13 @@ def hidden_states(
 ) -> list[Float[Tensor, "t d"]]:
     """Each sequence's final hidden states over its answer, kept on the host in the model's type."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
-    for indices in by_length(sequences, batch_tokens):
+
+    def read(indices: list[int]) -> None:
         hidden, batch = read_hidden(model, [sequences[i] for i in indices])
         for i, part in zip(indices, hidden.split(batch.lengths), strict=True):
             out[i] = part.cpu()
+
+    halving(by_length(sequences, batch_tokens), read)
     return out
 
 
@@ -138,11 +142,14 @@ def token_nll(
 ) -> list[Float[Tensor, " t"]]:
     """−log p of every answer token, in nats."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
-    for indices in by_length(sequences, batch_tokens):
+
+    def read(indices: list[int]) -> None:
         hidden, batch = read_hidden(model, [sequences[i] for i in indices])
         nll = -log_likelihood(model, hidden, batch.targets)
         for i, part in zip(indices, nll.split(batch.lengths), strict=True):
             out[i] = part.cpu()
+
+    halving(by_length(sequences, batch_tokens), read)
     return out
 
 
@@ -168,7 +175,8 @@ def token_divergence(
 ) -> list[Float[Tensor, " _"]]:
     """Per-token divergence of `model` from a reference given by its cached final hidden states."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
-    for indices in by_length(sequences, batch_tokens):
+
+    def read(indices: list[int]) -> None:
         ours, batch = read_hidden(model, [sequences[i] for i in indices])
         theirs = torch.cat([references[i] for i in indices]).to(ours)
         parts = [
@@ -177,6 +185,8 @@ def token_divergence(
         ]
         for i, part in zip(indices, torch.cat(parts).split(batch.lengths), strict=True):
             out[i] = part.cpu()
+
+    halving(by_length(sequences, batch_tokens), read)
     return out
 
 
@@ -245,7 +255,8 @@ def branch_nll(
     out: list[list[float]] = [[] for _ in prompts]
     trees = [Tree.of(a) for a in answers]
     stems = [Tokens(p, tuple(t.inner())) for p, t in zip(prompts, trees, strict=True)]
-    for indices in by_length(stems, batch_tokens):
+
+    def read(indices: list[int]) -> None:
         chosen = [trees[i] for i in indices]
         n = common_start([prompts[i] for i in indices])
         cache = read_once(model, prompts[indices[0]][:n], len(indices))
@@ -259,6 +270,8 @@ def branch_nll(
         nll = -log_likelihood(model, hidden, targets)
         for i, tree, part in zip(indices, chosen, nll.split([len(t.ids) for t in chosen]), strict=True):
             out[i] = [part[path].mean().item() for path in tree.paths]
+
+    halving(by_length(stems, batch_tokens), read)
     return out
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import models
 from steer_heal_love.ground.hooks import captured
+from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.scoring import by_length, left_pad, positions
 from steer_heal_love.nouns import Tokens
@@ -28,10 +29,13 @@ def states(
 ) -> States:
     """Each prompt's last token at the output of the decoder layers `at`."""
     out = {i: torch.empty(len(prompts), models.body(model).config.hidden_size) for i in at}
-    for indices in by_length([Tokens(p, ()) for p in prompts], batch_tokens):
+
+    def look(indices: list[int]) -> None:
         ids, mask = left_pad([prompts[i] for i in indices], model.device)
         read = captured(model, at, input_ids=ids, attention_mask=mask, position_ids=positions(mask))
         for layer, hidden in read.items():
             out[layer][indices] = hidden.cpu()
         advance(len(indices))
+
+    halving(by_length([Tokens(p, ()) for p in prompts], batch_tokens), look)
     return out

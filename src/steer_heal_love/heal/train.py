@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -18,12 +18,16 @@ from transformers import PreTrainedModel
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground.errors import Diverged
 from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.ground.memory import fits, halving
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.scoring import answer_hidden, by_length, forward_kl, pack, token_divergence
 from steer_heal_love.heal import divergences
 from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import hinge, token_terms
 from steer_heal_love.nouns import Adapter, Tokens
+
+PADDING = 1.4
+"""how many times the tokens of two batches one for both may take, padding included"""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,7 @@ def heal(
             )
             if step in {total // 4, total // 2, (3 * total) // 4}:
                 record.pressure.append({"step": step, **pressure(model, batch, extra, config, weights)})
-            optimiser.zero_grad()
-            terms = backward(model, batch, extra, config, weights)
+            terms, config = gradient(model, optimiser, batch, extra, config, weights)
             terms["spectral"] = 0.0
             if config.spectral:
                 penalty = spectral(adapter)
@@ -114,6 +117,26 @@ def heal(
         f.requires_grad_(False)
     record.warnings = warn(record, config)
     return adapter, record
+
+
+def gradient(
+    model: PreTrainedModel,
+    optimiser: torch.optim.Optimizer,
+    kept: list[Example],
+    anchor: list[Example],
+    config: HealConfig,
+    weights: dict[str, float],
+) -> tuple[dict[str, float], HealConfig]:
+    """One step's gradient and the terms' means; and the settings to go on with, their passes halved until they fit."""
+    terms: dict[str, float] = {}
+
+    def add_up() -> None:
+        optimiser.zero_grad()
+        terms.update(backward(model, kept, anchor, config, weights))
+
+    while not fits(add_up, config.micro_batch):
+        config = replace(config, micro_batch=config.micro_batch // 2)
+    return terms, config
 
 
 def backward(
@@ -147,17 +170,17 @@ def tokens(examples: list[Example]) -> int:
 def losses(
     model: PreTrainedModel, kept: list[Example], anchor: list[Example], config: HealConfig
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "t d"]]:
-    """The unweighted terms, and the hidden states they were read from: one forward for both kinds of text."""
-    batch = pack([e.tokens for e in kept + anchor], model.device)
-    hidden = answer_hidden(model, batch)
-    lengths = batch.lengths[: len(kept)]
+    """The unweighted terms, and the hidden states they were read from."""
+    batches = [pack([e.tokens for e in part], model.device) for part in alike(kept, anchor)]
+    hidden = torch.cat([answer_hidden(model, b) for b in batches])
+    lengths = [len(e.tokens.answer) for e in kept]
     n = sum(lengths)
     references = {}
     if config.lam:
         references["barrier"] = (stack([e.reference for e in kept], hidden), divergences[config.divergence])
     if config.soft:
         references["soft"] = (stack([e.teacher for e in kept if e.teacher is not None], hidden), forward_kl)
-    nll, *found = token_terms(model, hidden[:n], batch.targets[:n], *references.values())
+    nll, *found = token_terms(model, hidden[:n], batches[0].targets[:n], *references.values())
     each = dict(zip(references, found, strict=True))
     terms = {"nll": nll.mean()}
     if "barrier" in each:
@@ -169,6 +192,14 @@ def losses(
         _, kl = token_terms(model, hidden[n:], None, (reference, forward_kl))
         terms["anchor"] = kl.mean()
     return terms, hidden
+
+
+def alike(kept: list[Example], anchor: list[Example]) -> list[list[Example]]:
+    """Both kinds of text as one batch, or each as its own where one would mostly be the other's padding."""
+    area = lambda part: len(part) * max(len(e.tokens.prompt) + len(e.tokens.answer) for e in part)
+    if not anchor or area(kept + anchor) <= PADDING * (area(kept) + area(anchor)):
+        return [kept + anchor]
+    return [kept, anchor]
 
 
 def stack(states: list[Tensor], like: Tensor) -> Float[Tensor, "t d"]:
@@ -235,7 +266,8 @@ def validate(
     """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL."""
     nll: list[Tensor] = []
     divergence: list[Tensor] = []
-    for indices in by_length([e.tokens for e in held], batch_tokens):
+
+    def read(indices: list[int]) -> None:
         part = [held[i] for i in indices]
         batch = pack([e.tokens for e in part], model.device)
         hidden = answer_hidden(model, batch)
@@ -244,6 +276,8 @@ def validate(
             (nll, divergence), token_terms(model, hidden, batch.targets, reference), strict=True
         ):
             into.append(values)
+
+    halving(by_length([e.tokens for e in held], batch_tokens), read)
     mean = lambda parts: torch.cat(parts).mean().item() if parts else math.nan
     return {
         "nll": mean(nll), "divergence": mean(divergence), "anchor_kl": anchor_kl(model, anchor, batch_tokens),

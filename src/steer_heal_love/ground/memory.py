@@ -1,0 +1,70 @@
+"""Work that fits: a limit on a GPU's memory, and batches that are halved where they don't fit.
+
+Nothing is estimated: a batch is tried, and halved when the device says no. What was halved is said once, as a warning.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import torch
+
+from steer_heal_love.ground.errors import UserError
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*GB", re.IGNORECASE)
+
+
+def gigabytes(text: str) -> float:
+    """'24GB' is 24.0, '' is 0. Raises `UserError` for anything else."""
+    found = SIZE.fullmatch(text.strip())
+    if text.strip() and not found:
+        raise UserError(f"memory: a size such as 24GB, found {text!r}.")
+    return float(found[1]) if found else 0.0
+
+
+def limit(text: str, device: str) -> None:
+    """Let this process have so much of the device's memory and no more (10^9 bytes a GB); '' means all of it."""
+    wanted = gigabytes(text)
+    if not wanted:
+        return
+    if not device.startswith("cuda"):
+        raise UserError(
+            f"memory: only a CUDA device can be limited, not {device!r}; lower batch_tokens instead."
+        )
+    index = torch.device(device).index
+    index = torch.cuda.current_device() if index is None else index
+    total = torch.cuda.get_device_properties(index).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, wanted * 1e9 / total), index)
+
+
+def halving(batches: Iterable[list[int]], work: Callable[[list[int]], None]) -> None:
+    """`work` on each batch; one that doesn't fit is halved and tried again, and no later one has more rows.
+
+    `work` may be stopped anywhere and called again with a part of what it was given.
+    """
+    left, most = deque(batches), 0
+    while left:
+        batch = left.popleft()
+        if most and len(batch) > most:
+            left.extendleft([batch[most:], batch[:most]])
+        elif not fits(lambda batch=batch: work(batch), len(batch)):
+            most = len(batch) // 2
+            left.appendleft(batch)
+
+
+def fits(work: Callable[[], None], rows: int) -> bool:
+    """Whether `work` on so many rows ran; False when it ran out of memory and there are rows to do without."""
+    try:
+        work()
+    except torch.OutOfMemoryError:
+        if rows == 1:
+            raise
+    else:
+        return True
+    # Out of the handler, which holds on to the frames and tensors of what failed.
+    torch.cuda.empty_cache()
+    warnings.warn(f"{rows} rows don't fit in memory; going on with {rows // 2} at a time", stacklevel=3)
+    return False

@@ -1,0 +1,108 @@
+"""What doesn't fit is halved, and nothing is lost or done twice over."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from steer_heal_love.config import HealConfig
+from steer_heal_love.ground import decode, memory, scoring
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.heal import train
+
+FULL = torch.OutOfMemoryError("injected")
+
+
+def small(most, work, tried):
+    """`work` on a device that holds `most` rows."""
+
+    def run(rows):
+        tried.append(len(rows))
+        if len(rows) > most:
+            raise FULL
+        work(rows)
+
+    return run
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 64])
+def test_every_row_is_worked_on_once_whatever_fits(most):
+    batches, done, tried = [list(range(10)), [10, 11], list(range(12, 30))], [], []
+    if most < 18:
+        with pytest.warns(UserWarning, match=r"don't fit"):
+            memory.halving(batches, small(most, done.extend, tried))
+    else:
+        memory.halving(batches, small(most, done.extend, tried))
+    assert done == list(range(30))
+    assert sum(n > most for n in tried) <= 4, "what did not fit once is not tried again"
+
+
+def test_one_row_that_does_not_fit_is_the_callers_to_hear_of():
+    with pytest.raises(torch.OutOfMemoryError), pytest.warns(UserWarning):
+        memory.halving([[1, 2]], small(0, print, []))
+
+
+@pytest.mark.parametrize(("text", "size"), [("", 0.0), ("24GB", 24.0), (" 7.5 gb ", 7.5)])
+def test_sizes_are_read(text, size):
+    assert memory.gigabytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["24", "lots", "-3GB", "24 MB"])
+def test_what_is_no_size_is_named(text):
+    with pytest.raises(UserError, match="24GB"):
+        memory.gigabytes(text)
+
+
+def test_a_limit_needs_a_cuda_device():
+    memory.limit("", "cpu")
+    with pytest.raises(UserError, match="CUDA"):
+        memory.limit("24GB", "cpu")
+
+
+def narrow(monkeypatch, where, name, most, rows):
+    """Make `where.name` fail as a full device does, for more than `most` rows."""
+    real, failed = getattr(where, name), []
+
+    def called(*args, **kwargs):
+        if rows(args) > most:
+            failed.append(rows(args))
+            raise FULL
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, called)
+    return failed
+
+
+@pytest.mark.filterwarnings("ignore:.*don't fit")
+def test_readings_and_answers_are_those_of_a_device_that_holds_all(model, sequences, monkeypatch):
+    prompts = [s.prompt for s in sequences]
+    how = {"ends": frozenset(range(3, 300, 12)), "max_new_tokens": 6, "seed": 3, "min_p": 0.02}
+    answers, nll = decode.sample(model, prompts, **how), scoring.token_nll(model, sequences)
+    failed = narrow(monkeypatch, decode, "_decode", 2, lambda a: len(a[1]))
+    failed += narrow(monkeypatch, scoring, "read_hidden", 2, lambda a: len(a[1]))
+    assert decode.sample(model, prompts, **how) == answers
+    for now, before in zip(scoring.token_nll(model, sequences), nll, strict=True):
+        torch.testing.assert_close(now, before)
+
+
+def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypatch):
+    weights = {"nll": 1.0}
+    factor = torch.zeros(3, requires_grad=True)
+    optimiser = torch.optim.SGD([factor], lr=1.0)
+    passes = []
+
+    def backward(_model, kept, _anchor, config, _weights):
+        passes.append(config.micro_batch)
+        factor.grad = (factor.grad if factor.grad is not None else 0) + torch.ones(3)
+        if config.micro_batch > 2:
+            raise FULL
+        return {"nll": 1.5}
+
+    monkeypatch.setattr(train, "backward", backward)
+    start = dataclasses.replace(HealConfig(), micro_batch=8)
+    with pytest.warns(UserWarning, match="4 at a time"):
+        terms, after = train.gradient(model, optimiser, [], [], start, weights)
+    assert passes == [8, 4, 2] and after.micro_batch == 2 and terms == {"nll": 1.5}
+    assert torch.equal(factor.grad, torch.ones(3))
