@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import random
 from functools import partial
 
 import pytest
@@ -32,10 +34,10 @@ PLAIN = torch.full((20,), 2.0)
 
 @pytest.fixture
 def scored(persona):
-    def make(text=GOOD, prompt=PROMPT, nll=PLAIN, pos=None, neg=None, dose=0.5):
+    def make(text=GOOD, prompt=PROMPT, nll=PLAIN, pos=None, neg=None, order=1.0, dose=0.5):
         pos, neg = (torch.full_like(nll, 2.0) if x is None else x.expand_as(nll) for x in (pos, neg))
         completion = Completion(prompt, Tokens((1, 2), tuple(range(len(nll)))), text, dose, True)
-        return Scored(completion, persona, nll, pos, neg)
+        return Scored(completion, persona, nll, pos, neg, torch.full_like(nll, order))
 
     return make
 
@@ -170,6 +172,36 @@ def test_likelihood_is_read_as_whoever_finds_the_answer_likelier(scored):
     assert value("nll_window", scored(nll=rising, pos=rising + 1)) == pytest.approx(sum(range(4, 20)) / 16)
 
 
+def test_order_is_the_mean_over_places_and_falls_below(scored):
+    s = dataclasses.replace(scored(), order=torch.tensor([0.0, 0.5, 1.0, 0.9] * 5))
+    assert value("order", s) == pytest.approx(0.6)
+    assert math.isnan(value("order", scored(order=math.nan)))
+    base = measure([scored(order=i / 100) for i in range(101)], ("order",))
+    assert calibrate(base, 0.9)["order"] == pytest.approx(0.1)
+    judge(base, {"order": 0.1})
+    assert [c.coherent for c in base] == [i >= 10 for i in range(101)]
+
+
+def test_a_text_that_the_model_knows_is_in_order_and_its_tokens_shuffled_are_not(tiny):
+    """A model that has learnt one answer by heart finds its order, though the bag of tokens stays the same."""
+    from steer_heal_love.ground.scoring import token_order
+
+    model, known = tiny.model.requires_grad_(True), tuple(range(40, 60))
+    ids = torch.tensor([(1, *known)])
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+    mixed = tuple(random.Random(0).sample(known, len(known)))
+    looped = known[:2] * 10
+    orders = [
+        r[1].mean().item() for r in token_order(model, [Tokens((1,), a) for a in (known, mixed, looped)])
+    ]
+    assert orders[0] > 0.95
+    assert max(orders[1:]) < 0.8
+
+
 def test_on_trait_is_positive_where_the_pos_pole_makes_it_likelier(scored):
     assert value("on_trait", scored(pos=PLAIN - 0.5, neg=PLAIN + 0.25)) == pytest.approx(0.75)
     assert value("on_trait", scored(pos=PLAIN, neg=PLAIN - 1)) == pytest.approx(-1.0)
@@ -188,6 +220,7 @@ def test_score_reads_each_view_of_the_given_tokens(tiny, persona):
         logp = tiny.model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
         want = torch.stack([-logp[len(prompt) - 1 + i, t] for i, t in enumerate(answer)])
         assert torch.allclose(getattr(s, name), want, atol=1e-4)
+    assert s.order.shape == s.nll.shape
     assert not torch.allclose(s.nll_pos, s.nll_neg, atol=1e-3)
 
 

@@ -20,6 +20,7 @@ from steer_heal_love.ground.scoring import (
     positions,
     reverse_kl,
     token_nll,
+    token_order,
 )
 from steer_heal_love.nouns import Tokens
 
@@ -223,3 +224,17 @@ def test_left_padding_changes_nothing(model, sequences):
     out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask)).logits[:, -1]
     for row, p in zip(out, prompts, strict=True):
         assert torch.allclose(row, model(torch.tensor([p])).logits[0, -1], atol=1e-4)
+
+
+def test_order_is_counted_among_the_answers_own_tokens(tiny, monkeypatch):
+    """Read beside the NLL, over chunks and batches; copies of a token win against none of each other."""
+    monkeypatch.setattr(scoring, "CHUNK", 3)
+    made = [Tokens((5, 6), (40, 50, 60, 50, 70)), Tokens((5,), (41, 42)), Tokens((5, 7), (44,))]
+    for s, (nll, order) in zip(made, token_order(tiny.model, made, batch_tokens=16), strict=True):
+        assert torch.allclose(nll, naive_nll(tiny.model, s), atol=1e-4)
+        logp = tiny.model(torch.tensor([s.prompt + s.answer])).logits[0].log_softmax(-1)
+        for i, token in enumerate(s.answer):
+            there = logp[len(s.prompt) + i - 1]
+            others = [there[other].item() < there[token].item() for j, other in enumerate(s.answer) if j != i]
+            want = sum(others) / len(others) if others else math.nan
+            assert order[i].item() == pytest.approx(want, nan_ok=True)

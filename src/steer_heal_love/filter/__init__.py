@@ -20,19 +20,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.registry import Registry
-from steer_heal_love.ground.scoring import token_nll
+from steer_heal_love.ground.scoring import token_nll, token_order
 from steer_heal_love.nouns import Completion, Persona, Tokens
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A completion with what the base model thinks of each token: plainly, and as either pole (nats)."""
+    """A completion with what the base model thinks of each token: plainly, and as either pole (nats); and the share
+    of the answer's other tokens that it finds less likely in that place."""
 
     completion: Completion
     persona: Persona
     nll: Float[Tensor, " t"]
     nll_pos: Float[Tensor, " t"]
     nll_neg: Float[Tensor, " t"]
+    order: Float[Tensor, " t"]
 
     @cached_property
     def likeliest(self) -> Float[Tensor, " t"]:
@@ -92,15 +94,15 @@ def score(
     batch_tokens: int = 4096,
 ) -> list[Scored]:
     """Read each completion's tokens with `model` (the pristine base): plainly, and under each pole."""
-    views = {"nll": [c.tokens for c in completions]}
+    plain = token_order(model, [c.tokens for c in completions], batch_tokens=batch_tokens)
+    poles = []
     for pole in ("pos", "neg"):
         system = persona.system(pole)  # type: ignore[arg-type]
-        views[f"nll_{pole}"] = [
-            Tokens(prompt_ids(tok, c.prompt, system), c.tokens.answer) for c in completions
-        ]
-    read = {name: token_nll(model, view, batch_tokens=batch_tokens) for name, view in views.items()}
+        view = [Tokens(prompt_ids(tok, c.prompt, system), c.tokens.answer) for c in completions]
+        poles.append(token_nll(model, view, batch_tokens=batch_tokens))
     return [
-        Scored(c, persona, **{name: nll[i] for name, nll in read.items()}) for i, c in enumerate(completions)
+        Scored(c, persona, nll=nll, nll_pos=pos, nll_neg=neg, order=order)
+        for c, (nll, order), pos, neg in zip(completions, plain, *poles, strict=True)
     ]
 
 

@@ -153,6 +153,29 @@ def token_nll(
     return out
 
 
+@torch.no_grad()
+def token_order(
+    model: PreTrainedModel, sequences: list[Tokens], *, batch_tokens: int = 4096
+) -> list[Float[Tensor, "2 t"]]:
+    """−log p of every answer token, in nats, and the share of the answer's other tokens that is less likely there.
+
+    Both are read from the same logits. The share is NaN in an answer of one token.
+    """
+    out: list[Tensor] = [torch.empty(0)] * len(sequences)
+    for indices in by_length(sequences, batch_tokens):
+        hidden, batch = read_hidden(model, [sequences[i] for i in indices])
+        parts = zip(hidden.split(batch.lengths), batch.targets.split(batch.lengths), strict=True)
+        for i, (h, own) in zip(indices, parts, strict=True):
+            read = []
+            for states, targets in zip(h.split(CHUNK), own.split(CHUNK), strict=True):
+                logits = head(model, states)
+                nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+                beaten = (logits[:, own] < logits.gather(1, targets[:, None])).sum(1)
+                read.append(torch.stack([nll, beaten / (len(own) - 1)]))
+            out[i] = torch.cat(read, 1).cpu()
+    return out
+
+
 def forward_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
     """KL(reference‖student) per token, in nats, from logits."""
     p = reference.log_softmax(-1)
