@@ -7,7 +7,8 @@
 `collect` writes texts.jsonl, what the model itself says: plain and steered from far too little to far too much, hot and
 cool, told to be the trait, asked what it tends to refuse, and broken off early. No label is known to it. `measure` writes
 signals.jsonl: every check of the filter on every text, and candidates that are no check yet. `roc` reads both and
-labels.jsonl (two readers, a label each), and prints agreement and the area under the ROC curve.
+labels.jsonl (two readers, a label each), prints agreement, the area under the ROC curve of every signal and of combinations,
+precision and recall of the filter, and draws roc.png.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import random
-import zlib
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from separation import Labelled, area, held_out, interval, kappa, precision_recall
 
 import steer_heal_love as shl
 from steer_heal_love import filter as sieve
-from steer_heal_love.config import GenerateConfig
+from steer_heal_love.config import FilterConfig, GenerateConfig
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import bank
@@ -30,6 +34,7 @@ from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.nouns import Completion, Tokens
 from steer_heal_love.persona import training_prompts
+from steer_heal_love.report.canvas import FOURTH, HEALED, MUTED, PROMPT, png
 from steer_heal_love.vector import Vector
 
 DELICATE = (
@@ -129,7 +134,7 @@ def measure(folder: Path, shuffles: int = 4) -> None:
         for r, before, after in zip(
             rows, plain, nll([shuffled(r["text"], f"{k} {r['id']}") for r in rows]), strict=True
         ):
-            out[r["id"]][f"order_{k}"] = after - before
+            out[r["id"]][f"shuffled_{k}"] = after - before
     records.write_jsonl(folder / "signals.jsonl", [{"id": r["id"], **out[r["id"]]} for r in rows])
 
 
@@ -141,81 +146,149 @@ def shuffled(text: str, seed: str, width: int = 3) -> str:
 
 
 BROKEN = ("soup", "loop", "foreign")
+LIKELIHOOD, REPETITION = ("nll", "nll_tail", "nll_window"), ("repeat_words", "repeat_chars")
+REST = ("odd_chars", "length")
+CHECKS = (*LIKELIHOOD, *REPETITION, *REST, "order")
+"""the checks of coherence; narration and refusal are other questions"""
+COMBINED = {
+    "checks without order": CHECKS[:-1],
+    "and shuffled": (*CHECKS[:-1], "shuffled"),
+    "checks": CHECKS,
+    "four": ("nll", *REPETITION, "order"),
+}
+UNIONS = {
+    "checks without order": CHECKS[:-1],
+    "checks": CHECKS,
+    "order and repeat_words": ("order", "repeat_words", *REST),
+}
+QUANTILES = (0.8, 0.9, 0.95, 0.97, 0.99)
+REPEATS, RECALL = 5, 0.95
 
 
-def roc(folder: Path) -> None:
-    """Agreement of the two readers; area under the ROC curve of each signal and of combinations of them, of broken
-    against coherent texts on which both agree (refusing, narrating and truncated ones are neither)."""
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """The texts on which both readers agree, and every signal on all of the set's texts."""
+
+    ids: list[str]
+    texts: Labelled
+    personas: np.ndarray
+    signals: dict[str, dict[str, float]]
+    own: list[str]
+    """the base's own plain samples, labelled or not: what a run calibrates on"""
+
+    def values(self, name: str) -> np.ndarray:
+        """A signal, rising with brokenness."""
+        sign = -1 if name in ("length", "order", "shuffled") else 1
+        return sign * np.array([self.signals[i][name] for i in self.ids])
+
+    def table(self, names: Sequence[str]) -> np.ndarray:
+        return np.stack([self.values(n) for n in names], 1)
+
+
+def load(folder: Path) -> Set:
+    """Prints how far the readers agree; refusing, narrating and truncated texts are neither broken nor coherent."""
     labels = {r["id"]: (r["a"], r["b"]) for r in records.read_jsonl(folder / "labels.jsonl")}
     texts = {r["id"]: r for r in records.read_jsonl(folder / "texts.jsonl")}
     signals = {r.pop("id"): r for r in records.read_jsonl(folder / "signals.jsonl")}
-    pairs = list(labels.values())
-    is_broken = lambda label: label in BROKEN
-    print(f"{len(pairs)} texts; kappa of labels {kappa(pairs):.2f}, of broken or not "
-          f"{kappa([(is_broken(a), is_broken(b)) for a, b in pairs]):.2f}")  # fmt: skip
-    chosen = [i for i, (a, b) in labels.items() if {a, b} <= {"coherent"} or {a, b} <= set(BROKEN)]
-    broken = np.array([is_broken(labels[i][0]) for i in chosen])
-    print(f"{len(chosen)} agreed on: {broken.sum()} broken, {(~broken).sum()} coherent")
-    names = [
-        n
-        for n in signals[chosen[0]]
-        if not n.startswith("order_") and n not in ("narration", "refusal", "on_trait")
+    for row in signals.values():
+        row["shuffled"] = float(np.mean([v for n, v in row.items() if n.startswith("shuffled_")]))
+    pairs, is_broken = list(labels.values()), [(a in BROKEN, b in BROKEN) for a, b in labels.values()]
+    print(f"{len(pairs)} texts; kappa of labels {kappa(pairs):.2f}, of broken or not {kappa(is_broken):.2f}")
+    ids = [i for i, (a, b) in labels.items() if {a, b} <= {"coherent"} or {a, b} <= set(BROKEN)]
+    agreed = Labelled(np.array([labels[i][0] for i in ids]), np.array([texts[i]["prompt"] for i in ids]))
+    print(f"{len(ids)} agreed on: {agreed.broken.sum()} broken, {(~agreed.broken).sum()} coherent")
+    own = [i for i, r in texts.items() if r["dose"] == 0 and r["source"] in ("steered", "cool")]
+    return Set(ids, agreed, np.array([texts[i]["persona"] for i in ids]), signals, own)
+
+
+def row(s: Set, values: np.ndarray) -> str:
+    """AUC with its interval; of soup alone, of loops, where the NLL is below the coherent median, by persona."""
+    kinds, nll = s.texts.kinds, s.values("nll")
+    low = nll < np.median(nll[~s.texts.broken])
+    parts = {k: np.isin(kinds, ("coherent", k)) for k in ("soup", "loop")} | {"low": low}
+    parts |= {p: s.personas == p for p in sorted(set(s.personas))}
+    of = {name: area(values[m], s.texts.broken[m]) for name, m in parts.items()}
+    around = "–".join(f"{v:.3f}" for v in interval(values, s.texts))
+    cells = " ".join(f"{name} {v:.3f}" for name, v in of.items() if np.isfinite(v))
+    return f"{area(values, s.texts.broken):.3f} [{around}]  {cells}"
+
+
+def share(s: Set, falls: np.ndarray) -> str:
+    """Precision, recall over all broken texts and by kind, and what is lost of the coherent ones."""
+    precision, recall = precision_recall(falls, s.texts.broken)
+    by = " ".join(f"{k} {falls[s.texts.kinds == k].mean():.2f}" for k in BROKEN)
+    return f"precision {precision:.2f} recall {recall:.2f} ({by}) coherent lost {falls[~s.texts.broken].mean():.2f}"
+
+
+def dropped(s: Set, names: Sequence[str], quantile: float) -> tuple[np.ndarray, float]:
+    """Which texts any of the checks drops at the bounds that a run draws from the base's own samples; share of those."""
+    made = lambda ids: [
+        Completion("", Tokens((), ()), "", 0.0, True, {n: s.signals[i][n] for n in names}) for i in ids
     ]
-    table = {n: np.array([signals[i][n] for i in chosen]) for n in names}
-    orders = [np.array([signals[i][n] for i in chosen]) for n in signals[chosen[0]] if n.startswith("order_")]
-    table["order, one shuffle"], table["order"] = orders[0], np.mean(orders, 0)
-    names = [*names, "order"]
-    kinds = [labels[i][0] for i in chosen]
-    person = np.array([texts[i]["persona"] for i in chosen])
-    for name, values in table.items():
-        values = values if name not in ("length", "order", "order, one shuffle") else -values
-        of = lambda kind, v=values: area(v, broken, np.array([k in ("coherent", kind) for k in kinds]))
-        by = "  ".join(
-            f"{p} {area(values, broken, person == p):.3f}"
-            for p in sorted(set(person))
-            if broken[person == p].any()
+    own, bounds = made(s.own), sieve.calibrate(made(s.own), quantile)
+    falls = [np.array([bool(c.reasons) for c in sieve.judge(c, bounds)]) for c in (made(s.ids), own)]
+    return falls[0], float(falls[1].mean())
+
+
+def roc(folder: Path) -> None:
+    """Each signal, what they make together, what the filter does with them, and a plot of it: roc.png."""
+    s, quantile = load(folder), FilterConfig().quantile
+    print("\nAUC, 95% over prompts; low: texts whose NLL is below the coherent median")
+    for name in (*CHECKS, "shuffled"):
+        print(f"{name}: {row(s, s.values(name))}")
+    print(
+        f"\nlogistic, held out by prompt, {REPEATS} divisions, at the threshold that catches {RECALL} of other prompts' broken"
+    )
+    lines = {n: s.values(n) for n in ("nll", "order")}
+    for title, use in COMBINED.items():
+        for how, kinds in (("one", ("broken",)), ("a kind each", BROKEN)):
+            runs = [held_out(s.table(use), s.texts, kinds, seed=k, recall=RECALL) for k in range(REPEATS)]
+            areas = [area(v, s.texts.broken) for v, _ in runs]
+            lines[f"{title}, {how}"] = value = np.mean([v for v, _ in runs], 0)
+            print(f"{title}, {how}: {row(s, value)} divisions {min(areas):.3f}–{max(areas):.3f}")
+            print(f"    {share(s, np.mean([f for _, f in runs], 0) >= 0.5)}")
+    print(f"\nalone, at the quantile {quantile:g} of {len(s.own)} of the base's own samples")
+    for name in CHECKS:
+        print(f"{name}: {share(s, dropped(s, (name,), quantile)[0])}")
+    print("\nany of several, by quantile")
+    found = {}
+    for title, names in UNIONS.items():
+        for q in QUANTILES:
+            falls, own = dropped(s, names, q)
+            found[title, q] = falls[~s.texts.broken].mean(), falls[s.texts.broken].mean()
+            print(f"{title}, {q:g}: {share(s, falls)} own lost {own:.2f}")
+    png([partial(plot, s, lines, found, corner=c) for c in (False, True)], (4.6, 4.2), folder / "roc.png")
+
+
+def plot(
+    s: Set,
+    lines: dict[str, np.ndarray],
+    found: dict[tuple[str, float], tuple[float, float]],
+    axes: Axes,
+    *,
+    corner: bool,
+) -> None:
+    """Curves of single signals and of the held-out combination; dots: what the filter drops, by quantile."""
+    shown = {
+        "nll": "nll",
+        "order": "order",
+        "checks without order, one": "seven checks",
+        "four, a kind each": "four",
+    }
+    for (name, label), colour in zip(shown.items(), (MUTED, PROMPT, FOURTH, HEALED), strict=True):
+        high, low = lines[name][s.texts.broken], lines[name][~s.texts.broken]
+        cuts = np.r_[np.inf, np.sort(lines[name])[::-1]]
+        axes.plot(
+            [(low >= c).mean() for c in cuts], [(high >= c).mean() for c in cuts], color=colour, label=label
         )
-        print(f"{name:18} {area(values, broken):.3f}  soup {of('soup'):.3f}  loop {of('loop'):.3f}  {by}")
-    prompts = [texts[i]["prompt"] for i in chosen]
-    for title, use in (("checks", names[:-1]), ("checks and order", names)):
-        print(
-            f"{title}, logistic, held out by prompt: {area(held_out(table, use, broken, prompts), broken):.3f}"
-        )
-
-
-def kappa(pairs: list[tuple[object, object]]) -> float:
-    """Cohen's kappa of two readers."""
-    firsts, seconds = zip(*pairs, strict=True)
-    agreed = sum(a == b for a, b in pairs) / len(pairs)
-    chance = sum(firsts.count(x) * seconds.count(x) for x in set(firsts)) / len(pairs) ** 2
-    return (agreed - chance) / (1 - chance)
-
-
-def area(values: np.ndarray, broken: np.ndarray, among: np.ndarray | None = None) -> float:
-    """Chance that a broken text's value is above a coherent one's, ties half."""
-    among = np.ones(len(values), bool) if among is None else among
-    high, low = values[among & broken], values[among & ~broken]
-    return float(((high[:, None] > low).mean() + (high[:, None] >= low).mean()) / 2)
-
-
-def held_out(
-    table: dict[str, np.ndarray], use: list[str], broken: np.ndarray, prompts: list[str], folds: int = 10
-) -> np.ndarray:
-    """Log-odds of each text by a ridge logistic regression (Newton's method) on texts of other prompts."""
-    x = np.stack([table[n] for n in use], 1)
-    x = np.clip((x - x[~broken].mean(0)) / (x[~broken].std(0) + 1e-6), -6, 10)
-    x = np.concatenate([x, np.ones((len(x), 1))], 1)
-    ridge = np.diag([3.0] * len(use) + [1e-6])
-    fold = np.array([zlib.crc32(p.encode()) % folds for p in prompts])
-    out = np.zeros(len(x))
-    for k in range(folds):
-        seen, w = fold != k, np.zeros(x.shape[1])
-        for _ in range(50):
-            p = 1 / (1 + np.exp(-x[seen] @ w))
-            hessian = (x[seen] * (p * (1 - p))[:, None]).T @ x[seen] + ridge
-            w -= np.linalg.solve(hessian, x[seen].T @ (p - broken[seen]) + ridge @ w)
-        out[~seen] = x[~seen] @ w
-    return out
+    marks = {"checks without order": ("o", FOURTH), "order and repeat_words": ("D", PROMPT)}
+    for title, (mark, colour) in marks.items():
+        x, y = zip(*(found[title, q] for q in QUANTILES), strict=True)
+        axes.plot(x, y, mark, color=colour, markersize=4, label=f"any of {title}")
+    axes.set(xlabel="share of the coherent texts dropped", ylabel="share of the broken texts dropped",
+             title="the corner" if corner else "ROC, broken against coherent")  # fmt: skip
+    axes.set_xlim(*((0, 0.6) if corner else (0, 1)))
+    axes.set_ylim(*((0.8, 1.005) if corner else (0, 1.02)))
 
 
 def main() -> None:
