@@ -30,21 +30,25 @@ from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
 
 
+YARDSTICKS = 0, 1
+"""seeds of the base's own answers that drift is measured on: the same in every run, so that runs compare"""
+
+
 def before(r: Run) -> None:
     """What every round needs of the pristine base: its own answers, the filter's bounds, its scores."""
     here, once, cfg = r.folder.path / "base", r.folder.once, r.config
 
-    def answer(k: int, label: str, prompts: list[str], n: int) -> list[Completion]:
+    def answer(seed: int, label: str, prompts: list[str], n: int) -> list[Completion]:
         return generate(
-            r.model, r.tok, prompts, [0.0], config=cfg.generate, seed=r.seed(0, k), max_new_tokens=n, label=label,
+            r.model, r.tok, prompts, [0.0], config=cfg.generate, seed=seed, max_new_tokens=n, label=label,
             track=r.track,
         )  # fmt: skip
 
     training = training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
     wanted = {
-        "anchor": lambda: answer(0, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
-        "neutral": lambda: answer(1, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
-        "calibration": lambda: r.measured(answer(2, "base: calibration", training, cfg.generate.max_new_tokens)),
+        "anchor": lambda: answer(YARDSTICKS[0], "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
+        "neutral": lambda: answer(YARDSTICKS[1], "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
+        "calibration": lambda: r.measured(answer(r.seed(0, 2), "base: calibration", training, cfg.generate.max_new_tokens)),
     }  # fmt: skip
     answers = {
         name: once("base", here / f"{name}.jsonl", files.load_completions, files.save_completions, make)
