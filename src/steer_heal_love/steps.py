@@ -29,7 +29,6 @@ from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
 
-
 YARDSTICKS = 0, 1
 """seeds of the base's own answers that drift is measured on: the same in every run, so that runs compare"""
 

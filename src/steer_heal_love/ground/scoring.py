@@ -162,17 +162,20 @@ def token_order(
     Both are read from the same logits. The share is NaN in an answer of one token.
     """
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
-    for indices in by_length(sequences, batch_tokens):
+
+    def read(indices: list[int]) -> None:
         hidden, batch = read_hidden(model, [sequences[i] for i in indices])
         parts = zip(hidden.split(batch.lengths), batch.targets.split(batch.lengths), strict=True)
         for i, (h, own) in zip(indices, parts, strict=True):
-            read = []
-            for states, targets in zip(h.split(CHUNK), own.split(CHUNK), strict=True):
+            found = []
+            for states, targets in zip(h.split(chunk(model)), own.split(chunk(model)), strict=True):
                 logits = head(model, states)
                 nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
                 beaten = (logits[:, own] < logits.gather(1, targets[:, None])).sum(1)
-                read.append(torch.stack([nll, beaten / (len(own) - 1)]))
-            out[i] = torch.cat(read, 1).cpu()
+                found.append(torch.stack([nll, beaten / (len(own) - 1)]))
+            out[i] = torch.cat(found, 1).cpu()
+
+    halving(by_length(sequences, batch_tokens), read)
     return out
 
 
