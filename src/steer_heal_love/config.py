@@ -69,7 +69,7 @@ class FilterConfig:
 
     checks: tuple[str, ...] = ()
     """checks to apply; empty means all (`shl list checks`)"""
-    quantile: float = 0.9
+    quantile: float = 0.95
     """calibrated checks cut at this quantile of the base model's own samples"""
     keep: int = 36
     """how many survivors are trained on, the most on-trait first"""
@@ -120,7 +120,7 @@ class HealConfig:
     """share of training prompts held out for the curve"""
     soft: float = 0.25
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
-    budget: float = 0.035
+    budget: float = 0.041
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 

@@ -293,7 +293,7 @@ def test_two_kinds_of_text_read_apart_have_the_terms_and_gradient_of_one_batch(
 
 def test_padding_is_saved_where_it_would_be_most_of_a_batch():
     def of(*lengths):
-        return [train.Example(Tokens((1,), (2,) * (n - 1)), torch.empty(0), "") for n in lengths]
+        return [train.Example(Tokens((1,), (2,) * (n - 1)), torch.empty(0, 4), "") for n in lengths]
 
     assert len(train.alike(of(100, 90), of(80, 70))) == 1
     assert [len(part) for part in train.alike(of(600, 580), of(180, 200, 190))] == [2, 3]
