@@ -94,9 +94,9 @@ def heal(
             extra = (
                 [next(anchors) for _ in range(config.anchor_batch)] if config.anchor and anchor_train else []
             )
+            terms, config = gradient(model, optimiser, batch, extra, config, weights)
             if step in {total // 4, total // 2, (3 * total) // 4}:
                 record.pressure.append({"step": step, **pressure(model, batch, extra, config, weights)})
-            terms, config = gradient(model, optimiser, batch, extra, config, weights)
             terms["spectral"] = 0.0
             if config.spectral:
                 penalty = spectral(adapter)
