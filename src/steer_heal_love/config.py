@@ -120,7 +120,7 @@ class HealConfig:
     """share of training prompts held out for the curve"""
     soft: float = 0.25
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
-    budget: float = 0.041
+    budget: float = 0.045
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 
@@ -154,7 +154,7 @@ class EvalConfig:
     transfer: Literal["off", "cosine", "full"] = "cosine"
     """did the vector get in: the student's own shift against it; full adds what the shift does by itself, and the
     KL ledger, about 15 s a round on two cores"""
-    sample_prompts: int = 32
+    sample_prompts: int = 24
     """held-out probe questions answered freely, and as many neutral prompts"""
     base_draws: int = 3
     """the base's own samples a prompt, once a run; of every other model one"""

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.records import write_text
+from steer_heal_love.ground.records import whole, write_text
 from steer_heal_love.nouns import Adapter
 
 PREFIX = "base_model.model."
@@ -49,18 +49,12 @@ def padded(adapter: Adapter) -> Adapter:
 
 def save_peft(adapter: Adapter, folder: Path, *, base_model: str) -> None:
     """Write `adapter_model.safetensors` and `adapter_config.json` for PEFT."""
-    folder.mkdir(parents=True, exist_ok=True)
     adapter, tensors = padded(adapter), {}
     for name, (a, b) in adapter.factors.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = a.detach().float().cpu().contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = b.detach().float().cpu().contiguous()
-    scratch = folder / ".adapter_model.part"
-    try:
+    with whole(folder / "adapter_model.safetensors") as scratch:
         save_file(tensors, str(scratch), metadata={"format": "pt"})
-        scratch.replace(folder / "adapter_model.safetensors")
-    except OSError as e:
-        scratch.unlink(missing_ok=True)
-        raise UserError(f"cannot write {folder}: {e.strerror}. What was written before is kept.") from e
     numbers = sorted({int(m[1]) for n in adapter.factors if (m := re.search(r"\.(\d+)\.", n))})
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model,

@@ -19,6 +19,7 @@ from transformers import PreTrainedConfig
 
 from steer_heal_love.bake import padded
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.records import whole
 from steer_heal_love.nouns import Adapter
 
 OTHER_NAMES = {"mistral": "llama", "gemma3_text": "gemma3", "phi": "phi2"}
@@ -101,14 +102,8 @@ def write(
         add[type(value)](key, value)
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor.detach().float().cpu().contiguous().numpy())
-    scratch = file.with_name(f".{file.name}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with whole(file) as scratch:
         writer.write_header_to_file(scratch)
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        scratch.replace(file)
-    except OSError as e:
-        scratch.unlink(missing_ok=True)
-        raise UserError(f"cannot write {file}: {e.strerror}. What was written before is kept.") from e

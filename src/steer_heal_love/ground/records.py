@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,22 @@ def plain(value: Any) -> Any:
     return value
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside and rename, so that a kill or a full disk leaves the last good file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write, which then takes its place: a kill or a full disk leaves the last good one."""
     scratch = path.with_name(f".{path.name}.part")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield scratch
         os.replace(scratch, path)
     except OSError as e:
         scratch.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {e.strerror}. What was written before is kept.") from e
+
+
+def write_text(path: Path, text: str) -> None:
+    with whole(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -27,6 +27,7 @@ from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, prompt_ids, template_has
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import Doses, added
 from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.ground.records import whole
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.states import States, states
 from steer_heal_love.nouns import Persona
@@ -104,14 +105,14 @@ class Vector:
 
     def save(self, path: str | Path) -> None:
         """Safetensors: one tensor a layer, and a header that says how to apply them."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         header = {
             "format": "steer-heal-love.vector.1", "operation": "add", "hook_point": "decoder layer output",
             "layer_numbering": "from 0", "positions": "all", "norm": f"{self.norm():.6g}",
             "meta": json.dumps(self.meta),
         }  # fmt: skip
         tensors = {f"layer.{i}": v.detach().float().cpu().contiguous() for i, v in self.directions.items()}
-        save_file(tensors, str(path), metadata=header)
+        with whole(Path(path)) as scratch:
+            save_file(tensors, str(scratch), metadata=header)
 
     @classmethod
     def load(cls, path: str | Path) -> Vector:
