@@ -21,6 +21,7 @@ from steer_heal_love import vector as vectors
 from steer_heal_love.bake import llama_cpp
 from steer_heal_love.compare.grid import Grid
 from steer_heal_love.config import EvalConfig, RunConfig
+from steer_heal_love.evals import neutral
 from steer_heal_love.evals.vignettes import load_bank
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
@@ -178,10 +179,10 @@ def evaluate(
     prompts = bank("neutral_heldout")[: cfg.neutral_prompts if drift else 0]
     answers = sample(
         net, [prompt_ids(tok, p) for p in prompts], ends=end_of_turn_ids(net, tok), max_new_tokens=cfg.sample_tokens,
-        seed=seed,
+        seed=neutral.SEED, temperature=settings.generate.temperature, min_p=settings.generate.min_p,
     )  # fmt: skip
-    neutral = evals.neutral_reference(net, tok, prompts, answers, 4096)
-    base = evals.Subject(net, tok, who, cfg, neutral, seed=seed)
+    reference = evals.neutral_reference(net, tok, prompts, answers, 4096)
+    base = evals.Subject(net, tok, who, cfg, reference, seed=seed)
     subject = dataclasses.replace(base, system=system) if system else base
     found = evals.measure(base)
     items = evals.read(base, found)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.memory import SIZE
 from steer_heal_love.ground.models import auto_device
 
 
@@ -208,6 +209,8 @@ class RunConfig:
             (self.eval.think_tokens >= 0, f"eval.think_tokens: at least 0, found {self.eval.think_tokens}"),
             (min(self.eval.vignettes, self.eval.paraphrases) >= 1,
              "eval.vignettes and eval.paraphrases: at least 1"),
+            (not self.memory or SIZE.fullmatch(self.memory.strip()) is not None,
+             f"memory: a size such as 24GB, found {self.memory!r}"),
             (self.rounds >= 1, f"rounds: at least 1, found {self.rounds}"),
             (self.vector.contexts >= 2, f"vector.contexts: at least 2, found {self.vector.contexts}"),
             (0 <= self.vector.layers[0] < self.vector.layers[1] <= 1,

@@ -12,7 +12,7 @@ from typing import Any
 
 from steer_heal_love import bake, evals
 from steer_heal_love import filter as sieve
-from steer_heal_love.evals import transfer
+from steer_heal_love.evals import neutral, transfer
 from steer_heal_love.filter.kept import sampled
 from steer_heal_love.filter.walk import tally, walk
 from steer_heal_love.generate import generate
@@ -29,8 +29,8 @@ from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
 
-YARDSTICKS = 0, 1
-"""seeds of the base's own answers that drift is measured on: the same in every run, so that runs compare"""
+ANCHOR_SEED = 0
+"""of the base's answers that bound the heal, the same in every run; neutral_kl's own seed is in `evals.neutral`"""
 
 
 def before(r: Run) -> None:
@@ -45,8 +45,8 @@ def before(r: Run) -> None:
 
     training = training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
     wanted = {
-        "anchor": lambda: answer(YARDSTICKS[0], "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
-        "neutral": lambda: answer(YARDSTICKS[1], "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
+        "anchor": lambda: answer(ANCHOR_SEED, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
+        "neutral": lambda: answer(neutral.SEED, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
         "calibration": lambda: r.measured(answer(r.seed(0, 2), "base: calibration", training, cfg.generate.max_new_tokens)),
     }  # fmt: skip
     answers = {

@@ -101,7 +101,7 @@ def replayed(request, monkeypatch):
     monkeypatch.setattr(replay, "POLL", 2)
     monkeypatch.setattr(replay, "_span", lambda *a: seen.append(a[4]) or span(*a))
     if request.param == "never captured":
-        monkeypatch.setattr(replay, "recorded", lambda forward: forward)
+        monkeypatch.setattr(replay, "recorded", lambda forward, _device: forward)
     return seen
 
 

@@ -30,7 +30,8 @@ def stack(rounds: list[Adapter]) -> Adapter:
     factors = {}
     for name in names:
         parts = [(a, b * r.scaling) for r in rounds if name in r.factors for a, b in [r.factors[name]]]
-        factors[name] = (torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], 1))
+        at = parts[-1][0].device
+        factors[name] = (torch.cat([a.to(at) for a, _ in parts]), torch.cat([b.to(at) for _, b in parts], 1))
     return Adapter(factors, 1.0)
 
 

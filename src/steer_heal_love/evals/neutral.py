@@ -8,6 +8,9 @@ from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground.scoring import token_divergence
 from steer_heal_love.nouns import Items, Tokens
 
+SEED = 1
+"""of the base's answers, the same in every run, so that drift compares between runs"""
+
 
 @instrument("neutral")
 def neutral(s: Subject) -> Items:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
@@ -60,9 +61,10 @@ def fused(
     asked = SDPAParams(query, key, value, attention_mask, dropout, False, True)
     if does_more(kwargs) or not can_use_cudnn_attention(asked):
         return grouped(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
-    found = nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling, enable_gqa=True
-    )
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        found = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling, enable_gqa=True
+        )
     return found.transpose(1, 2).contiguous(), None
 
 

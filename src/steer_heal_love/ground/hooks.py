@@ -111,6 +111,7 @@ def adapted(model: PreTrainedModel, factors: Factors, scaling: float = 1.0) -> I
     with ExitStack() as stack:
         stack.enter_context(once(model, "adapted"))
         for name, (a, b) in factors.items():
+            a, b = a.to(model.device), b.to(model.device)
 
             def hook(_module, args, output, a=a, b=b):
                 x = args[0]

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 
@@ -26,18 +27,20 @@ def gigabytes(text: str) -> float:
 
 
 def limit(text: str, device: str) -> None:
-    """Let this process have so much of the device's memory and no more (10^9 bytes a GB); '' means all of it."""
+    """Let torch allocate so much of the device's memory in this process and no more (10^9 bytes a GB); '' means all.
+
+    What the driver and the libraries take, about 0.7 GB, comes on top.
+    """
     wanted = gigabytes(text)
-    if not wanted:
-        return
-    if not device.startswith("cuda"):
+    if device.startswith("cuda"):
+        index = torch.device(device).index
+        index = torch.cuda.current_device() if index is None else index
+        total = torch.cuda.get_device_properties(index).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, wanted * 1e9 / total) if wanted else 1.0, index)
+    elif wanted:
         raise UserError(
             f"memory: only a CUDA device can be limited, not {device!r}; lower batch_tokens instead."
         )
-    index = torch.device(device).index
-    index = torch.cuda.current_device() if index is None else index
-    total = torch.cuda.get_device_properties(index).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, wanted * 1e9 / total), index)
 
 
 def halving(batches: Iterable[list[int]], work: Callable[[list[int]], None]) -> None:
@@ -50,7 +53,7 @@ def halving(batches: Iterable[list[int]], work: Callable[[list[int]], None]) -> 
         batch = left.popleft()
         if most and len(batch) > most:
             left.extendleft([batch[most:], batch[:most]])
-        elif not fits(lambda batch=batch: work(batch), len(batch)):
+        elif not fits(partial(work, batch), len(batch)):
             most = len(batch) // 2
             left.appendleft(batch)
 

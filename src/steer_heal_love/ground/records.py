@@ -48,8 +48,9 @@ def whole(path: Path) -> Iterator[Path]:
         yield scratch
         os.replace(scratch, path)
     except OSError as e:
-        scratch.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {e.strerror}. What was written before is kept.") from e
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

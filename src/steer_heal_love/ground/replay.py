@@ -1,4 +1,4 @@
-"""Steps of decoding; on a GPU without waiting for Python, which else takes twenty times as long as the arithmetic.
+"""Steps of decoding; on a GPU without waiting for Python, which else takes many times as long as the kernels.
 
 In: a cache, and each row's next token. Out: the tokens after it: one a row, or on a GPU up to `SPAN`. There the cache is
 given room for that many, so that every step has the same shapes, one step is captured as a CUDA graph, and replayed;
@@ -99,7 +99,8 @@ def _span(
 ) -> Int[Tensor, "b t"]:
     rows, width = mask.shape
     at, step = mask.new_tensor([width]), mask.new_zeros(1)
-    cache.layers = [Room(layer, at, span) for layer in cache.layers]  # type: ignore[arg-type]
+    for i, layer in enumerate(cache.layers):
+        cache.layers[i] = Room(layer, at, span)  # type: ignore[arg-type]
     sees = torch.full(
         (rows, 1, 1, width + span), torch.finfo(model.dtype).min, dtype=model.dtype, device=mask.device
     )
@@ -120,21 +121,22 @@ def _span(
     done = 1
     with attending(model, attention.FUSED):
         forward()
-        advance = recorded(forward) if span > 1 else forward
+        advance = recorded(forward, model.device) if span > 1 else forward
         while done < span and not (done % POLL == 0 and over(out[:, :done])):
             advance()
             done += 1
-    cache.layers = [layer.filled(width + done) for layer in cache.layers]  # type: ignore[attr-defined]
+    for i, layer in enumerate(cache.layers):
+        cache.layers[i] = layer.filled(width + done)  # type: ignore[attr-defined]
     return out[:, :done]
 
 
-def recorded(forward: Callable[[], None]) -> Callable[[], None]:
-    """`forward`, which has run once, as a CUDA graph; itself where there is no CUDA, or where it can't be captured."""
-    if not torch.cuda.is_available():
+def recorded(forward: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """`forward`, which has run once, as a CUDA graph; itself on other devices, or where it can't be captured."""
+    if device.type != "cuda":
         return forward
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.device(device), torch.cuda.graph(graph):
             forward()
     except torch.OutOfMemoryError:
         raise
@@ -148,8 +150,8 @@ def recorded(forward: Callable[[], None]) -> Callable[[], None]:
 def attending(model: PreTrainedModel, implementation: str) -> Iterator[None]:
     """Another attention for a while: for one query a row, the library's copies of keys are most of the cost."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(implementation)
     try:
+        model.set_attn_implementation(implementation)
         yield
     finally:
         model.set_attn_implementation(before)

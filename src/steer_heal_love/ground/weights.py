@@ -49,7 +49,7 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
 def rounded(exact: Float[Tensor, "o i"], dtype: torch.dtype, name: str) -> Float[Tensor, "o i"]:
     """`exact` in a smaller type, each entry on one of its two neighbours with mean `exact`; fp32 as it is.
 
-    The same draw for a name every time, so that a weight moves the same way as its update grows. What the
+    The same draw for a name every time on one kind of device, so that a weight moves the same way as its update grows. What the
     smaller type can hold exactly stays. Source: stochastic rounding, arXiv 1502.02551.
     """
     if torch.finfo(dtype).bits >= 32:

@@ -1,4 +1,4 @@
-"""The training loop: kept completions and anchor answers in one forward, one step of AdamW, a cosine.
+"""The training loop: kept completions and anchor answers, one step of AdamW, a cosine.
 
 Validation is split by prompt. Gradient pressure is |∇ term| / |∇ imitation| at the final hidden states.
 """
@@ -146,9 +146,10 @@ def backward(
     config: HealConfig,
     weights: dict[str, float],
 ) -> dict[str, float]:
-    """Add one step's gradient to the factors', `micro_batch` completions at a time; the terms' means over the step."""
+    """Add one step's gradient to the factors', at most `micro_batch` completions and as many anchors at a time; the
+    terms' means over the step."""
     means: dict[str, float] = {}
-    n = math.ceil(len(kept) / config.micro_batch)
+    n = math.ceil(max(len(kept), len(anchor)) / config.micro_batch)
     for part, extra in ((kept[i::n], anchor[i::n]) for i in range(n)):
         terms, _ = losses(model, part, extra, config)
         shares = {
@@ -156,8 +157,8 @@ def backward(
             "barrier": len(part) / len(kept), "anchor": tokens(extra) / max(1, tokens(anchor)),
         }  # fmt: skip
         loss = sum(weights[name] * shares[name] * t for name, t in terms.items() if weights[name])
-        assert isinstance(loss, Tensor)
-        loss.backward()
+        if isinstance(loss, Tensor):
+            loss.backward()
         for name, t in terms.items():
             means[name] = means.get(name, 0.0) + shares[name] * t.item()
     return means
@@ -173,20 +174,22 @@ def losses(
     """The unweighted terms, and the hidden states they were read from."""
     batches = [pack([e.tokens for e in part], model.device) for part in alike(kept, anchor)]
     hidden = torch.cat([answer_hidden(model, b) for b in batches])
-    lengths = [len(e.tokens.answer) for e in kept]
-    n = sum(lengths)
-    references = {}
-    if config.lam:
-        references["barrier"] = (stack([e.reference for e in kept], hidden), divergences[config.divergence])
-    if config.soft:
-        references["soft"] = (stack([e.teacher for e in kept if e.teacher is not None], hidden), forward_kl)
-    nll, *found = token_terms(model, hidden[:n], batches[0].targets[:n], *references.values())
-    each = dict(zip(references, found, strict=True))
-    terms = {"nll": nll.mean()}
-    if "barrier" in each:
-        terms["barrier"] = hinge(each["barrier"], lengths, config.aggregate, config.tau)
-    if "soft" in each:
-        terms["soft"] = each["soft"].mean()
+    n, terms, references = tokens(kept), {}, {}
+    if kept:
+        if config.lam:
+            theirs = stack([e.reference for e in kept], hidden)
+            references["barrier"] = theirs, divergences[config.divergence]
+        if config.soft:
+            theirs = stack([e.teacher for e in kept if e.teacher is not None], hidden)
+            references["soft"] = theirs, forward_kl
+        nll, *found = token_terms(model, hidden[:n], batches[0].targets[:n], *references.values())
+        each = dict(zip(references, found, strict=True))
+        terms["nll"] = nll.mean()
+        if "barrier" in each:
+            lengths = [len(e.tokens.answer) for e in kept]
+            terms["barrier"] = hinge(each["barrier"], lengths, config.aggregate, config.tau)
+        if "soft" in each:
+            terms["soft"] = each["soft"].mean()
     if anchor:
         reference = stack([e.reference for e in anchor], hidden)
         _, kl = token_terms(model, hidden[n:], None, (reference, forward_kl))
@@ -197,7 +200,7 @@ def losses(
 def alike(kept: list[Example], anchor: list[Example]) -> list[list[Example]]:
     """Both kinds of text as one batch, or each as its own where one would mostly be the other's padding."""
     area = lambda part: len(part) * max(len(e.tokens.prompt) + len(e.tokens.answer) for e in part)
-    if not anchor or area(kept + anchor) <= PADDING * (area(kept) + area(anchor)):
+    if not anchor or not kept or area(kept + anchor) <= PADDING * (area(kept) + area(anchor)):
         return [kept + anchor]
     return [kept, anchor]
 
