@@ -89,8 +89,10 @@ def test_a_seeds_folder_is_a_run_whose_rounds_are_the_loops(whole):
 
 def test_the_seeds_differ_and_the_base_is_made_once_a_seed(whole):
     out, found = whole
-    a, b = ((out / "seeds" / str(s) / "base" / "neutral.jsonl").read_text() for s in found["seeds"])
+    read = lambda name: [(out / "seeds" / str(s) / "base" / name).read_text() for s in found["seeds"]]
+    a, b = read("calibration.jsonl")
     assert a != b
+    assert len(set(read("neutral.jsonl"))) == 1, "drift is measured on the same answers whatever the seed"
     for seed in found["seeds"]:
         events = (out / "seeds" / str(seed) / "events.jsonl").read_text()
         for file in (
