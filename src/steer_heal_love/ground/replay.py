@@ -24,6 +24,8 @@ from steer_heal_love.ground import attention
 from steer_heal_love.ground.models import body
 from steer_heal_love.ground.scoring import positions
 
+Choose = Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]]
+Over = Callable[[Tensor], Tensor]
 SPAN = 128
 """tokens a row between two captures; what is captured reads the whole room, half of it empty on average"""
 POLL = 16
@@ -61,8 +63,8 @@ def steps(
     mask: Int[Tensor, "b s"],
     tokens: Int[Tensor, " b"],
     most: int,
-    choose: Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]],
-    over: Callable[[Tensor], Tensor],
+    choose: Choose,
+    over: Over,
 ) -> Int[Tensor, "b t"]:
     """Feed `tokens`, choose what comes next, and so on, 1 to `most` times; what was chosen. All but the last is fed.
 
@@ -94,8 +96,8 @@ def _span(
     mask: Int[Tensor, "b s"],
     tokens: Int[Tensor, " b"],
     span: int,
-    choose: Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]],
-    over: Callable[[Tensor], Tensor],
+    choose: Choose,
+    over: Over,
 ) -> Int[Tensor, "b t"]:
     rows, width = mask.shape
     at, step = mask.new_tensor([width]), mask.new_zeros(1)

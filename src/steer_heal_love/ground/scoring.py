@@ -8,7 +8,7 @@ Invariant: a sequence's values don't depend on the batch it travelled in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -110,19 +110,29 @@ def by_length(sequences: list[Tokens], batch_tokens: int) -> Iterator[list[int]]
 
 
 @torch.no_grad()
-def hidden_states(
-    model: PreTrainedModel, sequences: list[Tokens], *, batch_tokens: int = 4096
-) -> list[Float[Tensor, "t d"]]:
-    """Each sequence's final hidden states over its answer, kept on the host in the model's type."""
+def read_all(
+    model: PreTrainedModel,
+    sequences: list[Tokens],
+    batch_tokens: int,
+    values: Callable[[Float[Tensor, "t d"], Batch, list[int]], Iterable[Tensor]],
+) -> list[Tensor]:
+    """What `values(hidden, batch, indices)` gives of each sequence of a batch, on the host, in the sequences' order."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
 
     def read(indices: list[int]) -> None:
         hidden, batch = read_hidden(model, [sequences[i] for i in indices])
-        for i, part in zip(indices, hidden.split(batch.lengths), strict=True):
+        for i, part in zip(indices, values(hidden, batch, indices), strict=True):
             out[i] = part.cpu()
 
     halving(by_length(sequences, batch_tokens), read)
     return out
+
+
+def hidden_states(
+    model: PreTrainedModel, sequences: list[Tokens], *, batch_tokens: int = 4096
+) -> list[Float[Tensor, "t d"]]:
+    """Each sequence's final hidden states over its answer, kept on the host in the model's type."""
+    return read_all(model, sequences, batch_tokens, lambda hidden, batch, _: hidden.split(batch.lengths))
 
 
 def log_likelihood(
@@ -136,24 +146,17 @@ def log_likelihood(
     return torch.cat(parts)
 
 
-@torch.no_grad()
 def token_nll(
     model: PreTrainedModel, sequences: list[Tokens], *, batch_tokens: int = 4096
 ) -> list[Float[Tensor, " t"]]:
     """−log p of every answer token, in nats."""
-    out: list[Tensor] = [torch.empty(0)] * len(sequences)
 
-    def read(indices: list[int]) -> None:
-        hidden, batch = read_hidden(model, [sequences[i] for i in indices])
-        nll = -log_likelihood(model, hidden, batch.targets)
-        for i, part in zip(indices, nll.split(batch.lengths), strict=True):
-            out[i] = part.cpu()
+    def nll(hidden: Tensor, batch: Batch, _: list[int]) -> Iterable[Tensor]:
+        return (-log_likelihood(model, hidden, batch.targets)).split(batch.lengths)
 
-    halving(by_length(sequences, batch_tokens), read)
-    return out
+    return read_all(model, sequences, batch_tokens, nll)
 
 
-@torch.no_grad()
 def token_order(
     model: PreTrainedModel, sequences: list[Tokens], *, batch_tokens: int = 4096
 ) -> list[Float[Tensor, "2 t"]]:
@@ -161,22 +164,19 @@ def token_order(
 
     Both are read from the same logits. The share is NaN in an answer of one token.
     """
-    out: list[Tensor] = [torch.empty(0)] * len(sequences)
 
-    def read(indices: list[int]) -> None:
-        hidden, batch = read_hidden(model, [sequences[i] for i in indices])
+    def orders(hidden: Tensor, batch: Batch, _: list[int]) -> Iterable[Tensor]:
         parts = zip(hidden.split(batch.lengths), batch.targets.split(batch.lengths), strict=True)
-        for i, (h, own) in zip(indices, parts, strict=True):
+        for h, own in parts:
             found = []
             for states, targets in zip(h.split(chunk(model)), own.split(chunk(model)), strict=True):
                 logits = head(model, states)
                 nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
                 beaten = (logits[:, own] < logits.gather(1, targets[:, None])).sum(1)
                 found.append(torch.stack([nll, beaten / (len(own) - 1)]))
-            out[i] = torch.cat(found, 1).cpu()
+            yield torch.cat(found, 1)
 
-    halving(by_length(sequences, batch_tokens), read)
-    return out
+    return read_all(model, sequences, batch_tokens, orders)
 
 
 def forward_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
@@ -190,7 +190,6 @@ def reverse_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -
     return forward_kl(student, reference)
 
 
-@torch.no_grad()
 def token_divergence(
     model: PreTrainedModel,
     sequences: list[Tokens],
@@ -200,20 +199,16 @@ def token_divergence(
     batch_tokens: int = 4096,
 ) -> list[Float[Tensor, " _"]]:
     """Per-token divergence of `model` from a reference given by its cached final hidden states."""
-    out: list[Tensor] = [torch.empty(0)] * len(sequences)
 
-    def read(indices: list[int]) -> None:
-        ours, batch = read_hidden(model, [sequences[i] for i in indices])
+    def apart(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
         theirs = torch.cat([references[i] for i in indices]).to(ours)
         parts = [
             divergence(head(model, r), head(model, h))
             for r, h in zip(theirs.split(chunk(model)), ours.split(chunk(model)), strict=True)
         ]
-        for i, part in zip(indices, torch.cat(parts).split(batch.lengths), strict=True):
-            out[i] = part.cpu()
+        return torch.cat(parts).split(batch.lengths)
 
-    halving(by_length(sequences, batch_tokens), read)
-    return out
+    return read_all(model, sequences, batch_tokens, apart)
 
 
 @dataclass(frozen=True)
