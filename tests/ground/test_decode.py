@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from steer_heal_love.ground import replay
+from steer_heal_love.ground import decode, replay
 from steer_heal_love.ground.decode import choose, sample
 
 STEPS = 14
@@ -294,3 +294,16 @@ def test_drawn_frequencies_are_the_probabilities():
 
 def test_no_prompts_give_no_answers(model):
     assert sample(model, [], ends=NONE, max_new_tokens=3, seed=0) == []
+
+
+def test_what_prompts_begin_with_is_read_once_a_dose(model, prompts, ends, direction, monkeypatch):
+    together = [(7, 8, 9, 10, 11, *p) for p in prompts]
+    read = []
+    begin = decode.common_start  # the chat template and the system prompt, in a run
+    monkeypatch.setattr(decode, "common_start", lambda p: read.append(begin(p)) or read[-1])
+    how = {"ends": ends, "max_new_tokens": STEPS, "seed": 0, "temperature": 0.0, "steer": direction}
+    how["doses"] = [(0.0, 0.4, 1.0)[i % 3] for i in range(len(together))]
+    found = sample(model, together, **how)
+    assert read == [5 + begin(prompts)]
+    monkeypatch.setattr(decode, "common_start", lambda _: 0)
+    assert found == sample(model, together, **how)

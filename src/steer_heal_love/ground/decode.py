@@ -27,7 +27,7 @@ from steer_heal_love.ground.hooks import Doses, added
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.models import body, head
 from steer_heal_love.ground.progress import Advance, Track, silent
-from steer_heal_love.ground.scoring import left_pad, positions
+from steer_heal_love.ground.scoring import common_start, left_pad, positions
 
 
 def sample(
@@ -93,15 +93,7 @@ def _decode(
     answers: list[tuple[int, ...]] = [()] * len(prompts)
     alive, done, total = list(range(len(prompts))), 1, uniforms.shape[1]
     stop = torch.tensor(sorted(ends), device=model.device)
-    ids, mask = left_pad(prompts, model.device)
-    cache = DynamicCache(config=model.config)
-    hidden = body(model)(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions(mask),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state[:, -1]
+    cache, mask, hidden = _read(model, prompts, doses)
     tokens = choose(head(model, hidden), uniforms[:, 0], temperature, min_p).unsqueeze(1)
     while True:
         advance(tokens.shape[1])
@@ -128,6 +120,30 @@ def _decode(
         tokens = replay.steps(model, cache, mask, tokens[:, -1], total - done, draw, over)
         mask = torch.cat([mask, mask.new_ones(tokens.shape)], 1)
         done += tokens.shape[1]
+
+
+def _read(
+    model: PreTrainedModel, prompts: list[tuple[int, ...]], doses: Doses | None
+) -> tuple[DynamicCache, Int[Tensor, "b s"], Float[Tensor, "b d"]]:
+    """The prompts' cache, its mask, and their last hidden states; what all begin with is read once a dose."""
+    n = common_start(prompts)
+    cache = DynamicCache(config=model.config)
+    which = torch.zeros(len(prompts), dtype=torch.long, device=model.device)
+    if n:
+        each = doses.rows if doses is not None and isinstance(doses.rows, Tensor) else None
+        if doses is not None and each is not None:
+            doses.rows, which = each.unique(return_inverse=True)
+        start = torch.tensor([prompts[0][:n]], device=model.device).expand(int(which.max()) + 1, -1)
+        body(model)(input_ids=start, past_key_values=cache, use_cache=True)
+        cache.batch_select_indices(which)
+        if doses is not None and each is not None:
+            doses.rows = each
+    ids, mask = left_pad([p[n:] for p in prompts], model.device)
+    mask = torch.cat([mask.new_ones(len(mask), n), mask], 1)
+    hidden = body(model)(
+        input_ids=ids, attention_mask=mask, position_ids=positions(mask)[:, n:], past_key_values=cache, use_cache=True
+    ).last_hidden_state[:, -1]  # fmt: skip
+    return cache, mask, hidden
 
 
 def choose(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -79,7 +80,7 @@ class _Stop(Exception):
     """Ends a forward pass once every wanted layer was read."""
 
 
-def captured(model: PreTrainedModel, wanted: list[int], **inputs: Tensor) -> dict[int, Float[Tensor, "b d"]]:
+def captured(model: PreTrainedModel, wanted: list[int], **inputs: Any) -> dict[int, Float[Tensor, "b d"]]:
     """Last position's fp32 output of each wanted layer; nothing above the topmost is computed."""
     read: dict[int, Tensor] = {}
     blocks = layers(model)
@@ -96,7 +97,7 @@ def captured(model: PreTrainedModel, wanted: list[int], **inputs: Tensor) -> dic
             stack.callback(blocks[index].register_forward_hook(hook).remove)
         try:
             with torch.no_grad():
-                body(model)(**inputs, use_cache=False)
+                body(model)(**inputs)
         except _Stop:
             pass
     return read

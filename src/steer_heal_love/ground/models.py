@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from steer_heal_love.ground import attention, records
+from steer_heal_love.ground import attention, packed, records
 from steer_heal_love.ground.errors import UserError
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -96,6 +96,7 @@ def attend(model: PreTrainedModel, device: str) -> None:
 def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
     """The model on the device, frozen, in eval mode, its head known to be recomputable."""
     model.to(device).eval().requires_grad_(False)
+    packed.pack(model)
     check_head(model)
     return model
 

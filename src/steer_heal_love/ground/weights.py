@@ -35,15 +35,21 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
                     f"{name}.weight wants gradients; folding edits weights, so freeze it first"
                 )
             pristine = weight.detach().clone()
-            stack.callback(weight.data.copy_, pristine)
+            stack.callback(put, weight, pristine)
             with torch.no_grad():
                 total = pristine.to(torch.float32, copy=True)
                 for adapter in rounds:
                     if name in adapter.factors:
                         a, b = adapter.factors[name]
                         total += adapter.scaling * (b.to(total.device) @ a.to(total.device))
-                weight.data.copy_(rounded(total, weight.dtype, name))
+            put(weight, rounded(total, weight.dtype, name))
         yield
+
+
+@torch.no_grad()
+def put(weight: Tensor, values: Tensor) -> None:
+    """New values in place, counted as a new version of the weight."""
+    weight.copy_(values)
 
 
 def rounded(exact: Float[Tensor, "o i"], dtype: torch.dtype, name: str) -> Float[Tensor, "o i"]:

@@ -1,0 +1,56 @@
+import pytest
+import torch
+from torch import nn
+
+from steer_heal_love.ground.packed import OPS, PackedLinear, pack
+from steer_heal_love.ground.weights import put
+
+packs = pytest.mark.skipif(
+    not all(hasattr(torch.ops.mkldnn, op) for op in OPS) or not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="needs a torch and a processor that multiply packed bf16",
+)
+
+
+def linear(bias: bool = False) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(64, 96, bias=bias).bfloat16().requires_grad_(False)
+
+
+def rows(n: int = 37) -> torch.Tensor:
+    return torch.randn(2, n, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
+
+
+@packs
+@pytest.mark.parametrize("bias", [False, True])
+def test_packed_numbers_and_gradients_are_those_of_a_linear_layer(bias):
+    plain, packed = linear(bias), linear(bias)
+    pack(packed_model := nn.Sequential(packed))
+    assert type(packed_model[0]) is PackedLinear and isinstance(packed, nn.Linear)
+    found = []
+    for layer in (plain, packed):
+        x = rows().requires_grad_()
+        y = layer(x)
+        found.append((y, torch.autograd.grad(y.float().pow(2).sum(), x)[0]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
+
+
+@packs
+def test_a_weight_changed_in_place_is_packed_again():
+    layer, twin = linear(), linear()
+    pack(nn.Sequential(layer))
+    before = layer(rows())
+    for x in (layer, twin):
+        put(x.weight, -x.weight)
+    torch.testing.assert_close(layer(rows()), twin(rows()), rtol=1e-2, atol=1e-2)
+    assert not torch.allclose(layer(rows()), before)
+
+
+def test_fp32_and_trainable_layers_stay_as_they_are():
+    full = nn.Sequential(nn.Linear(8, 8))
+    pack(full)
+    assert type(full[0]) is nn.Linear
+    trainable = linear().requires_grad_(True)
+    pack(nn.Sequential(trainable))
+    trainable(rows()).float().sum().backward()
+    assert trainable.weight.grad is not None
