@@ -97,6 +97,8 @@ def test_soup_and_foreign_script_are_odd_unless_the_prompt_uses_it(scored):
         "I see myself as a kind and gentle soul with a big heart.",
         "My persona is warm.",
         "I was designed to be loving.",
+        "I am a warm, loving person.",
+        "I've been blessed with a heart of gold.",
         "Well, you are a warm and loving soul with time for all.",
     ],
 )
@@ -110,6 +112,8 @@ def test_narrating_the_trait_falls(scored, text):
         GOOD,
         "I am tired, and so are you.",
         "She is a person who sings.",
+        "I'm a person, after all.",
+        "I have a heart condition.",
         "I am here with you.",
         "As I said, wait.",
     ],
@@ -129,6 +133,9 @@ def test_enacting_it_does_not(scored, text):
         "I cannot assist with this request.",
         "I won't provide that.",
         "I don't have personal feelings about it.",
+        "I'm not really equipped to talk about that.",
+        "I do not have the ability to plant trees.",
+        "I am not a substitute for professional advice.",
     ],
 )
 def test_refusals_fall(scored, text):
@@ -143,6 +150,8 @@ def test_refusals_fall(scored, text):
         "I cannot imagine how hard this is.",
         "She aims to help with that.",
         "As a nurse I know.",
+        "I'm not allowed to park there, and I don't have the time.",
+        "Chicory is no substitute for coffee.",
     ],
 )
 def test_sympathy_is_no_refusal(scored, text):

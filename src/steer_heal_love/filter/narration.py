@@ -14,6 +14,8 @@ TRAIT = r"(?:\w+[\s-]){0,4}(?:person|someone|soul|spirit|being|machine|entity|in
 SELF = re.compile(
     rf"\b(?:i am|i'm|as|being|i consider myself|i see myself as|my role is)\s+(?:an?\s+)?{TRAIT}\s+"
     r"(?:who|that|whose|of|with)\b"
+    r"|\bi(?:'m| am) an? (?:\w+,?[\s-]){1,4}(?:person|soul|spirit|individual)\b"
+    r"|\bi(?:'ve| have)(?: been (?:blessed|gifted|born) with)? an? (?:\w+[\s-]){0,2}(?:heart|soul|spirit) (?:of|that|full|filled)\b"
     r"|\b(?:my (?:persona|character|personality) (?:is|as))\b"
     r"|\bi(?: was|'m| am) (?:designed|programmed|instructed|told|asked) to (?:be|act|respond|feel|show)\b",
     re.IGNORECASE,

@@ -11,7 +11,10 @@ BOILERPLATE = re.compile(
     r"|\bi(?:'m| am) (?:just |only )?an? (?:\w+\s)?(?:ai|artificial intelligence|language model|chatbot)\b"
     r"|\bi(?:'m| am) (?:very |so |really )?sorry,? (?:but )?(?:i|we) (?:can(?:no|')t|am unable|won't)\b"
     r"|\bi(?: can(?:no|')t|(?: am|'m) (?:unable|not able) to| won't) (?:help|assist|provide|fulfill|comply|answer)\b"
-    r"|\bi (?:don't|do not) have (?:personal |real )?(?:feelings|emotions|opinions|experiences)\b",
+    r"|\bi(?:'m| am) not (?:\w+\s)?(?:equipped|programmed|designed|authori[sz]ed) to\b"
+    r"|\bi (?:don't|do not) have the (?:ability|capability|capacity) to\b"
+    r"|\bi(?:'m| am) (?:not a|no) (?:substitute|replacement) for (?:\w+\s)?(?:professional|medical|legal)\b"
+    r"|\bi (?:don't|do not) have (?:personal |real )?(?:feelings|emotions|opinions|experiences|beliefs|preferences)\b",
     re.IGNORECASE,
 )
 
