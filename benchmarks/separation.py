@@ -65,6 +65,40 @@ def precision_recall(falls: np.ndarray, broken: np.ndarray) -> tuple[float, floa
     return hit / falls.sum() if falls.any() else float("nan"), hit / broken.sum()
 
 
+def lost(values: np.ndarray, broken: np.ndarray, recall: float) -> float:
+    """Share of the coherent texts at or above the highest value that still catches `recall` of the broken ones."""
+    high = np.sort(values[broken])[::-1]
+    cut = high[int(np.ceil(recall * len(high) - 1e-9)) - 1]
+    return float((values[~broken] >= cut).mean())
+
+
+def lost_more(
+    values: np.ndarray,
+    others: np.ndarray,
+    texts: Labelled,
+    recall: float,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95% interval, over prompts drawn with replacement, of what `values` lose beyond `others` at the same recall."""
+    names, at = np.unique(texts.prompts, return_inverse=True)
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        drawn = np.repeat(
+            np.arange(len(at)), np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))[at]
+        )
+        broken = texts.broken[drawn]
+        found.append(lost(values[drawn], broken, recall) - lost(others[drawn], broken, recall))
+    lower, upper = np.quantile(found, (0.025, 0.975))
+    return float(lower), float(upper)
+
+
+def union(values: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The highest quantile of the base's own samples at which any of the columns still lets a text fall."""
+    even = np.linspace(0, 1, len(own))
+    return np.stack([np.interp(v, np.sort(o), even) for v, o in zip(values.T, own.T, strict=True)]).max(0)
+
+
 def logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Weights of a ridge logistic regression by Newton's method, the free constant last."""
     x = np.c_[x, np.ones(len(x))]
@@ -76,9 +110,14 @@ def logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return w
 
 
-def combined(x: np.ndarray, texts: Labelled, seen: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
-    """−log of the chance that a text is of none of the kinds, for every text, fitted on those `seen`."""
-    fine = x[seen & ~texts.broken]
+def combined(
+    x: np.ndarray, texts: Labelled, seen: np.ndarray, kinds: Sequence[str], own: np.ndarray | None = None
+) -> np.ndarray:
+    """−log of the chance that a text is of none of the kinds, for every text, fitted on those `seen`.
+
+    Inputs are standardised by the coherent ones among them, or by a run's `own` samples.
+    """
+    fine = x[seen & ~texts.broken] if own is None else own
     x = np.clip((x - fine.mean(0)) / (fine.std(0) + 1e-6), -6, 10)
     out = np.zeros(len(x))
     for kind in kinds:
@@ -96,7 +135,13 @@ def folds(texts: Labelled, seed: int) -> np.ndarray:
 
 
 def held_out(
-    x: np.ndarray, texts: Labelled, kinds: Sequence[str], *, seed: int, recall: float
+    x: np.ndarray,
+    texts: Labelled,
+    kinds: Sequence[str],
+    *,
+    seed: int,
+    recall: float,
+    own: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each text's value by what other prompts' texts say, and whether it falls at the threshold that keeps
     `recall` of *their* broken ones out."""
@@ -104,7 +149,7 @@ def held_out(
     value, falls = np.zeros(len(x)), np.zeros(len(x), bool)
     for k in range(FOLDS):
         seen = fold != k
-        out = combined(x, texts, seen, kinds)
+        out = combined(x, texts, seen, kinds, own)
         value[~seen] = out[~seen]
         falls[~seen] = out[~seen] >= np.quantile(out[seen & texts.broken], 1 - recall)
     return value, falls
