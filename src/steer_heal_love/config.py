@@ -40,7 +40,7 @@ class GenerateConfig:
     temperature: float = 1.0
     min_p: float = 0.1
     """tokens below this share of the likeliest token's probability are never drawn"""
-    batch: int = 64
+    batch: int = 96
     """rows in flight"""
 
 
