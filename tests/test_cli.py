@@ -6,9 +6,12 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from steer_heal_love import cli, config
-from steer_heal_love.ground import models
+from steer_heal_love import bake, cli, config
+from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import models, records
 from steer_heal_love.ground.errors import UserError
 from test_loop import SETTINGS
 from tiny_model import build_model
@@ -85,10 +88,52 @@ def test_a_model_without_a_chat_template_is_refused(tok, here):
         models.load(str(folder), device="cpu", dtype="float32")
 
 
+def test_a_cache_that_cannot_be_written_is_a_user_error_and_left_clean(tok, here, monkeypatch):
+    """The embedded model's weights as they are, without its GGUF: only their saving is at stake."""
+    there = here / "cache" / "smollm2"
+
+    class Torn:
+        def from_config(_config, **_kwargs):
+            fresh = build_model(len(tok), tok.eos_token_id)
+            fresh.save_pretrained = lambda to: save_file({"a": torch.ones(2)}, str(to))
+            return fresh
+
+        def from_pretrained(_place, **_kwargs):
+            loaded = build_model(len(tok), tok.eos_token_id)
+            loaded.config.quantization_config = None
+            return loaded
+
+    monkeypatch.setattr(models, "AutoModelForCausalLM", Torn)
+    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", lambda *_args, **_kwargs: tok)
+    with pytest.raises(UserError, match="cannot write.*directory"):
+        models._convert(here / "a.gguf", there)
+    assert [p.name for p in here.rglob("*")] == ["cache"]
+    (here / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot write"):
+        models._convert(here / "a.gguf", here / "file" / "cache" / "smollm2")
+
+
+def test_an_export_that_cannot_be_written_is_a_user_error(tok, here, capsys, monkeypatch, random_adapter):
+    make = lambda *_args, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok)
+    monkeypatch.setattr("steer_heal_love.ground.models.load", make)
+    records.write_json(here / "run/manifest.json", {"schema": records.SCHEMA})
+    files.save_config(config.RunConfig(), here / "run/config.toml")
+    bake.save_peft(random_adapter(make()[0], 0), here / "run/adapter", base_model="tiny")
+    (here / "file").write_text("mine")
+    for out in ("file", "file/below"):
+        said = refused(capsys, "export", "run", "--format", "merged", "--out", out)
+        assert f"cannot write {out}" in said
+    assert (here / "file").read_text() == "mine"
+
+
 def test_a_run_of_another_version_is_refused(capsys, here):
     (here / "run").mkdir()
     (here / "run" / "manifest.json").write_text(json.dumps({"schema": 99}))
     assert "version 99" in refused(capsys, "run", "--resume", "run")
+
+
+def full(*_args, **_kwargs):
+    raise OSError(28, "No space left on device")
 
 
 def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch):
@@ -100,9 +145,11 @@ def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch):
         lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok),
     )
 
-    def full(*_args):
-        raise OSError(28, "No space left on device")
-
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(UserError, match=r"persona\.toml: No space left"):
+            loop.run(out="runs", **SETTINGS)
+    shutil.rmtree("runs")
     with monkeypatch.context() as patch:
         patch.setattr(Vector, "save", full)
         with pytest.raises(UserError, match="No space left"):

@@ -260,9 +260,11 @@ def export(
     if format == "gguf":
         llama_cpp.save_lora(adapter, net.config, out / "adapter.gguf")
     else:
-        with folded(net, [adapter]):
-            net.save_pretrained(out, safe_serialization=True)
-        tok.save_pretrained(out)
+        with records.writing(out):
+            out.mkdir(parents=True, exist_ok=True)  # the library says nothing of a file in its place
+            with folded(net, [adapter]):
+                net.save_pretrained(out, safe_serialization=True)
+            tok.save_pretrained(out)
     print(out)
 
 

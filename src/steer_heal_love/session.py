@@ -97,7 +97,8 @@ def loaded(cfg: RunConfig) -> tuple[Any, Any]:
 def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track) -> Run:
     """A run on a model in memory: its settings and persona are written first, its manifest last."""
     files.save_config(cfg, folder.path / "config.toml")
-    shutil.copyfile(persona_path(cfg.persona), folder.path / "persona.toml")
+    with records.whole(folder.path / "persona.toml") as scratch:
+        shutil.copyfile(persona_path(cfg.persona), scratch)
     records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok))
     return Run(cfg, load_persona(cfg.persona), model, tok, folder, track)
 

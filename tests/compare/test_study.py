@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from steer_heal_love import compare, loop, persona
-from steer_heal_love.compare import bench, few_shot
+from steer_heal_love.compare import bench, few_shot, study
 from steer_heal_love.compare.grid import Grid
+from steer_heal_love.config import RunConfig
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Starved, UserError
+from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.ground.progress import silent
+from steer_heal_love.session import Run
 from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of
 
@@ -43,6 +47,16 @@ def whole(load, tmp_path_factory):
     """Two seeds of every method, unbroken."""
     out = tmp_path_factory.mktemp("whole") / "compare"
     return out, compare.run(out=out, seeds=2, grid=GRID, **SMALL)
+
+
+def test_a_folder_that_cannot_be_made_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    cfg = RunConfig()
+    run = Run(cfg, persona("love"), None, None, RunFolder(tmp_path))
+    with pytest.raises(UserError, match="cannot write"):
+        bench.opened(run, tmp_path / "file" / "sft", GRID)
+    with pytest.raises(UserError, match="cannot write"):
+        study.seeded(cfg, None, None, tmp_path / "file" / "0", silent)
 
 
 def by_name(found):

@@ -7,6 +7,8 @@ import math
 import os
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
@@ -52,6 +54,25 @@ def test_a_write_cut_short_keeps_the_old_file(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert records.read_json(path) == {"good": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_safetensors_cannot_write_is_a_user_error_and_keeps_the_old_file(tmp_path):
+    """Its error is no OSError; a folder in the file's place raises it as a full disk does."""
+    path, here = tmp_path / "a.safetensors", RunFolder.create(tmp_path, "run")
+    records.write_text(path, "good")
+    fail = lambda *_args: save_file({"a": torch.ones(2)}, str(tmp_path))
+    with pytest.raises(UserError, match=r"a\.safetensors.*directory"), records.whole(path):
+        fail()
+    with pytest.raises(UserError, match=r"b\.safetensors.*directory"):
+        here.once("vector", here.path / "b.safetensors", records.read_json, fail, lambda: 1)
+    assert path.read_text() == "good"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.safetensors", "run"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot write"):
+        records.write_text(tmp_path / "file" / "a.json", "{}")
 
 
 def test_what_is_not_json_never_replaces_a_file(tmp_path):

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
 from steer_heal_love import report
@@ -73,6 +74,27 @@ def test_a_run_at_any_point(fabricate, tmp_path, until, rounds):
     assert ("Starved:" in text) == (until == "starved")
     assert {a["href"][1:] for t, a in page.tags if t == "a"} <= set(page.ids)
     assert len(show(run)) <= 40
+
+
+def test_a_plot_that_does_not_fit_on_the_disk_keeps_the_last_one(fabricate, tmp_path, monkeypatch):
+    run = fabricate(rounds=1)
+    write(tmp_path, run)
+    before = {p: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+
+    def torn(_canvas, to, **_kwargs):
+        Path(to).write_bytes(b"\x89PN")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", torn)
+    with pytest.raises(UserError, match=r"trajectory\.png: No space left"):
+        report.write([run], tmp_path / "out" / "report.html")
+    assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_report_below_a_file_is_a_user_error(fabricate, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot write"):
+        report.write([fabricate(rounds=1)], tmp_path / "file" / "report.html")
 
 
 def test_missing_files_show_as_nothing(fabricate, tmp_path):

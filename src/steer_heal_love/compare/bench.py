@@ -19,6 +19,7 @@ from steer_heal_love.compare.grid import Grid
 from steer_heal_love.filter.walk import chosen
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import records
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.folder import RunFolder
@@ -114,7 +115,8 @@ class Bench:
 
 def opened(run: Run, path: Path, grid: Grid) -> Bench:
     """A bench for one method, whose own folder is made."""
-    path.mkdir(parents=True, exist_ok=True)
+    with records.writing(path):
+        path.mkdir(parents=True, exist_ok=True)
     return Bench(run, RunFolder(path), grid)
 
 

@@ -162,7 +162,8 @@ def measured(method: Method, r: Run, cell: Cell) -> list[Stage]:
 def seeded(cfg: RunConfig, model: Any, tok: Any, path: Path, track: Track) -> Run:
     """The seed's run: begun in its folder, or the one that lies there."""
     if not (path / "manifest.json").is_file():
-        path.mkdir(parents=True, exist_ok=True)
+        with records.writing(path):
+            path.mkdir(parents=True, exist_ok=True)
         return begun(cfg, model, tok, RunFolder(path), track)
     who = load_persona(str(path / "persona.toml"))
     return Run(cfg, who, model, tok, RunFolder.open(path), track)

@@ -73,12 +73,8 @@ class RunFolder:
             return load(path)
         began = time.perf_counter()
         value = make()
-        try:
+        with records.writing(path):
             save(value, path)
-        except OSError as e:
-            raise UserError(
-                f"cannot write {path}: {e.strerror or e}. What was written before is kept."
-            ) from e
         seconds = round(time.perf_counter() - began, 3)
         records.release_memory()
         self.event("done", room=room, file=str(path.relative_to(self.path)), seconds=seconds, **fields)

@@ -144,8 +144,9 @@ def _smollm2() -> str:
 
 def _convert(gguf: Path, target: Path) -> None:
     """Dequantise once into bf16 safetensors; written beside the target and renamed, so never half there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent))
+    with records.writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent))
     try:
         with quiet_transformers():
             tok = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -157,13 +158,14 @@ def _convert(gguf: Path, target: Path) -> None:
             # A model that came from GGUF refuses to be saved; a fresh one with the same weights does not.
             fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
             fresh.load_state_dict(loaded.state_dict())
+        with quiet_transformers(), records.writing(target):
             fresh.save_pretrained(scratch)
             tok.save_pretrained(scratch)
-        try:
-            os.replace(scratch, target)
-        except OSError:
-            if not (target / "config.json").exists():
-                raise
+            try:
+                os.replace(scratch, target)
+            except OSError:
+                if not (target / "config.json").exists():
+                    raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from steer_heal_love.ground.errors import UserError
 
@@ -40,17 +41,26 @@ def plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the disk refuses, as a `UserError`; safetensors has an error of its own for it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise UserError(f"cannot write {path}: {why}. What was written before is kept.") from e
+
+
+@contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A file beside `path` to write, which then takes its place: a kill or a full disk leaves the last good one."""
     scratch = path.with_name(f".{path.name}.part")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield scratch
-        os.replace(scratch, path)
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror}. What was written before is kept.") from e
-    finally:
-        scratch.unlink(missing_ok=True)
+        try:
+            yield scratch
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,11 +77,8 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def append_jsonl(path: Path, row: Any) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as f:
-            f.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror}. What was written before is kept.") from e
+    with writing(path), path.open("a", encoding="utf-8") as f:
+        f.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -164,7 +171,7 @@ class Events:
     def __init__(self, path: Path):
         self.path = path
         if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
-            with path.open("a", encoding="utf-8") as f:
+            with writing(path), path.open("a", encoding="utf-8") as f:
                 f.write("\n")
 
     def read(self) -> list[dict[str, Any]]:

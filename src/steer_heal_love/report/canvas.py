@@ -19,6 +19,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from steer_heal_love.ground import records
+
 # The Okabe-Ito palette, told apart with any colour vision; marks differ in shape too.
 COLOURS = {
     "ink": "#1c2024", "muted": "#646b73", "grid": "#dfe3e7", "paper": "#fefefe",
@@ -73,7 +75,8 @@ def png(draws: Sequence[Draw], size: tuple[float, float], to: Path) -> None:
             figure.legend(
                 handles, labels, loc="upper left", bbox_to_anchor=(left, 1.0), ncols=6, borderaxespad=0.4
             )
-        FigureCanvasAgg(figure).print_png(to, metadata={"Software": None})
+        with records.whole(to) as scratch:
+            FigureCanvasAgg(figure).print_png(scratch, metadata={"Software": None})
 
 
 def _figure(draws: Sequence[Draw], size: tuple[float, float], head: float = 0.0) -> Figure:

@@ -44,7 +44,6 @@ VISIBLE = 6
 
 def write(runs: list[RunRecord], to: Path) -> None:
     """The file at `to`, and `trajectory.png` in the same folder."""
-    to.parent.mkdir(parents=True, exist_ok=True)
     together = [draw_path(runs, v) for v in trajectory.VIEWS]
     canvas.png(together, (5.0, 4.2), to.parent / "trajectory.png")
     records.write_text(to, render(runs))
