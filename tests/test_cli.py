@@ -40,6 +40,12 @@ def refused(capsys, *argv: str) -> str:
         (["run", "--model", "no-such-model-anywhere"], ["no-such-model-anywhere", "smollm2"]),
         (["run", "--heal.lamb", "0.5"], ["heal.lamb"]),
         (["run", "--rounds", "0"], ["rounds: at least 1"]),
+        (["run", "--generate.batch", "0", "--heal.soft", "1.5"], ["generate.batch: at least 1", "heal.soft"]),
+        (
+            ["compare", "--filter.keep", "3", "--heal.lr", "0"],
+            ["filter.keep: at least filter.least", "heal.lr"],
+        ),
+        (["eval", "--paraphrases", "0", "--out", "x.json"], ["eval.paraphrases: at least 1, found 0"]),
         (["run", "--heal.aggregate", "median"], ["median"]),
         (["run", "--dtype", "float12"], ["float12"]),
         (["run", "--config", "none.toml"], ["none.toml"]),

@@ -359,6 +359,12 @@ def test_the_anchor_can_be_left_out(tiny_load, tmp_path):
     )
 
 
+def test_a_run_without_own_samples_ends(tiny_load, tmp_path):
+    few = SETTINGS | {"rounds": 1, "eval": {**SETTINGS["eval"], "sample_prompts": 0}}
+    scores = loop.run(out=str(tmp_path), **few).stages[-1].scores
+    assert scores["own_excess"].n == 0 and scores["trait_shift"].n == 4
+
+
 def test_no_sample_prompts_means_none(tiny, persona):
     from steer_heal_love import evals
 

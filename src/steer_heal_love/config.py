@@ -6,10 +6,12 @@ The defaults are the `cpu` preset (SmolLM2 on a laptop); `PRESETS["gpu"]` names 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.memory import SIZE
@@ -195,46 +197,60 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise one `UserError` that lists every setting out of range."""
+        found = named(self)
         rules = [
-            (min(self.eval.probes, self.filter.calibration, self.eval.neutral_prompts) >= 1,
-             "eval.probes, eval.neutral_prompts and filter.calibration: at least 1"),
-            (self.eval.transfer in ("off", "cosine", "full"),
-             f"eval.transfer: off, cosine or full, found {self.eval.transfer!r}"),
-            (self.eval.capability_blocks >= 1,
-             f"eval.capability_blocks: at least 1, found {self.eval.capability_blocks}"),
-            (0 <= self.heal.validation < 1 and 0 <= self.heal.anchor_validation < 1,
-             "heal.validation and heal.anchor_validation: shares, from 0 to below 1"),
-            (self.eval.vignette_view in ("see", "you"),
-             f"eval.vignette_view: see or you, found {self.eval.vignette_view!r}"),
-            (self.eval.think_tokens >= 0, f"eval.think_tokens: at least 0, found {self.eval.think_tokens}"),
-            (min(self.eval.vignettes, self.eval.paraphrases) >= 1,
-             "eval.vignettes and eval.paraphrases: at least 1"),
+            (fine(found[name][0]), f"{name}: {wanted}, found {found[name][0]!r}")
+            for wanted, (fine, names) in RANGES.items() for name in names.split()
+        ] + [
+            (value in get_args(kind), f"{name}: {' or '.join(get_args(kind))}, found {value!r}")
+            for name, (value, kind) in found.items() if get_origin(kind) is Literal
+        ] + [
+            (self.filter.keep >= self.filter.least,
+             f"filter.keep: at least filter.least, which is {self.filter.least}, found {self.filter.keep}"),
+            (self.walk.ceiling >= self.walk.floor,
+             f"walk.ceiling: at least walk.floor, which is {self.walk.floor}, found {self.walk.ceiling}"),
             (not self.memory or SIZE.fullmatch(self.memory.strip()) is not None,
              f"memory: a size such as 24GB, found {self.memory!r}"),
-            (self.rounds >= 1, f"rounds: at least 1, found {self.rounds}"),
-            (self.vector.contexts >= 2, f"vector.contexts: at least 2, found {self.vector.contexts}"),
-            (0 <= self.vector.layers[0] < self.vector.layers[1] <= 1,
-             f"vector.layers: two shares of the depth, rising, found {self.vector.layers}"),
-            (0 <= self.heal.layers[0] < self.heal.layers[1] <= 1,
-             f"heal.layers: two shares of the depth, rising, found {self.heal.layers}"),
-            (self.walk.start > 0 and self.walk.span > 1 and self.walk.floor > 0,
-             "walk: start and floor above 0 and span above 1"),
-            (0 < self.walk.survival < 1, f"walk.survival: above 0 and below 1, found {self.walk.survival}"),
-            (self.walk.doses >= 2, f"walk.doses: at least 2, found {self.walk.doses}"),
-            (min(self.heal.rank, self.heal.epochs, self.heal.batch, self.heal.micro_batch) >= 1,
-             "heal: rank, epochs, batch and micro_batch at least 1"),
-            (self.heal.aggregate in ("mean", "rmse", "p95", "max"),
-             f"heal.aggregate: mean, rmse, p95 or max, found {self.heal.aggregate!r}"),
-            (self.heal.reference in ("base", "previous"),
-             f"heal.reference: base or previous, found {self.heal.reference!r}"),
-            (self.vector.contrast in ("neg", "neutral"),
-             f"vector.contrast: neg or neutral, found {self.vector.contrast!r}"),
-            (0 < self.filter.quantile <= 1, f"filter.quantile: a share, found {self.filter.quantile}"),
-            (0 <= self.generate.min_p < 1, f"generate.min_p: from 0 to below 1, found {self.generate.min_p}"),
         ]  # fmt: skip
-        wrong = [message for fine, message in rules if not fine]
-        if wrong:
+        if wrong := [message for fine, message in rules if not fine]:
             raise UserError("settings out of range:\n" + "\n".join(f"  {w}" for w in wrong))
+
+
+def named(config: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
+    """Every setting under its room's name: its value and its type."""
+    out: dict[str, tuple[Any, Any]] = {}
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        out |= named(value, f"{name}.") if dataclasses.is_dataclass(value) else {where + name: (value, kind)}
+    return out
+
+
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "at least 1": (
+        lambda v: v >= 1,
+        """rounds batch_tokens generate.prompts generate.max_new_tokens generate.batch walk.passes filter.keep
+        filter.calibration filter.least heal.rank heal.epochs heal.batch heal.micro_batch heal.anchor_tokens
+        heal.anchor_batch eval.probes eval.vignettes eval.paraphrases eval.capability_blocks eval.neutral_prompts
+        eval.base_draws eval.sample_tokens eval.resamples""",
+    ),
+    "at least 2": (lambda v: v >= 2, "vector.contexts walk.doses"),
+    "a number, at least 0": (
+        lambda v: 0 <= v < math.inf,
+        """coherence_floor generate.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor
+        heal.anchor_prompts heal.budget eval.think_tokens eval.lm_eval_limit eval.sample_prompts""",
+    ),
+    "a number above 0": (
+        lambda v: 0 < v < math.inf,
+        "walk.start walk.floor walk.ceiling heal.alpha heal.lr heal.lam_growth",
+    ),
+    "a number above 1": (lambda v: 1 < v < math.inf, "walk.span"),
+    "from 0 to 1": (lambda v: 0 <= v <= 1, "heal.warmup heal.soft"),
+    "from 0 to below 1": (lambda v: 0 <= v < 1, "generate.min_p heal.validation heal.anchor_validation"),
+    "above 0, at most 1": (lambda v: 0 < v <= 1, "filter.quantile"),
+    "above 0 and below 1": (lambda v: 0 < v < 1, "walk.survival"),
+    "two shares of the depth, rising": (lambda v: 0 <= v[0] < v[1] <= 1, "vector.layers heal.layers"),
+}
+"""what each number may be; a seed may be anything"""
 
 
 PRESETS: dict[str, dict[str, Any]] = {

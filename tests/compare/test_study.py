@@ -197,7 +197,7 @@ def test_going_on_after_the_end_measures_nothing_and_a_method_can_be_asked_for_a
 
 
 def test_a_starved_seed_keeps_the_methods_that_need_no_steering(load, tmp_path):
-    starving = SMALL | {"filter": {"checks": ["length"], "calibration": 2, "keep": 3}, "rounds": 1,
+    starving = SMALL | {"filter": {"checks": ["length"], "calibration": 2, "keep": 3, "least": 3}, "rounds": 1,
                         "generate": {"prompts": 2, "max_new_tokens": 2}, "walk": {"doses": 2, "floor": 0.2}}  # fmt: skip
     grid = Grid(scales=(1.0,), budgets=(1e-6,))
     found = by_name(compare.run(out=tmp_path / "c", seeds=1, grid=grid, **starving))

@@ -1,0 +1,83 @@
+"""Settings out of range: every number and every option has its limits, and all mistakes are told at once."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from steer_heal_love import config
+from steer_heal_love.ground.errors import UserError
+
+WRONG = {
+    "rounds": 0, "batch_tokens": 0, "coherence_floor": -0.1, "memory": "a lot",
+    "vector.contexts": 1, "vector.layers": (0.7, 0.3), "vector.contrast": "pos",
+    "generate.prompts": 0, "generate.max_new_tokens": 0, "generate.batch": 0, "generate.temperature": -1.0, "generate.min_p": 1.0,
+    "walk.start": 0.0, "walk.span": 1.0, "walk.doses": 1, "walk.survival": 1.0, "walk.passes": 0, "walk.floor": 0.0, "walk.ceiling": 0.01,
+    "filter.quantile": 1.5, "filter.keep": 15, "filter.calibration": 0, "filter.least": 0,
+    "heal.rank": 0, "heal.alpha": 0.0, "heal.layers": (0.5, 1.5), "heal.epochs": 0, "heal.lr": 0.0, "heal.batch": 0,
+    "heal.micro_batch": 0, "heal.warmup": 1.1, "heal.weight_decay": -0.1, "heal.spectral": -0.1, "heal.aggregate": "median",
+    "heal.lam": -1.0, "heal.lam_growth": 0.0, "heal.tau": -0.1, "heal.reference": "next", "heal.anchor": -1.0,
+    "heal.anchor_prompts": -1, "heal.anchor_tokens": 0, "heal.anchor_batch": 0, "heal.anchor_validation": 1.0,
+    "heal.validation": 1.0, "heal.soft": 1.01, "heal.budget": -0.1,
+    "eval.probes": 0, "eval.probe_half": "third", "eval.vignettes": 0, "eval.vignette_view": "they", "eval.think_tokens": -1,
+    "eval.paraphrases": 0, "eval.capability_blocks": 0, "eval.lm_eval_limit": -1, "eval.neutral_prompts": 0,
+    "eval.transfer": "some", "eval.sample_prompts": -1, "eval.base_draws": 0, "eval.sample_tokens": 0, "eval.resamples": 0,
+}  # fmt: skip
+"""a value just outside for every setting that has limits, against the other defaults"""
+FREE = {
+    "persona", "model", "out", "device", "dtype", "trust_remote_code", "seed", "vector.method", "filter.checks",
+    "heal.divergence", "eval.instruments", "eval.vignette_bank", "eval.judge_model", "eval.lm_eval_tasks",
+}  # fmt: skip
+"""any seed will do; names and paths are looked up, with messages of their own"""
+
+
+def changed(**values) -> config.RunConfig:
+    """The defaults but for settings named with their room, set past the types that are checked in tests."""
+    cfg = config.RunConfig()
+    for name, value in values.items():
+        *room, key = name.split(".")
+        object.__setattr__(getattr(cfg, room[0]) if room else cfg, key, value)
+    return cfg
+
+
+def test_every_setting_is_limited_or_known_to_be_free():
+    assert set(WRONG) | FREE == set(config.named(config.RunConfig())) and not set(WRONG) & FREE
+
+
+@pytest.mark.parametrize("name", sorted(config.PRESETS))
+def test_every_preset_is_in_range(name):
+    config.preset(name).check()
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_setting_out_of_range_is_named_with_what_was_found(name):
+    with pytest.raises(UserError) as e:
+        changed(**{name: WRONG[name]}).check()
+    (line,) = str(e.value).splitlines()[1:]
+    assert line.strip().startswith(f"{name}: ") and line.endswith(f"found {WRONG[name]!r}")
+
+
+def test_all_of_them_are_told_at_once():
+    with pytest.raises(UserError) as e:
+        changed(**WRONG).check()
+    told = {line.strip().partition(":")[0] for line in str(e.value).splitlines()[1:]}
+    assert told == set(WRONG) - {"filter.keep", "walk.ceiling"}, "their limits are settings, wrong here too"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_is_finite(value):
+    numbers = {n for n, wrong in WRONG.items() if isinstance(wrong, float)}
+    with pytest.raises(UserError) as e:
+        changed(**dict.fromkeys(numbers, value)).check()
+    assert {n for n in numbers if f"  {n}: " in str(e.value)} == numbers
+
+
+def test_zero_is_fine_where_it_means_off():
+    off = [
+        "heal.lam", "heal.anchor", "heal.anchor_prompts", "heal.budget", "heal.soft", "heal.spectral", "heal.weight_decay",
+        "heal.tau", "heal.warmup", "heal.validation", "heal.anchor_validation", "eval.sample_prompts",
+        "eval.lm_eval_limit", "eval.think_tokens", "generate.min_p", "generate.temperature",
+    ]  # fmt: skip
+    zero = {n: 0 if isinstance(WRONG[n], int) else 0.0 for n in off}
+    changed(**zero).check()
