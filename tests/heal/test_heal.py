@@ -300,6 +300,27 @@ def test_padding_is_saved_where_it_would_be_most_of_a_batch():
     assert len(train.alike(of(600), [])) == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, []),
+        ({"tau": 1e3}, ["the barrier never fired: divergence stayed under heal.tau = 1000.0"]),
+        ({"tau": 1e3, "lam": 0.0}, []),
+        ({"anchor": 1e3}, ["the anchor dominates: its gradient is"]),
+        ({"lam": 1e3}, ["the barrier dominates: its gradient is"]),
+    ],
+)
+def test_a_term_that_never_fires_or_dominates_is_told(model, sequences, settings, told):
+    kept, anchor = examples(model, sequences[:3]), examples(model, sequences[3:])
+    _, record = heal(model, kept, anchor, replace(CONFIG, **settings))
+    assert len(record.warnings) == len(told)
+    assert all(found.startswith(said) for found, said in zip(record.warnings, told, strict=True))
+    for found in (w for w in record.warnings if "dominates" in w):
+        name, times = found.split()[1], float(found.split()[-4])
+        seen = [p[name] for p in record.pressure]
+        assert times == pytest.approx(sum(seen) / len(seen), abs=0.06) and times > 2
+
+
 def test_aggregates_by_hand():
     values = torch.arange(1.0, 22.0)
     assert aggregate(values, "mean").item() == pytest.approx(11.0)
