@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from steer_heal_love import bake, cli, config
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.persona import names as persona_names
 from test_loop import SETTINGS
 from tiny_model import build_model
 
@@ -76,6 +81,38 @@ def test_what_the_user_can_fix_exits_2_and_writes_nothing(capsys, here, argv, wo
     for word in words:
         assert word in said
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["run"], ["compare"], ["doctor"], ["eval", "--out", "x.json"], ["vector", "extract", "--out", "x.st"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("device", ["cuda", "gpu"])
+def test_a_device_that_is_not_here_is_told_before_a_model_is_looked_for(
+    capsys, here, monkeypatch, argv, device
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said = refused(capsys, *argv, "--model", "no-such-model", "--device", device)
+    assert f"device '{device}'" in said and "auto, cpu" in said and "no-such-model" not in said
+    assert not list(here.iterdir())
+
+
+def test_the_cards_that_are_here_are_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [models.known_device(d) for d in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda", "cuda", "cuda:1", "cpu"]  # fmt: skip
+    with pytest.raises(UserError, match="cuda:2.*cuda, cuda:0, cuda:1"):
+        models.known_device("cuda:2")
+
+
+def test_the_package_runs_from_its_sources_in_any_folder(here):
+    src = Path(cli.__file__).parents[1]
+    told = subprocess.run(
+        [sys.executable, "-m", "steer_heal_love", "list", "personas"], cwd=here, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(src)},
+    )  # fmt: skip
+    assert told.returncode == 0 and told.stdout.split() == persona_names(), told.stderr
 
 
 def test_every_mistake_of_a_settings_file_is_listed(capsys, here):

@@ -90,8 +90,9 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
 
 def loaded(cfg: RunConfig) -> tuple[Any, Any]:
     """The model and tokenizer that the settings name, within the memory that they allow."""
-    memory.limit(cfg.memory, models.auto_device() if cfg.device == "auto" else cfg.device)
-    return models.load(cfg.model, device=cfg.device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
+    device = models.known_device(cfg.device)
+    memory.limit(cfg.memory, device)
+    return models.load(cfg.model, device=device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
 
 
 def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track) -> Run:

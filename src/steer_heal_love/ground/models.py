@@ -40,6 +40,18 @@ def auto_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def known_device(name: str) -> str:
+    """The device that a name stands for, `auto` resolved. Raises `UserError` for one that is not here."""
+    here = ["cpu"]
+    if torch.cuda.is_available():
+        here += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        here.append("mps")
+    if name not in ("auto", *here):
+        raise UserError(f"device {name!r}: torch {torch.__version__} finds here: auto, {', '.join(here)}.")
+    return auto_device() if name == "auto" else name
+
+
 def auto_dtype(device: str) -> torch.dtype:
     """bf16 wherever the hardware multiplies it; fp32 on processors that would only emulate it."""
     if device != "cpu":
@@ -57,7 +69,7 @@ def load(
     `name`: `smollm2`, a folder, or a hub id. Raises `UserError` when nothing loads under that name, when
     there is no chat template, or when the head cannot be recomputed from hidden states.
     """
-    device = auto_device() if device == "auto" else device
+    device = known_device(device)
     wanted = auto_dtype(device) if dtype == "auto" else getattr(torch, dtype, None)
     if not isinstance(wanted, torch.dtype):
         raise UserError(f"unknown dtype {dtype!r}; try auto, float32 or bfloat16.")
