@@ -5,14 +5,22 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import peft
 import pytest
 import torch
+from safetensors import safe_open
 
-from steer_heal_love import bake, config, loop
+from steer_heal_love import bake, cli, config, evals, loop, steps
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import Starved, UserError
@@ -247,15 +255,15 @@ class Killed(BaseException):
     """What a kill looks like from inside."""
 
 
-def kill_at(patch, target, at):
-    """Raise `Killed` in place of the `at`th call of a room's function."""
+def kill_at(patch, target, at, how=Killed):
+    """Raise `how` in place of the `at`th call of a room's function."""
     room, name = target.rsplit(".", 1)
     real, calls = getattr(importlib.import_module(f"steer_heal_love.{room}"), name), []
 
     def once(*args, **kwargs):
         calls.append(1)
         if len(calls) == at:
-            raise Killed
+            raise how
         return real(*args, **kwargs)
 
     patch.setattr(f"steer_heal_love.{target}", once)
@@ -287,6 +295,108 @@ def test_a_run_killed_and_resumed_is_the_unbroken_one(whole, tiny_load, tmp_path
     assert hooks_of(tiny_load[0]) == hooks_of(tiny_load[1]) == 0
     before = whole.before
     assert all(torch.equal(t, before[n]) for m in tiny_load for n, t in m.state_dict().items())
+
+
+KILLED_HERE = """
+import sys, torch
+from steer_heal_love import cli
+from steer_heal_love.ground import models
+from tiny_model import build_model, build_tokenizer
+torch.set_num_threads(1)
+tok = build_tokenizer()
+models.load = lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok)
+cli.main(sys.argv[1:])
+"""
+
+
+def test_a_process_that_is_killed_leaves_a_run_that_ends_as_the_unbroken_one(whole, tiny_load, tmp_path):
+    """SIGKILL in the second round, resumed in another process: the same files with the same content."""
+    files.save_config(config.override(whole.run.config, {"out": "runs"}), tmp_path / "c.toml")
+    places = [str(Path(loop.__file__).parents[1]), str(Path(__file__).parent)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+    argv = [sys.executable, "-c", KILLED_HERE, "run", "--config", "c.toml"]
+    with subprocess.Popen(
+        argv, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as child:
+        while child.poll() is None and not list(tmp_path.glob("runs/*/rounds/01/vector.safetensors")):
+            time.sleep(0.005)
+        child.kill()
+        assert child.wait() == -signal.SIGKILL, child.stderr.read().decode()
+    (path,) = (tmp_path / "runs").iterdir()
+    assert not (path / "rounds/01/scores.json").exists()
+    loop.run(resume=path)
+    differ = {"config.toml", "events.jsonl", "report.html"}  # where it lies, times
+    assert listing(path) == listing(whole.path)
+    for name in sorted(listing(path) - differ):
+        assert content(path / name) == content(whole.path / name), name
+
+
+def listing(path):
+    return {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
+
+
+def content(path):
+    """What a file says; of a summary, what is no matter of the clock or of the process."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as f:
+            return f.metadata(), {k: f.get_tensor(k).tolist() for k in f.keys()}  # noqa: SIM118
+    if path.name == "summary.json":
+        return {k: v for k, v in read(path).items() if k not in ("seconds", "peak_memory_gb")}
+    return path.read_bytes()
+
+
+def test_ctrl_c_prints_the_command_that_goes_on(tiny_load, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cfg = config.override(config.RunConfig(), SETTINGS | {"rounds": 1, "out": "my runs"})
+    files.save_config(config.override(cfg, {"eval": {"instruments": ("probes",)}}), tmp_path / "c.toml")
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, "evals.measure", 2, KeyboardInterrupt)
+        with pytest.raises(SystemExit) as e:
+            cli.main(["run", "--config", "c.toml"])
+    said = capsys.readouterr().err
+    assert e.value.code == 130 and said.startswith("interrupted") and "Traceback" not in said
+    (path,) = (tmp_path / "my runs").iterdir()
+    command = shlex.split(said.partition("to go on: ")[2])
+    assert command == ["shl", "run", "--resume", str(path.relative_to(tmp_path))]
+    cli.main(command[1:])
+    assert read(path / "summary.json")["rounds"] == 1
+
+
+def test_ctrl_c_before_there_is_a_run_says_no_more(monkeypatch, capsys):
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("steer_heal_love.ground.models.load", stop)
+    for argv, told in [
+        (["run"], ""),
+        (["compare"], "; everything up to the last finished step is kept; to go on: the same shl compare"),
+    ]:
+        with pytest.raises(SystemExit) as e:
+            cli.main(argv)
+        assert e.value.code == 130 and capsys.readouterr().err == f"interrupted{told}\n"
+
+
+def test_a_round_that_diverges_keeps_the_one_before(whole, tiny_load, tmp_path, monkeypatch, capsys):
+    """The second round's teacher is not a number, and so is the loss: exit 3, summary and adapter of the first."""
+    files.save_config(config.override(whole.run.config, {"out": str(tmp_path / "runs")}), tmp_path / "c.toml")
+    real = steps.taught
+    poisoned = lambda r, *args: [h * (math.nan if r.history else 1.0) for h in real(r, *args)]
+    monkeypatch.setattr(steps, "taught", poisoned)
+    with pytest.raises(SystemExit) as e:
+        cli.main(["run", "--config", str(tmp_path / "c.toml")])
+    said = capsys.readouterr().err
+    assert e.value.code == 3 and said.startswith("stopped: round 1, step 0") and "heal.lr" in said
+    (path,) = (tmp_path / "runs").iterdir()
+    summary = read(path / "summary.json")
+    assert summary["rounds"] == 1 and summary["stages"] == read(whole.path / "summary.json")["stages"][:4]
+    kept, first = bake.load_peft(path / "adapter"), bake.stack(whole.run.history[:1])
+    assert kept.factors.keys() == first.factors.keys()
+    for name, factors in first.factors.items():
+        assert all(torch.equal(*pair) for pair in zip(kept.factors[name], factors, strict=True))
+    assert listing(path / "rounds/01") == {"vector.safetensors", "completions.jsonl"}
+    events = [e["event"] for e in records.read_jsonl(path / "events.jsonl")]
+    assert "diverged" in events and "end" not in events
+    assert all(hooks_of(m) == 0 for m in tiny_load)
 
 
 def test_resuming_a_finished_run_makes_nothing_anew(whole, tiny_load):
@@ -366,8 +476,6 @@ def test_a_run_without_own_samples_ends(tiny_load, tmp_path):
 
 
 def test_no_sample_prompts_means_none(tiny, persona):
-    from steer_heal_love import evals
-
     subject = evals.Subject(tiny.model, tiny.tok, persona, config.EvalConfig(sample_prompts=0), [])
     assert evals.sample_prompts(subject) == []
 

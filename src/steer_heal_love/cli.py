@@ -27,7 +27,7 @@ from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.decode import sample
-from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
+from steer_heal_love.ground.errors import Diverged, Starved, UserError, resumable, unknown
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.nouns import Adapter
@@ -88,7 +88,7 @@ def run(argv: list[str]) -> None:
 
 def compare(argv: list[str]) -> None:
     given, settings = layered(Compare, argv, "shl compare", out=Compare.out)
-    with report.progress(out) as track:
+    with report.progress(out) as track, resumable("the same shl compare"):
         comparison.run(
             settings, out=given.out, seeds=given.seeds, methods=given.methods, grid=given.grid,
             workers=given.workers, track=track,
@@ -356,17 +356,16 @@ def main(argv: list[str] | None = None) -> None:
     try:
         dispatch(sys.argv[1:] if argv is None else argv)
     except UserError as e:
-        err.print(f"error: {e}", style="red", markup=False, highlight=False)
+        say(f"error: {e}", "red")
         sys.exit(2)
     except (Starved, Diverged) as e:
-        err.print(f"stopped: {e}", style="yellow", markup=False, highlight=False)
+        say(f"stopped: {e}", "yellow")
         sys.exit(3)
-    except KeyboardInterrupt:
-        err.print(
-            "interrupted; everything up to the last finished step is kept: shl run --resume RUN, or the same shl compare, goes on."
-        )
+    except KeyboardInterrupt as e:
+        say(f"interrupted; {e}" if e.args else "interrupted", "yellow")
         sys.exit(130)
 
 
-if __name__ == "__main__":
-    main()
+def say(message: str, style: str) -> None:
+    """To stderr, a line as long as it is: a path that is broken cannot be copied."""
+    err.print(message, style=style, markup=False, highlight=False, soft_wrap=True)

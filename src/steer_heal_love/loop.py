@@ -6,6 +6,7 @@ hands things from room to room and logs; it computes nothing itself.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from steer_heal_love import bake, report, steps
 from steer_heal_love.config import RunConfig
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
-from steer_heal_love.ground.errors import Diverged, Starved
+from steer_heal_love.ground.errors import Diverged, Starved, resumable
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Adapter, Completion
 from steer_heal_love.session import Run, created, opened
@@ -30,12 +31,13 @@ def run(
     """The whole loop. `overrides` are RunConfig fields, nested ones as dicts; the preset follows the device.
 
     Raises `UserError` before anything is written when the settings, persona or model are wrong, and `Starved`
-    or `Diverged` with everything up to the last good round in the folder.
+    or `Diverged` with everything up to the last good round in the folder. Ctrl-C says how to go on.
     """
     r = opened(Path(resume), track) if resume else created(settings, overrides, track)
-    r.folder.event("start", resumed=bool(resume))
-    steps.before(r)
-    return rounds(r)
+    with resumable(f"shl run --resume {shlex.quote(str(r.folder.path))}"):
+        r.folder.event("start", resumed=bool(resume))
+        steps.before(r)
+        return rounds(r)
 
 
 def rounds(r: Run) -> Run:

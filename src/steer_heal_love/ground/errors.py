@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -16,6 +17,17 @@ class Starved(Exception):
 
 class Diverged(Exception):
     """Training produced a loss that is not a number; the last good state is kept."""
+
+
+@contextlib.contextmanager
+def resumable(command: str) -> Iterator[None]:
+    """Ctrl-C inside says which command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        raise KeyboardInterrupt(
+            f"everything up to the last finished step is kept; to go on: {command}"
+        ) from e
 
 
 def unknown(kind: str, found: str, known: Iterable[str]) -> UserError:
