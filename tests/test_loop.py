@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -20,11 +21,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from steer_heal_love import bake, cli, config, evals, loop, steps
+from steer_heal_love import bake, cli, config, evals, loop, session, steps
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import Starved, UserError
+from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.weights import folded
+from steer_heal_love.persona import path as path_of
 from steer_heal_love.vector import Vector
 from tiny_model import build_model, hooks_of
 
@@ -176,6 +179,49 @@ def test_the_base_does_not_differ_from_itself_and_the_others_do(whole):
             assert scores[n, stage]["neutral_kl"].mean > 1e-4
             assert scores[n, stage]["trait_shift"].mean != 0.0
     assert scores[0, "healed"]["trait"] != scores[1, "healed"]["trait"]
+
+
+def test_every_score_is_the_mean_of_its_items_or_of_their_shift_from_base(whole):
+    """From the files alone, by arithmetic of its own; a score that is neither is not explained."""
+    stages = [s for p in sorted(whole.path.rglob("scores.json")) for s in read(p)["stages"]]
+    assert len(stages) == 6
+    base = next(s["items"] for s in stages if s["stage"] == "base")
+    shifts = {"trait_shift": "trait", "trait_generated_shift": "trait_generated", "own_excess": "own_nll",
+              "capability_shift": "capability", "capability_margin_shift": "capability_margin"}  # fmt: skip
+    for s in stages:
+        assert set(s["items"]) <= set(s["scores"]) <= set(s["items"]) | set(shifts)
+        for name, score in s["scores"].items():
+            values = s["items"][shifts.get(name, name)]
+            if name in shifts or name.startswith("mfv."):
+                pairs = zip(values, base[shifts.get(name, name)], strict=True)
+                values = [None if None in pair else pair[0] - pair[1] for pair in pairs]
+            values = [v for v in values if v is not None]
+            assert score["n"] == len(values), (s["stage"], name)
+            if values:
+                assert score["mean"] == pytest.approx(sum(values) / len(values), abs=1e-9), (s["stage"], name)
+    summary = [{k: v for k, v in s.items() if k not in ("items", "samples")} for s in stages]
+    key = lambda s: (s["round"], s["stage"])
+    assert sorted(summary, key=key) == sorted(read(whole.path / "summary.json")["stages"], key=key)
+
+
+def test_the_manifest_hashes_everything_that_is_read(whole, tmp_path):
+    data = read(whole.path / "manifest.json")["data"]
+    assert set(data) == {"contexts", "neutral_train", "neutral_heldout", "vignettes", "foundations", "capability", "persona"}  # fmt: skip
+    assert len(set(data.values())) == len(data)
+    own = tmp_path / "mine.jsonl"
+    for text in ("one", "two"):
+        own.write_text(text)
+        found = evals.bank_hashes(config.EvalConfig(vignette_bank=str(own)))
+        assert found.pop("vignette_bank") == records.hash_text(text)
+        assert found.items() <= data.items()
+
+
+def test_a_personas_name_is_one_part_of_the_folders(tiny_load, tmp_path):
+    file = tmp_path / "p.toml"
+    file.write_text(re.sub(r"^name = .*", 'name = "a/b c"', path_of("love").read_text(), flags=re.M))
+    r = session.created(None, SETTINGS | {"persona": str(file), "out": str(tmp_path / "runs")}, silent)
+    assert r.persona.name == "a/b c" and r.folder.path.parent == tmp_path / "runs"
+    assert r.folder.path.name.endswith("Z-a-b-c-tiny-s3")
 
 
 def test_every_event_is_an_object_with_a_time_and_a_name(whole):

@@ -83,8 +83,8 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
     known(cfg)
     model, tok = loaded(cfg)
     now = datetime.datetime.now(datetime.UTC)
-    slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(cfg.model).name)
-    folder = RunFolder.create(Path(cfg.out), f"{now:%Y%m%dT%H%M%SZ}-{who.name}-{slug}-s{cfg.seed}")
+    persona, name = (re.sub(r"[^A-Za-z0-9.-]+", "-", text) for text in (who.name, Path(cfg.model).name))
+    folder = RunFolder.create(Path(cfg.out), f"{now:%Y%m%dT%H%M%SZ}-{persona}-{name}-s{cfg.seed}")
     return begun(cfg, model, tok, folder, track)
 
 
@@ -133,6 +133,7 @@ def manifest(cfg: RunConfig, model: Any, tok: Any) -> dict[str, Any]:
         name: records.hash_text("\n".join(bank(name)))
         for name in ("contexts", "neutral_train", "neutral_heldout")
     }
+    data |= evals.bank_hashes(cfg.eval)
     data["persona"] = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
     return {
         "schema": records.SCHEMA, "versions": records.versions(), **records.commit(), "model": cfg.model,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from jaxtyping import Float
@@ -17,12 +18,15 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import EvalConfig
+from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.stats import bootstrap, paired
 from steer_heal_love.nouns import Items, Persona, Probe, Score, Scores, Stage, Tokens
+
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,14 @@ def ready(config: EvalConfig) -> None:
     """Raise `UserError` for what the wanted instruments lack: a bank that doesn't load, a missing package."""
     for i in wanted(config):
         i.ready(config)
+
+
+def bank_hashes(config: EvalConfig) -> dict[str, str]:
+    """A hash of every file in this room that questions are read from, and of one's own bank of vignettes."""
+    files = {f.stem: f for f in sorted(HERE.iterdir()) if f.suffix in (".jsonl", ".toml")}
+    own = Path(config.vignette_bank)
+    files |= {"vignette_bank": own} if own.is_file() else {}
+    return {name: records.hash_text(f.read_text(encoding="utf-8")) for name, f in files.items()}
 
 
 def measure(subject: Subject, advance: Callable[[int], None] = lambda _n: None) -> dict[str, Any]:
