@@ -123,6 +123,11 @@ BAD_BANKS = {
         bad_bank("neutral_heldout", "Then " + " ".join(BANKS["neutral_train"][0].split()[:5])),
         f"neutral_heldout line {LAST['neutral_heldout']}: leak: shares",
     ),
+    "leak of a training prompt into held-out": (
+        bad_bank("neutral_heldout", "Then " + " ".join(GOOD.plain[0].split()[:5])),
+        "with love: prompts.plain[0]",
+    ),
+    "leak of a probe, contexts": (bad_bank("contexts", VAN), "with love: probes[0].question"),
     "leak of a probe, train": (bad_bank("neutral_train", VAN), "with love: probes[0].question"),
     "leak of a probe, held-out": (bad_bank("neutral_heldout", VAN), "with love: probes[0].question"),
 }

@@ -28,9 +28,12 @@ BANKS = {"contexts": 256, "neutral_train": 128, "neutral_heldout": 64}
 """least number of texts by bank"""
 
 
-def findings() -> list[str]:
-    """What is wrong with the shipped personas and text banks. Raises `UserError` when a file won't load."""
-    personas = [load(name) for name in names()]
+def findings(*chosen: str) -> list[str]:
+    """What is wrong with the chosen personas, by name or path (all shipped ones when none is), and the text banks.
+
+    Raises `UserError` when a file won't load.
+    """
+    personas = [load(name) for name in chosen or names()]
     return [f for p in personas for f in lint_persona(p)] + lint_banks({b: bank(b) for b in BANKS}, personas)
 
 
@@ -101,11 +104,15 @@ def lint_intent(intent: Mapping[str, int]) -> list[str]:
 
 
 def lint_banks(banks: Mapping[str, Sequence[str]], personas: Sequence[Persona] = ()) -> list[str]:
-    """Everything wrong with the text banks, alone and against the personas' probe questions."""
+    """Everything wrong with the text banks, alone and against the personas: no training prompt or extraction
+    context is held out anywhere."""
     texts = {name: {f"{name} line {i}": t for i, t in enumerate(lines, 1)} for name, lines in banks.items()}
     every = {where: text for located in texts.values() for where, text in located.items()}
+    prompts: dict[str, str] = {}
     probes: dict[str, str] = {}
     for p in personas:
+        prompts |= numbered(f"{p.name}: prompts.elicit", p.elicit)
+        prompts |= numbered(f"{p.name}: prompts.plain", p.plain)
         probes |= numbered(f"{p.name}: probes", (probe.question for probe in p.probes), ".question")
     train, heldout = texts["neutral_train"], texts["neutral_heldout"]
     return [
@@ -116,8 +123,8 @@ def lint_banks(banks: Mapping[str, Sequence[str]], personas: Sequence[Persona] =
         ),
         *outside(every, 3, 40),
         *duplicates(every),
-        *leaks(heldout, train),
-        *leaks({**train, **heldout}, probes),
+        *leaks(heldout, {**train, **prompts}),
+        *leaks(every, probes),
     ]
 
 
