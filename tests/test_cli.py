@@ -16,8 +16,10 @@ from safetensors.torch import save_file
 from steer_heal_love import bake, cli, config
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
+from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.persona import names as persona_names
+from steer_heal_love.persona import path as persona_path
 from test_loop import SETTINGS
 from tiny_model import build_model
 
@@ -70,6 +72,7 @@ def refused(capsys, *argv: str) -> str:
         (["compare", "--grid.scales", "2", "1"], ["grid.scales", "rising"]),
         (["compare", "--config", "none.toml"], ["none.toml"]),
         (["list", "colours"], ["colours", "personas"]),
+        (["lint", "none.toml"], ["none.toml", "does not exist"]),
         (["frobnicate"], ["frobnicate", "run"]),
         (["report", "nothing"], ["nothing"]),
         (["vector", "inspect", "none.safetensors"], ["none.safetensors"]),
@@ -113,6 +116,19 @@ def test_the_package_runs_from_its_sources_in_any_folder(here):
         env={**os.environ, "PYTHONPATH": str(src)},
     )  # fmt: skip
     assert told.returncode == 0 and told.stdout.split() == persona_names(), told.stderr
+
+
+def test_a_persona_of_ones_own_is_linted_against_itself_and_the_shared_banks(capsys, here):
+    text = persona_path("love").read_text(encoding="utf-8")
+    (here / "mine.toml").write_text(text, encoding="utf-8")
+    cli.main(["lint", "mine.toml"])
+    assert "mine.toml: no findings" in capsys.readouterr().out
+    first = json.dumps(bank("neutral_heldout")[0])
+    wrong = text.replace("plain = [", f"plain = [\n  {first},").replace('pos = "', 'pos = "never ', 1)
+    (here / "mine.toml").write_text(wrong, encoding="utf-8")
+    said = refused(capsys, "lint", "mine.toml")
+    for word in ("love: pos: negation 'never'", "neutral_heldout line 1: leak", "love: prompts.plain[0]"):
+        assert word in said
 
 
 def test_every_mistake_of_a_settings_file_is_listed(capsys, here):

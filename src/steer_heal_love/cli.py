@@ -309,15 +309,19 @@ def listed(what: tyro.conf.Positional[str]) -> None:
     print("\n".join(LISTS[what]()))
 
 
-def lint() -> None:
-    """Check every shipped bank: counts, lengths, duplicates, leaks between train and held-out."""
+def lint(persona: tyro.conf.Positional[str | None] = None) -> None:
+    """Check a persona's file, or every shipped bank: counts, lengths, duplicates, leaks between train and held-out."""
     from steer_heal_love.evals import lint as vignettes
     from steer_heal_love.evals import lint_capability as capability
     from steer_heal_love.persona import lint as personas
 
-    if findings := [*personas.findings(), *vignettes.findings(), *capability.findings()]:
+    if persona:
+        findings = personas.findings(persona)
+    else:
+        findings = [*personas.findings(), *vignettes.findings(), *capability.findings()]
+    if findings:
         raise UserError("\n".join(findings))
-    print("banks: no findings")
+    print(f"{persona or 'banks'}: no findings")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
