@@ -20,7 +20,7 @@ from steer_heal_love import filter as sieve
 from steer_heal_love import vector as vectors
 from steer_heal_love.bake import llama_cpp
 from steer_heal_love.compare.grid import Grid
-from steer_heal_love.config import EvalConfig, RunConfig
+from steer_heal_love.config import EvalConfig, RunConfig, VectorConfig
 from steer_heal_love.evals import neutral
 from steer_heal_love.evals.vignettes import load_bank
 from steer_heal_love.ground import models, records
@@ -204,8 +204,8 @@ def evaluate(
 
 
 def vector_extract(
-    persona: str = "love", model: str = "smollm2", method: str = "mean_diff", contrast: Literal["neg", "neutral"] = "neg",
-    layers: tuple[float, float] = config.VectorConfig.layers, contexts: int = 256, device: str = "auto", *, out: Path,
+    persona: str = "love", model: str = "smollm2", method: str = VectorConfig.method,
+    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = 256, device: str = "auto", *, out: Path,
 ) -> None:  # fmt: skip
     """Read a steering vector and save it as safetensors."""
     who = load_persona(persona)
@@ -272,7 +272,7 @@ def doctor(model: str = "smollm2", device: str = "auto") -> None:
     """Check that a model can be steered, healed and evaluated here: template, layers, head, hooks, decoding."""
     net, tok = models.load(model, device=device)
     ends = end_of_turn_ids(net, tok)
-    at = models.band(net, config.VectorConfig.layers)
+    at = models.band(net, VectorConfig.layers)
     print(f"{type(net).__name__} on {records.device_name(net.device)}, {net.dtype}")
     print(
         f"{len(models.layers(net))} decoder layers, steered at {at[0]}–{at[-1]}, end-of-turn tokens {tok.convert_ids_to_tokens(sorted(ends))}"

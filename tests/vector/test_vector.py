@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from steer_heal_love.config import VectorConfig
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, prompt_ids
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.models import band
 from steer_heal_love.vector import Vector, methods
 
 CONTEXTS = [
@@ -36,6 +39,13 @@ def same(v: Vector, w: Vector, **tolerance) -> bool:
 @pytest.fixture
 def vector(tiny, persona):
     return Vector.train(tiny.model, tiny.tok, persona, contexts=CONTEXTS, layers=(0.4, 0.8))
+
+
+def test_a_vector_is_read_as_a_run_reads_it_where_nothing_is_said(tiny, persona):
+    own = asdict(VectorConfig()) | {"contexts": CONTEXTS}
+    bare = Vector.train(tiny.model, tiny.tok, persona, contexts=CONTEXTS)
+    assert bare.meta == Vector.train(tiny.model, tiny.tok, persona, **own).meta
+    assert bare.meta["layers"] == band(tiny.model, VectorConfig.layers)
 
 
 def test_mean_diff_is_the_difference_of_means_at_the_assistant_tag(tiny, persona, vector):

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from steer_heal_love.config import VectorConfig
 from steer_heal_love.ground import models
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, prompt_ids, template_hash
@@ -53,10 +54,10 @@ class Vector:
         tok: PreTrainedTokenizerBase,
         persona: Persona,
         *,
-        method: str = "mean_diff",
-        contrast: Literal["neg", "neutral"] = "neg",
+        method: str = VectorConfig.method,
+        contrast: Literal["neg", "neutral"] = VectorConfig.contrast,
         contexts: list[str] | None = None,
-        layers: tuple[float, float] = (0.4, 0.6),
+        layers: tuple[float, float] = VectorConfig.layers,
         batch_tokens: int = 4096,
         track: Track = silent,
     ) -> Vector:
