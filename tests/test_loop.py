@@ -83,6 +83,8 @@ def healed_items(path):
 
 def test_the_folder_holds_the_contracts_files(whole):
     wanted = [
+        "base/bounds.json",
+        "base/checks.json",
         "config.toml",
         "manifest.json",
         "events.jsonl",

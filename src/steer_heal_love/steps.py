@@ -63,6 +63,7 @@ def before(r: Run) -> None:
     r.neutral = [(c.prompt, c.tokens, h) for c, h in zip(answers["neutral"], states["neutral"], strict=True)]
     r.bounds = sieve.calibrate(answers["calibration"], cfg.filter.quantile)
     records.write_json(here / "bounds.json", r.bounds)
+    records.write_json(here / "checks.json", sieve.sides(r.bounds))
     r.calibration = sieve.judge(answers["calibration"], r.bounds)
     r.coherent = sum(c.coherent for c in r.calibration) / len(r.calibration)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
@@ -38,6 +39,7 @@ BOUNDS = {
     "on_trait": 0.001,
     "repeat_words": 0.061,
 }
+RESPONSE = {"plateau": 0.95, "half_dose": 0.9, "steepness": 4}
 TOLD = {"trait": 0.59, "neutral_kl": 0.08, "own_nll": 0.19, "trait_generated": 0.12, "mfv.Care": 0.17,
         "mfv.Authority": -0.05, "repetition": 0.004}  # fmt: skip
 STEERED = {"trait": 0.75, "neutral_kl": 0.21, "own_nll": 0.3, "trait_generated": 0.14, "mfv.Care": 0.2,
@@ -67,6 +69,7 @@ def run_folder(path: Path, *, rounds: int = 3, until: str = "end", say: str = ""
         path / "manifest.json", {"schema": records.SCHEMA, "model": "smollm2", "seed": seed, "device": "cpu"}
     )
     records.write_json(path / "base" / "bounds.json", BOUNDS)
+    records.write_json(path / "base" / "checks.json", sieve.sides(BOUNDS))
     folder.event("start", resumed=False)
     base = stage(rng, "base", -1, {}, say)
     stages = [base, stage(rng, "prompt", -1, TOLD, say)]
@@ -79,7 +82,7 @@ def run_folder(path: Path, *, rounds: int = 3, until: str = "end", say: str = ""
         made = completions(rng, say, starved)
         files.save_completions(made, here / "completions.jsonl")
         folder.event("done", room="generate", file="x", seconds=90.0 + r, round=r)
-        walks.append({"round": r, "dose": None if starved else 0.5 + 0.05 * r, "survival": {"0.5": 0.9}, "made": len(made),
+        walks.append({"round": r, "dose": None if starved else 0.5 + 0.05 * r, "survival": {"0.5": 0.9}, "response": RESPONSE, "made": len(made),
                       "used": 3, "starved": starved, "cosine_with_first": 1 - 0.06 * r, "reliability": 0.9})  # fmt: skip
         if starved:
             folder.event("starved", reason=f"round {r}: 3 completions survived the filter, 16 are needed.")

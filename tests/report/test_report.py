@@ -10,14 +10,20 @@ from pathlib import Path
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from rich.console import Console
 
+from steer_heal_love import filter as sieve
 from steer_heal_love import report
+from steer_heal_love.config import WalkConfig
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.nouns import Completion, Tokens
+from steer_heal_love.nouns import Completion, Response, Tokens
+from steer_heal_love.report import panels
 from steer_heal_love.report.borderline import borderline
+from steer_heal_love.report.panels import survival
+from steer_heal_love.report.read import read
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "use", "path"}
 
@@ -217,22 +223,63 @@ def test_borderline_takes_the_nearest_on_each_side():
         completion(v, ["nll"] if v > 1.5 else []) for v in (0.2, 0.9, 1.1, 1.3, 1.4, 1.45, 1.55, 1.7, 3.0)
     ]
     made.append(completion(1.0, ["narration"], narration=1.0))
-    kept, dropped = borderline(made, {"nll": 1.5, "narration": 0.0}, n=2)
+    kept, dropped = near(made, {"nll": 1.5, "narration": 0.0}, n=2)
     assert [b.value for b in kept] == [1.45, 1.4]
     assert [b.value for b in dropped] == [1.55, 1.7]
     assert {b.check for b in kept + dropped} == {"nll"}
 
 
-def test_borderline_reads_which_side_falls():
-    made = [completion(v, ["nll"] if v < 1.5 else []) for v in (1.0, 1.4, 1.6, 2.0)]
-    kept, dropped = borderline(made, {"nll": 1.5}, n=1)
+def test_borderline_knows_which_side_falls():
+    made = [completion(9.0, ["order"] if v < 1.5 else [], order=v) for v in (1.0, 1.4, 1.6, 2.0)]
+    kept, dropped = near(made, {"order": 1.5}, n=1)
     assert (kept[0].value, dropped[0].value) == (1.6, 1.4)
-    assert borderline([], {"nll": 1.5}) == ([], [])
+    assert near([], {"order": 1.5}) == ([], [])
 
 
-def completion(nll: float, reasons: list[str], narration: float = 0.0) -> Completion:
-    checks = {"nll": nll, "narration": narration}
+def test_a_calibrated_bound_may_be_a_whole_number():
+    made = [
+        completion(nll, ["repeat_words"] if repeat else [], repeat_words=repeat)
+        for nll, repeat in ((0.5, 0.0), (1.4, 0.0), (0.5, 0.02), (0.5, 0.3))
+    ]
+    kept, dropped = near(made, {"nll": 1.5, "repeat_words": 0.0}, n=1)
+    assert (dropped[0].check, dropped[0].value) == ("repeat_words", 0.02)
+    assert (kept[0].check, kept[0].value) == ("nll", 1.4), "0 of 0 is no near miss: there is nothing below it"
+
+
+def near(made: list[Completion], bounds: dict[str, float], **how):
+    return borderline(made, bounds, sieve.sides(bounds), **how)
+
+
+def completion(nll: float, reasons: list[str], **checks: float) -> Completion:
+    checks = {"nll": nll, "narration": 0.0, **checks}
     return Completion("q", Tokens((1,), (2,)), "a", 0.5, True, checks, reasons, not reasons)
+
+
+def test_the_cut_is_shown_from_what_the_run_recorded(fabricate, tmp_path):
+    run = fabricate(rounds=1)
+    assert "Dropped, nearly kept" in write(tmp_path, run)[0]
+    sides = records.read_json(run / "base/checks.json")
+    records.write_json(run / "base/checks.json", {k: v | {"limit": 0.0} for k, v in sides.items()})
+    assert "Dropped, nearly kept" not in write(tmp_path, run)[0]
+
+
+@pytest.mark.parametrize("asked", [0.8, 0.3])
+def test_the_share_asked_for_is_a_dashed_line_that_the_curve_meets_at_its_dose(fabricate, asked):
+    found = read(fabricate(rounds=1)).rounds[0]
+    axes = Figure().subplots()
+    survival(found, asked)(axes)
+    (dashed,) = (line for line in axes.lines if line.get_linestyle() == "--")
+    curve = Response(**found.walk["response"])
+    assert set(dashed.get_ydata()) == {asked * curve.plateau}
+    assert curve.share(curve.dose(asked)) == pytest.approx(asked * curve.plateau)
+
+
+def test_the_share_asked_for_is_the_runs_own(fabricate, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(panels, "survival", lambda r, asked: seen.append(asked) or survival(r, asked))
+    text, _ = write(tmp_path, fabricate(rounds=1))
+    assert seen == [WalkConfig.survival]
+    assert "The dashed line is the share asked for, <code>walk.survival</code> of its plateau" in text
 
 
 def test_progress_is_one_line_a_step_where_nobody_watches():

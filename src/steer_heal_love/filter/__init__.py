@@ -9,9 +9,10 @@ it sees a `Scored` completion and returns one number. Its bound is either fixed,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -126,6 +127,11 @@ def calibrate(base: list[Completion], quantile: float) -> dict[str, float]:
             at = at if c.falls == "above" else 1 - at
             bounds[name] = float(np.quantile(values, at)) if values else math.nan
     return bounds
+
+
+def sides(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What a reader of the bounds needs of each check: which side falls, and its fixed limit, if it has one."""
+    return {name: {"falls": checks[name].falls, "limit": checks[name].limit} for name in names}
 
 
 def judge(completions: list[Completion], bounds: dict[str, float]) -> list[Completion]:

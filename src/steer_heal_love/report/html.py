@@ -94,7 +94,7 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
         "heals": [(r, heal_figures(at, run, r), pressure(r.healing)) for r in run.rounds if r.healing],
         "transfers": [{**r.transfer, "round": r.number, "dose": r.dose} for r in run.rounds if r.transfer],
         "survival": figures(at, SMALL, [
-            (f"Survival by dose in round {r.number}", panels.survival(r))
+            (f"Survival by dose in round {r.number}", panels.survival(r, setting(run, "walk", "survival")))
             for r in run.rounds if r.survival]),
         "reasons": [k for k, _ in sum((Counter(r.reasons) for r in run.rounds), Counter()).most_common()],
         "shown": shown, "folded": [e for e in entries if e not in shown],

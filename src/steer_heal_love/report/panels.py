@@ -139,8 +139,8 @@ def finish(axes: Axes) -> None:
         axes.legend(loc="upper right", ncols=2, borderaxespad=0, handlelength=1.4, columnspacing=1.0)
 
 
-def survival(r: Round) -> Draw:
-    """Coherent share by dose tried, the curve fitted to it, and the dose that the round took."""
+def survival(r: Round, asked: float) -> Draw:
+    """Coherent share by dose tried, the curve fitted to it, `asked` of its plateau, and the dose that the round took."""
     fitted = r.walk.get("response")
 
     def draw(axes: Axes) -> None:
@@ -152,7 +152,10 @@ def survival(r: Round) -> Draw:
         axes.errorbar(x, y, yerr=spread, fmt="o", color=STEERED, elinewidth=1.0, markersize=4.5)
         if fitted:
             doses = np.geomspace(min(x), max(x), 60)
-            axes.plot(doses, [Response(**fitted).share(d) for d in doses], color=STEERED, linewidth=1.2)
+            curve = Response(**fitted)
+            axes.plot(doses, [curve.share(d) for d in doses], color=STEERED, linewidth=1.2)
+            if math.isfinite(asked):
+                axes.axhline(asked * curve.plateau, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.1)
         if math.isfinite(r.dose):
             axes.axvline(r.dose, color=HEALED, linewidth=1.2)
             axes.annotate(

@@ -116,13 +116,14 @@ def read(path: Path) -> RunRecord:
     RunFolder.open(path)
     summary = optional(path / "summary.json")
     bounds = {k: number(v) for k, v in optional(path / "base" / "bounds.json").items()}
+    checks = optional(path / "base" / "checks.json")
     walks = {w["round"]: w for w in summary.get("walks", [])}
     config_text = text(path / "config.toml")
     stages: list[Stage] = []
     for file in [path / "base" / "scores.json", *sorted(path.glob("rounds/*/scores.json"))]:
         stages += files.load_stages(file) if file.is_file() else []
     rounds = [
-        read_round(folder, bounds, walks.get(int(folder.name), {}))
+        read_round(folder, bounds, checks, walks.get(int(folder.name), {}))
         for folder in sorted(path.glob("rounds/[0-9]*"), key=lambda f: int(f.name))
     ]
     return RunRecord(
@@ -132,10 +133,10 @@ def read(path: Path) -> RunRecord:
     )  # fmt: skip
 
 
-def read_round(folder: Path, bounds: dict[str, float], walk: dict[str, Any]) -> Round:
+def read_round(folder: Path, bounds: dict[str, float], checks: dict[str, Any], walk: dict[str, Any]) -> Round:
     file = folder / "completions.jsonl"
     completions = files.load_completions(file) if file.is_file() else []
-    kept, dropped = borderline(completions, bounds)
+    kept, dropped = borderline(completions, bounds, checks)
     return Round(
         number=int(folder.name),
         survival=[share(completions, dose) for dose in sorted({c.dose for c in completions})],
