@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,8 +63,15 @@ def whole(tok, tmp_path_factory):
         model = build_model(len(tok), tok.eos_token_id)
         before = {n: t.clone() for n, t in model.state_dict().items()}
         patch.setattr("steer_heal_love.ground.models.load", lambda _name, **_kwargs: (model, tok))
-        run = loop.run(out=str(tmp_path_factory.mktemp("runs")), **SETTINGS)
-        return SimpleNamespace(run=run, path=run.folder.path, model=model, before=before)
+        steps = []
+
+        @contextmanager
+        def track(label, total):
+            steps.append(step := SimpleNamespace(label=label, total=total, done=0))
+            yield lambda n: setattr(step, "done", step.done + n)
+
+        run = loop.run(out=str(tmp_path_factory.mktemp("runs")), track=track, **SETTINGS)
+        return SimpleNamespace(run=run, path=run.folder.path, model=model, before=before, steps=steps)
 
 
 def read(path):
@@ -102,6 +110,16 @@ def test_the_folder_holds_the_contracts_files(whole):
     assert not missing
     assert not list(whole.path.rglob("*.part"))
     assert whole.path.name.endswith("Z-love-tiny-s3")
+
+
+def test_every_long_step_reports_progress_that_adds_up(whole):
+    assert whole.steps[0].label == "load tiny"
+    for label, times in {"filter": 3, "vector": 2, "heal": 2, "trust region": 2, "transfer": 2}.items():
+        mine = [s for s in whole.steps if s.label == label]
+        assert len(mine) >= times, label
+        for s in mine:
+            # A search may find early.
+            assert s.done == s.total or (label == "trust region" and 0 < s.done < s.total), s
 
 
 def test_the_model_is_left_as_it_was(whole):

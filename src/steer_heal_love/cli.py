@@ -174,7 +174,7 @@ def evaluate(
     cfg = settings.eval
     evals.ready(cfg)
     whole = bake.load_peft(adapter) if adapter else Adapter({}, 1.0)
-    net, tok = models.load(model, device=device)
+    net, tok = load(model, device=device)
     drift = any(i.name == "neutral" for i in evals.wanted(cfg))
     prompts = bank("neutral_heldout")[: cfg.neutral_prompts if drift else 0]
     answers = sample(
@@ -203,6 +203,12 @@ def evaluate(
     print(out)
 
 
+def load(model: str, **how: Any) -> tuple[Any, Any]:
+    """The model and tokenizer, after a line that says what is waited for."""
+    err.print(f"loading {model}", style="dim", markup=False, highlight=False)
+    return models.load(model, **how)
+
+
 def vector_extract(
     persona: str = "love", model: str = "smollm2", method: str = VectorConfig.method,
     contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = 256, device: str = "auto", *, out: Path,
@@ -210,7 +216,7 @@ def vector_extract(
     """Read a steering vector and save it as safetensors."""
     who = load_persona(persona)
     vectors.methods[method]
-    net, tok = models.load(model, device=device)
+    net, tok = load(model, device=device)
     v = vectors.Vector.train(
         net, tok, who, method=method, contrast=contrast, layers=layers, contexts=bank("contexts")[:contexts]
     )
@@ -256,7 +262,7 @@ def export(
         bake.save_peft(adapter, out, base_model=models.base_name(cfg.model))
         print(out)
         return
-    net, tok = models.load(cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code)
+    net, tok = load(cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code)
     if format == "gguf":
         llama_cpp.save_lora(adapter, net.config, out / "adapter.gguf")
     else:
@@ -270,7 +276,7 @@ def export(
 
 def doctor(model: str = "smollm2", device: str = "auto") -> None:
     """Check that a model can be steered, healed and evaluated here: template, layers, head, hooks, decoding."""
-    net, tok = models.load(model, device=device)
+    net, tok = load(model, device=device)
     ends = end_of_turn_ids(net, tok)
     at = models.band(net, VectorConfig.layers)
     print(f"{type(net).__name__} on {records.device_name(net.device)}, {net.dtype}")

@@ -63,7 +63,9 @@ class Run:
     def measured(self, completions: list[Completion]) -> list[Completion]:
         """Every check's value, read by the pristine base."""
         cfg = self.config
-        scored = sieve.score(self.model, self.tok, completions, self.persona, batch_tokens=cfg.batch_tokens)
+        scored = sieve.score(
+            self.model, self.tok, completions, self.persona, batch_tokens=cfg.batch_tokens, track=self.track
+        )
         return sieve.measure(scored, cfg.filter.checks)
 
     def student(self) -> AbstractContextManager[None]:
@@ -81,18 +83,19 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
     who = load_persona(cfg.persona)
     cfg.check()
     known(cfg)
-    model, tok = loaded(cfg)
+    model, tok = loaded(cfg, track)
     now = datetime.datetime.now(datetime.UTC)
     persona, name = (re.sub(r"[^A-Za-z0-9.-]+", "-", text) for text in (who.name, Path(cfg.model).name))
     folder = RunFolder.create(Path(cfg.out), f"{now:%Y%m%dT%H%M%SZ}-{persona}-{name}-s{cfg.seed}")
     return begun(cfg, model, tok, folder, track)
 
 
-def loaded(cfg: RunConfig) -> tuple[Any, Any]:
+def loaded(cfg: RunConfig, track: Track = silent) -> tuple[Any, Any]:
     """The model and tokenizer that the settings name, within the memory that they allow."""
     device = models.known_device(cfg.device)
     memory.limit(cfg.memory, device)
-    return models.load(cfg.model, device=device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
+    with track(f"load {cfg.model}", 1):
+        return models.load(cfg.model, device=device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
 
 
 def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track) -> Run:
@@ -119,7 +122,7 @@ def opened(path: Path, track: Track) -> Run:
     """An existing run, with the settings and the persona file that it was started with."""
     folder = RunFolder.open(path)
     cfg = config.read(path / "config.toml")
-    model, tok = loaded(cfg)
+    model, tok = loaded(cfg, track)
     found, was = models.fingerprint(model), records.read_json(path / "manifest.json")["model_hash"]
     if found != was:
         raise UserError(

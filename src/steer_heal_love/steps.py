@@ -23,7 +23,7 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.train import Example, anchor_kl, apart, heal
-from steer_heal_love.heal.trust import largest_scale
+from steer_heal_love.heal.trust import STEPS, largest_scale
 from steer_heal_love.nouns import Adapter, Completion, Stage
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
@@ -161,14 +161,18 @@ def trusted(r: Run, number: int, adapter: Adapter) -> tuple[float, float]:
     before = r.rounds[-2]["healing"] if number else {}
     spent = before.get("spent", 0.0)
 
-    def cost_nats(scale: float) -> float:
-        with exported(r, [*r.history, adapter.scaled(scale)]):
-            return anchor_kl(r.model, held, cfg.batch_tokens)
-
     if not held:
         return 1.0, spent
     budget = cfg.heal.budget * (number + 1) / cfg.rounds
-    return largest_scale(cost_nats, budget, spent_nats=spent, start=before.get("scale") or 0.5)
+    with r.track("trust region", STEPS) as advance:
+
+        def cost_nats(scale: float) -> float:
+            with exported(r, [*r.history, adapter.scaled(scale)]):
+                found = anchor_kl(r.model, held, cfg.batch_tokens)
+            advance(1)
+            return found
+
+        return largest_scale(cost_nats, budget, spent_nats=spent, start=before.get("scale") or 0.5)
 
 
 def exported(r: Run, rounds: list[Adapter]) -> AbstractContextManager[None]:
@@ -215,19 +219,21 @@ def scored(r: Run, number: int, vector: Vector, dose: float) -> list[Stage]:
 def got_in(r: Run, number: int, vector: Vector) -> dict[str, Any]:
     """What the healed student carries of the vector by itself, and what that cost."""
     cfg, seed = r.config, r.seed(4, number)
-    s = subject(r)
+    s, full = subject(r), cfg.eval.transfer == "full"
+    base, healed = r.stages[0], r.stages[-1]
     student, previous = (lambda: exported(r, r.history)), (lambda: exported(r, r.history[:-1]))
     contexts = bank("contexts")[: cfg.vector.contexts]
-    shift, states = transfer.own_shift(s, contexts, sorted(vector.directions), student)
-    Vector(shift, {"method": "own shift", "round": number}).save(r.folder.round(number) / "shift.safetensors")
-    first = Vector.load(r.folder.round(0) / "shift.safetensors")
-    out = transfer.alignment(shift, vector.directions, states, seed=seed)
-    out["cosine_with_first_shift"] = transfer.cosine(shift, first.directions)
-    base, healed = r.stages[0], r.stages[-1]
-    if cfg.eval.transfer == "full":
-        out["ledger"] = transfer.ledger(s, student, previous, healed)
-        if "trait" in base.items:
-            out["causes"] = transfer.causes(s, shift, student, base, healed, seed=seed)
+    with r.track("transfer", transfer.count(s, contexts, healed, full=full)) as advance:
+        shift, states = transfer.own_shift(s, contexts, sorted(vector.directions), student, advance)
+        here = r.folder.round(number) / "shift.safetensors"
+        Vector(shift, {"method": "own shift", "round": number}).save(here)
+        first = Vector.load(r.folder.round(0) / "shift.safetensors")
+        out = transfer.alignment(shift, vector.directions, states, seed=seed)
+        out["cosine_with_first_shift"] = transfer.cosine(shift, first.directions)
+        if full:
+            out["ledger"] = transfer.ledger(s, student, previous, healed, advance)
+        if full and "trait" in base.items:
+            out["causes"] = transfer.causes(s, shift, student, base, healed, seed=seed, advance=advance)
     return out
 
 

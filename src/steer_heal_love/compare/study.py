@@ -62,7 +62,7 @@ def run(
     if workers < 1:
         raise UserError(f"workers: at least 1, found {workers}.")
     agree(out, plan(cfg))
-    model, tok = loaded(cfg)
+    model, tok = loaded(cfg, track)
     agreed = plan(cfg) | {"model_hash": models.fingerprint(model)}
     agree(out, agreed)
     records.write_json(out / "plan.json", agreed)

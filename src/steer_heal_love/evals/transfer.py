@@ -34,6 +34,7 @@ from steer_heal_love.evals import Subject
 from steer_heal_love.evals.probes import probes
 from steer_heal_love.ground.hooks import added
 from steer_heal_love.ground.models import head
+from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.scoring import chunk, forward_kl, hidden_states
 from steer_heal_love.ground.states import States, states
 from steer_heal_love.ground.stats import bootstrap, paired
@@ -45,14 +46,20 @@ Hidden = list[Float[Tensor, "_ d"]]
 DRAWS = 32
 
 
+def count(s: Subject, contexts: list[str], healed: Stage, *, full: bool) -> int:
+    """Texts that are read: for the shift, and where `full` for the ledger and the causes."""
+    more = 2 * len(s.neutral) + 3 * len(healed.samples) + 3 * len(s.probes)
+    return 2 * len(contexts) + full * more
+
+
 def own_shift(
-    s: Subject, contexts: list[str], at: list[int], student: Context
+    s: Subject, contexts: list[str], at: list[int], student: Context, advance: Advance = lambda _n: None
 ) -> tuple[dict[int, Float[Tensor, " d"]], States]:
     """The student's shift by layer, and the base's states that it is read against."""
     prompts = [s.prompt(c) for c in contexts]
-    base = states(s.model, prompts, at, s.batch_tokens)
+    base = states(s.model, prompts, at, s.batch_tokens, advance)
     with student():
-        own = states(s.model, prompts, at, s.batch_tokens)
+        own = states(s.model, prompts, at, s.batch_tokens, advance)
     return {i: (own[i] - base[i]).mean(0) for i in at}, base
 
 
@@ -99,7 +106,14 @@ def halves(base: States, seed: int, draws: int = DRAWS) -> list[dict[int, Float[
 
 
 def causes(
-    s: Subject, shift: Directions, student: Context, base: Stage, healed: Stage, *, seed: int
+    s: Subject,
+    shift: Directions,
+    student: Context,
+    base: Stage,
+    healed: Stage,
+    *,
+    seed: int,
+    advance: Advance = lambda _n: None,
 ) -> dict[str, Any]:
     """Trait shifts from base with the shift put into the base, and taken out of the student."""
     top = max(shift)
@@ -114,6 +128,7 @@ def causes(
     for name, (context, direction, dose) in cases.items():
         with context(), added(s.model, direction, dose):
             out[name] = score(s, probes(s)["trait"], base)
+        advance(len(s.probes))
     whole = out["student"].mean
     part = lambda name: out[name].mean / whole if whole else math.nan
     return out | {"sufficient_share": part("base_plus_shift"), "remaining_share": part("student_minus_shift")}
@@ -123,14 +138,16 @@ def score(s: Subject, trait: list[float], base: Stage) -> Score:
     return paired(trait, base.items["trait"], resamples=s.config.resamples)
 
 
-def ledger(s: Subject, student: Context, previous: Context, healed: Stage) -> dict[str, Any]:
+def ledger(
+    s: Subject, student: Context, previous: Context, healed: Stage, advance: Advance = lambda _n: None
+) -> dict[str, Any]:
     """What the student's text and the base's cost in nats per token, in all and for this round."""
     neutral = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
     own = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in healed.samples]
 
     def read(context: Context, sequences: list[Tokens]) -> Hidden:
         with context():
-            return hidden_states(s.model, sequences, batch_tokens=s.batch_tokens)
+            return hidden_states(s.model, sequences, batch_tokens=s.batch_tokens, advance=advance)
 
     now = {"neutral": read(student, neutral), "own": read(student, own)}
     then = {

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.ground.chat import prompt_ids
+from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import token_nll, token_order
 from steer_heal_love.nouns import Completion, Persona, Tokens
@@ -93,14 +94,18 @@ def score(
     persona: Persona,
     *,
     batch_tokens: int = 4096,
+    track: Track = silent,
 ) -> list[Scored]:
     """Read each completion's tokens with `model` (the pristine base): plainly, and under each pole."""
-    plain = token_order(model, [c.tokens for c in completions], batch_tokens=batch_tokens)
-    poles = []
-    for pole in ("pos", "neg"):
-        system = persona.system(pole)  # type: ignore[arg-type]
-        view = [Tokens(prompt_ids(tok, c.prompt, system), c.tokens.answer) for c in completions]
-        poles.append(token_nll(model, view, batch_tokens=batch_tokens))
+    with track("filter", 3 * len(completions)) as advance:
+        plain = token_order(
+            model, [c.tokens for c in completions], batch_tokens=batch_tokens, advance=advance
+        )
+        poles = []
+        for pole in ("pos", "neg"):
+            system = persona.system(pole)  # type: ignore[arg-type]
+            view = [Tokens(prompt_ids(tok, c.prompt, system), c.tokens.answer) for c in completions]
+            poles.append(token_nll(model, view, batch_tokens=batch_tokens, advance=advance))
     return [
         Scored(c, persona, nll=nll, nll_pos=pos, nll_neg=neg, order=order)
         for c, (nll, order), pos, neg in zip(completions, plain, *poles, strict=True)

@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.models import body, head
+from steer_heal_love.ground.progress import Advance
 from steer_heal_love.nouns import Tokens
 
 CHUNK, LOGITS = 128, 2**27
@@ -115,6 +116,7 @@ def read_all(
     sequences: list[Tokens],
     batch_tokens: int,
     values: Callable[[Float[Tensor, "t d"], Batch, list[int]], Iterable[Tensor]],
+    advance: Advance = lambda _n: None,
 ) -> list[Tensor]:
     """What `values(hidden, batch, indices)` gives of each sequence of a batch, on the host, in the sequences' order."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
@@ -123,16 +125,22 @@ def read_all(
         hidden, batch = read_hidden(model, [sequences[i] for i in indices])
         for i, part in zip(indices, values(hidden, batch, indices), strict=True):
             out[i] = part.cpu()
+        advance(len(indices))
 
     halving(by_length(sequences, batch_tokens), read)
     return out
 
 
 def hidden_states(
-    model: PreTrainedModel, sequences: list[Tokens], *, batch_tokens: int = 4096
+    model: PreTrainedModel,
+    sequences: list[Tokens],
+    *,
+    batch_tokens: int = 4096,
+    advance: Advance = lambda _n: None,
 ) -> list[Float[Tensor, "t d"]]:
     """Each sequence's final hidden states over its answer, kept on the host in the model's type."""
-    return read_all(model, sequences, batch_tokens, lambda hidden, batch, _: hidden.split(batch.lengths))
+    values = lambda hidden, batch, _: hidden.split(batch.lengths)
+    return read_all(model, sequences, batch_tokens, values, advance)
 
 
 def log_likelihood(
@@ -147,18 +155,26 @@ def log_likelihood(
 
 
 def token_nll(
-    model: PreTrainedModel, sequences: list[Tokens], *, batch_tokens: int = 4096
+    model: PreTrainedModel,
+    sequences: list[Tokens],
+    *,
+    batch_tokens: int = 4096,
+    advance: Advance = lambda _n: None,
 ) -> list[Float[Tensor, " t"]]:
     """−log p of every answer token, in nats."""
 
     def nll(hidden: Tensor, batch: Batch, _: list[int]) -> Iterable[Tensor]:
         return (-log_likelihood(model, hidden, batch.targets)).split(batch.lengths)
 
-    return read_all(model, sequences, batch_tokens, nll)
+    return read_all(model, sequences, batch_tokens, nll, advance)
 
 
 def token_order(
-    model: PreTrainedModel, sequences: list[Tokens], *, batch_tokens: int = 4096
+    model: PreTrainedModel,
+    sequences: list[Tokens],
+    *,
+    batch_tokens: int = 4096,
+    advance: Advance = lambda _n: None,
 ) -> list[Float[Tensor, "2 t"]]:
     """−log p of every answer token, in nats, and the share of the answer's other tokens that is less likely there.
 
@@ -176,7 +192,7 @@ def token_order(
                 found.append(torch.stack([nll, beaten / (len(own) - 1)]))
             yield torch.cat(found, 1)
 
-    return read_all(model, sequences, batch_tokens, orders)
+    return read_all(model, sequences, batch_tokens, orders, advance)
 
 
 def forward_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
