@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 
 from steer_heal_love import cli, config
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.persona import path as persona_path
 from test_loop import SETTINGS
 from tiny_model import build_model
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SMALL = {k: v for k, v in SETTINGS.items() if isinstance(v, dict)} | {"coherence_floor": 100.0}
+SMALL = {k: v for k, v in SETTINGS.items() if isinstance(v, dict)} | {"coherence_floor": 100.0, "rounds": 1}
+SHORT = {"compare": ["--seeds", "1", "--methods", "prompt"]}
+"""what is said besides, by command, where all of it would take long; each seed and method has its tests elsewhere"""
 
 
 def blocks(language: str) -> list[str]:
@@ -23,6 +29,10 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [line for block in blocks("console") for line in block.splitlines() if line.strip()]
+
+INLINE = [
+    " ".join(c.split()) for c in re.findall(r"`(shl [^`]+)`", re.sub(r"```.*?```", "", README, flags=re.S))
+]
 
 
 @pytest.fixture
@@ -48,15 +58,38 @@ def test_make_knows_the_target(command):
 
 
 def test_the_commands_run_in_order(small):
-    shl = [shlex.split(c)[1:] for c in COMMANDS if c.startswith("shl ")]
-    assert {"run", "list", "doctor", "report", "eval", "export", "vector"} <= {c[0] for c in shl}
+    Path("mine.toml").write_bytes(persona_path("love").read_bytes())
+    # A command named in passing, such as `shl vector convert`, begins one that is given whole.
+    inline = [c for c in INLINE if not any(whole.startswith(c) for whole in COMMANDS)]
+    shl = [shlex.split(c)[1:] for c in COMMANDS + inline if c.startswith("shl ")]
+    assert set(cli.COMMANDS) | set(cli.WITH_SETTINGS) == {command(words) for words in shl}
     for words in shl:
         runs = sorted(Path("runs").glob("*")) if Path("runs").is_dir() else []
-        cli.dispatch([w.replace("runs/RUN", str(runs[0])) if "RUN" in w else w for w in words])
+        argv = [w.replace("runs/RUN", str(runs[0])) if "RUN" in w else w for w in words]
+        with refusal(words):
+            cli.dispatch(argv + SHORT.get(words[0], []))
     assert Path("report.html").is_file()
     assert Path("merged/model.safetensors").is_file()
     assert Path("love.safetensors").is_file()
     assert Path("scores.json").is_file()
+    assert Path("gguf/adapter.gguf").is_file()
+    assert Path("compare/compare.html").is_file()
+    assert (runs[0] / "events.jsonl").read_text().count('"resumed": true') == 1
+    personas = [(run / "persona.toml").read_bytes() for run in runs]
+    assert personas.count(Path("mine.toml").read_bytes()) == 2
+
+
+def command(words: list[str]) -> str:
+    return " ".join(words[:2]) if words[0] == "vector" else words[0]
+
+
+def refusal(words: list[str]) -> AbstractContextManager:
+    """What a command ends in here: help leaves, and only a GPU's memory can be kept to a part of it."""
+    if "--help" in words:
+        return pytest.raises(SystemExit, match="^0$")
+    if "--memory" in words and not torch.cuda.is_available():
+        return pytest.raises(UserError, match="only a CUDA device")
+    return nullcontext()
 
 
 def test_the_python_runs(small, capsys):
