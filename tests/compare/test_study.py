@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 
 import pytest
 import torch
 
 from steer_heal_love import compare, loop, persona
-from steer_heal_love.compare import bench, few_shot, study
+from steer_heal_love.compare import bench, few_shot, study, summary
 from steer_heal_love.compare.grid import Grid
+from steer_heal_love.compare.method import Trace
 from steer_heal_love.config import RunConfig
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Starved, UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.progress import silent
+from steer_heal_love.nouns import Score
 from steer_heal_love.session import Run
 from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of
 
-GRID = Grid(doses=(0.5, 1.0), scales=(0.5, 1.0), beyond=(1.5,), shots=(1.0, 2.0), budgets=(1e-4, 0.01, 1e3))
+GRID = Grid(
+    doses=(0.5, 1.0),
+    scales=(0.5, 1.0),
+    beyond=(1.5,),
+    shots=(1.0, 2.0),
+    budgets=(1e-4, 0.01, 1e3),
+    own_budgets=(1e-6, 1e3),
+)
 SMALL = {k: v for k, v in SETTINGS.items() if k != "out"}
 
 
@@ -130,8 +140,45 @@ def test_a_budget_that_nobody_reaches_is_undefined_and_counted(whole):
         assert (far["reached"], far["seeds"]) == (0, 2)
         assert far["trait_shift"]["mean"] is None and far["trait_shift"]["n"] == 0
         assert near["reached"] == 2 and near["trait_shift"]["mean"] is not None, m["name"]
-    reference = by_name(whole[1])["healed_loop"]["at"][0]["above_reference"]
-    assert reference["mean"] == reference["lo"] == reference["hi"] == 0.0
+        assert [r["budget"] for r in m["at_own_excess"]] == [1e-6, 1e3]
+        assert m["at_own_excess"][1]["reached"] == 0 and m["at_own_excess"][1]["trait_shift"]["mean"] is None
+
+
+def test_differences_share_all_looks_and_say_who_is_ahead(whole):
+    found = whole[1]
+    assert found["looks"] == (len(found["methods"]) - 1) * 5
+    for m in found["methods"]:
+        rows = m["at"] + m["at_own_excess"]
+        if m["name"] == found["reference"]:
+            assert not any("above_reference" in r for r in rows), "it isn't set against itself"
+            continue
+        shared, alone = (m["at"][0][f"above_reference{s}"] for s in ("", "_alone"))
+        assert shared["mean"] == alone["mean"]
+        assert shared["lo"] <= alone["lo"] <= alone["hi"] <= shared["hi"]
+        assert m["at"][0]["verdict"] in ("ahead", "behind", "level") and m["at"][2]["verdict"] is None
+    looked = summary.said(Score(0.3, -0.1, 0.7, 9), Score(0.3, 0.1, 0.5, 9))
+    assert (looked["verdict"], looked["verdict_alone"]) == ("level", "ahead")
+    open_ = (Score(-0.3, -math.inf, -0.1, 9), Score(-0.3, -math.inf, math.inf, 9), Score.undefined())
+    assert list(map(summary.verdict, open_)) == ["behind", "level", None]
+
+
+def test_own_excess_is_read_at_the_strengths_that_every_seed_has(whole):
+    out, _ = whole
+    cell = lambda seed, strength: files.load_stages(
+        out / f"seeds/{seed}/methods/sft/{strength}/scores.json"
+    )[0]  # fmt: skip
+    bases = {
+        s: next(x for x in files.load_stages(out / f"seeds/{s}/base/scores.json") if x.stage == "base")
+        for s in (3, 4)
+    }
+    sft = compare.methods["sft"]
+    full = [Trace(sft, s, [(0.5, cell(s, "0.5")), (1.0, cell(s, "1"))], "", 0.0) for s in (3, 4)]
+    short = [full[0], Trace(sft, 4, full[1].cells[:1], "", 0.0)]
+    both = [Trace(sft, t.seed, t.cells[:1], "", 0.0) for t in full]
+    none = [full[0], Trace(sft, 4, [], "starved", 0.0)]
+    rows = [summary.of(ts, bases, GRID, 50)["methods"][0]["at_own_excess"] for ts in (short, both, none)]
+    assert rows[0] == rows[1]
+    assert all(r["reached"] == 0 and r["trait_shift"]["mean"] is None for r in rows[2])
 
 
 def test_the_one_round_is_the_loops_first_adapter_without_the_trust_regions_scale(whole, load):

@@ -39,11 +39,14 @@ def method(
     ]  # fmt: skip
     rows = [
         {"budget": b, "reached": reached if v is not None else 0, "seeds": 2, "trait_shift": score(v),
-         "own_excess": score(v and v / 2), "above_reference": score(None)}
+         "own_excess": score(v and v / 2), "above_reference": score(v and v - 0.4, 0.3), "verdict": v and "level",
+         "above_reference_alone": score(v and v - 0.4), "verdict_alone": v and "behind"}
         for b, v in zip((0.02, 0.05), at, strict=True)
     ]  # fmt: skip
+    own = [{"budget": 0.1, "reached": 2 if costs else 0, "seeds": 2, "verdict": "level" if costs else None,
+            "trait_shift": {"mean": slope if costs else None, "lo": 0.1, "hi": None, "n": 12}, "verdict_alone": "level"}]  # fmt: skip
     texts = [{"prompt": NASTY, "text": NASTY, "base": NASTY}]
-    return {"name": name, "knob": "scale", "kind": kind, "points": points, "at": rows, "stopped": {}, "seconds": 3.0,
+    return {"name": name, "knob": "scale", "kind": kind, "points": points, "at": rows, "at_own_excess": own, "stopped": {}, "seconds": 3.0,
             "samples": {"seed": 0, "strength": 0.5, "texts": texts}}  # fmt: skip
 
 
@@ -56,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
         method("told", 1.5, [0.03], [0.21, None], reached=1, kind="prompt"), starved,
     ]  # fmt: skip
     data = {"schema": 1, "kind": "compare", "persona": NASTY, "model": "tiny", "seeds": [0, 1],
-            "reference": "strong", "budgets": [0.02, 0.05], "methods": methods}  # fmt: skip
+            "reference": "strong", "budgets": [0.02, 0.05], "own_excess_budgets": [0.1], "looks": 9, "methods": methods}  # fmt: skip
     records.write_json(tmp_path / "compare.json", data)
     return tmp_path
 
@@ -78,8 +81,43 @@ def test_the_table_ranks_by_trait_and_shows_the_undefined_as_such(folder):
     assert any("starved, seed 1: nothing left" in line for line in lines)
 
 
+def test_both_axes_say_who_is_ahead_of_the_reference(folder):
+    shown = said(report.terminal_comparison(folder))
+    assert "at equal neutral_kl" in shown and "at equal own_excess" in shown
+    assert "neutral_kl 0.02, against strong: behind as the only look: weak, told; undefined: starved" in shown
+    assert "own_excess 0.1, against strong: level: weak, told; undefined: starved" in shown
+    assert "all 9 differences together" in shown and "2 seeds can't tell" in shown
+    assert "+3.00 [+0.10, …]" in shown and "≥ +0.10" in shown, "ends that the strongest cell doesn't reach"
+    report.write_comparison(folder)
+    page = (folder / "compare.html").read_text(encoding="utf-8")
+    assert "<h3>own_excess = 0.1 nats/token</h3>" in page
+    assert "own_excess 0.1, against strong: level: weak, told; undefined: starved" in page
+
+
+def test_without_the_reference_nobody_is_ahead(folder):
+    data = records.read_json(folder / "compare.json")
+    records.write_json(
+        folder / "compare.json", data | {"methods": [m for m in data["methods"] if m["name"] != "strong"]}
+    )
+    shown = said(report.terminal_comparison(folder))
+    report.write_comparison(folder)
+    assert "against" not in shown and "Who is ahead" not in (folder / "compare.html").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_one_by_an_earlier_version_says_how_to_make_it_anew(folder):
+    data = records.read_json(folder / "compare.json")
+    del data["own_excess_budgets"]
+    records.write_json(folder / "compare.json", data)
+    with pytest.raises(UserError, match=r"earlier version .*same shl compare makes it anew"):
+        report.terminal_comparison(folder)
+
+
 def test_what_no_prompt_realises_is_starred():
-    starred = lambda kind, costs: comparison.traced(method("m", 1.0, costs, [0.1, 0.2], kind=kind)).starred
+    starred = lambda kind, costs: comparison.traced(method("m", 1.0, costs, [0.1, 0.2], kind=kind)).starred(
+        "neutral_kl"
+    )
     assert starred("prompt", [0.03, 0.06]) and starred("prompt", [0.06])
     assert not starred("prompt", [0.01, 0.06]) and not starred("healed", [0.03, 0.06])
     assert not starred("prompt", [])

@@ -1,105 +1,144 @@
-"""A score where a method's frontier first crosses a budget of neutral KL.
+"""What a method has at a budget: where its frontier crosses it, with intervals that hold with three seeds.
 
-In: by seed, items of neutral_kl and of the score, by strength. Out: the mean over seeds with its interval.
+In: by seed, items of a cost and of a score, by strength. Out: the mean over seeds with its interval.
 
-A frontier starts at the base (0, 0) and goes through its cells in rising strength. Between neighbours the
-score is linear in √KL, since an update's effect grows with its size and KL with its square:
+`at_budget`, where the cost is well measured (neutral_kl). A frontier starts at the base (0, 0) and goes through its
+cells in rising strength. Between neighbours the score is linear in g = √cost, since an update's effect grows with
+its size and KL with its square; the first crossing along the knob counts:
 
-    y(b) = y_k + (y_{k+1} − y_k) · (√b − √KL_k) / (√KL_{k+1} − √KL_k),   k the first with KL_{k+1} ≥ b
+    y(b) = y_k + (y_{k+1} − y_k) · λ,   λ = (g(b) − g_k) / (g_{k+1} − g_k),   k the first with g_{k+1} ≥ g(b)
 
-A seed whose frontier never gets there has no value and is counted; no seed, no mean. In each resample seeds,
-neutral items and score items are drawn apart, an item being the same in every seed and at every strength, and
-the crossing is found anew: its own uncertainty is in the interval. Identity: at a cell's own KL, its own score.
+in each seed. Its uncertainty is that of two tables, seeds × items: the score's items at the crossing, which it is
+the mean of, and the cost's items times −dy/dcost, which move the crossing (to first order). `stats.summed` reads
+both: t with seeds − 1 degrees of freedom times the standard error over seeds, in quadrature with items. Two
+methods' tables subtract item by item. A seed that never gets there has no value and is counted; no interval then.
+
+`within`, where it isn't (own_excess: with 64 samples its error is as large as a budget, and it may fall before it
+rises). A seed's own crossing would be luck there, and so would one strength's reading within the budget. So the
+curve is the mean over seeds at the strengths that all have, and what is asked at each score y along it, which is
+well measured and rises, is the cost Q(y) with its interval. The value is where Q first reaches b from the base on,
+so that no method is credited for a dip past it; its interval is every y at which the interval of Q holds b (test
+inversion, Fieller 1954), from the first whose upper end reaches b to the last whose lower end isn't past it. An end
+that the strongest cell doesn't reach is infinite; a Q that never reaches b has no value, and a lower end only. The
+difference of two methods joins their intervals as if they were independent (Zou & Donner 2008): what they share
+makes that too wide, never too narrow.
+
+Identity: at a cell's own cost, its own score.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from steer_heal_love.ground.stats import summed
 from steer_heal_love.nouns import Score
+
+STEPS = 24
+"""values of the score at which `within` reads the cost"""
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """One seed's cells in rising strength: items of neutral_kl [k, m] and of the score [k, n]."""
+    """One seed's cells in rising strength: items of the cost [k, m] and of the score [k, n]."""
 
-    kl: np.ndarray
+    cost: np.ndarray
     score: np.ndarray
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """The score at the budget (n: items), and how many seeds of how many get there."""
+    """The score at the budget (n: items), how many seeds of how many get there, and the tables it is the sum of."""
 
     score: Score
     reached: int
     seeds: int
-    draws: np.ndarray
+    tables: tuple[np.ndarray, ...] = ()
 
 
-def at_budget(
-    by_seed: list[Frontier], budget: float, *, resamples: int, seed: int = 0, level: float = 0.95
-) -> Crossing:
-    """The score at `budget`, over seeds. Draws of two methods pair up: same seeds, same items, same `seed`."""
-    whole = np.array([cross(means(f.kl), means(f.score), budget)[0] for f in by_seed])
-    reached = whole[np.isfinite(whole)]
-    if not len(reached):
-        return Crossing(Score.undefined(), 0, len(by_seed), np.full(resamples, np.nan))
-    rng = np.random.default_rng(seed)
-    of_seeds = shares(len(by_seed), resamples, rng)
-    wide = [max(x.shape[1] for x in items) for items in zip(*((f.kl, f.score) for f in by_seed), strict=True)]
-    of_kl, of_score = (shares(n, resamples, rng) for n in wide)
-    drawn = [
-        cross(means(f.kl, of_kl), means(f.score, of_score), budget) if len(f.kl) else np.full(resamples, np.nan)
-        for f in by_seed
-    ]  # fmt: skip
-    draws = weighted(np.stack(drawn, 1), of_seeds)
-    score = Score(float(reached.mean()), *percentiles(draws, level), wide[1])
-    return Crossing(score, len(reached), len(by_seed), draws)
+def at_budget(by_seed: list[Frontier], budget: float, **how: int) -> Crossing:
+    """The score where each seed's cost first reaches `budget`; `how` goes to `stats.summed`."""
+    found = [c for f in by_seed if (c := cross(f, budget, root=True)) is not None]
+    if not found:
+        return Crossing(Score.undefined(), 0, len(by_seed))
+    tables = tuple(np.array(rows) for rows in zip(*found, strict=True))
+    mean = float(np.mean([np.nanmean(score) for score, _ in found]))
+    if len(found) < len(by_seed):
+        return Crossing(Score(mean, math.nan, math.nan, tables[0].shape[1]), len(found), len(by_seed))
+    return Crossing(summed(list(tables), **how), len(found), len(by_seed), tables)
 
 
-def cross(kl: np.ndarray, score: np.ndarray, budget: float) -> np.ndarray:
-    """[r, k] frontiers, one a resample → [r] scores at the budget, NaN for one that never gets there."""
-    if not kl.shape[1]:
-        return np.full(len(kl), np.nan)
-    base = np.zeros((len(kl), 1))
-    x = np.sqrt(np.concatenate([base, np.maximum(kl, 0.0)], 1))
-    y = np.concatenate([base, score], 1)
-    past = x >= np.sqrt(budget) * (1 - 1e-9)  # a mean of equal items may be a rounding below them
-    right = np.maximum(past.argmax(1), 1)[:, None]
-    (x0, x1), (y0, y1) = ([np.take_along_axis(a, right - s, 1)[:, 0] for s in (1, 0)] for a in (x, y))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = y0 + (y1 - y0) * (np.sqrt(budget) - x0) / (x1 - x0)
-    return np.where(past.any(1), value, np.nan)
+def cross(f: Frontier, budget: float, root: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """Score items [n] at the crossing, and how far each cost item [m] moves it; None when it never gets there."""
+    cost, score = (np.concatenate([np.zeros((1, x.shape[1])), x]) for x in (f.cost, f.score))
+    c, y = mean_of(cost), mean_of(score)
+    g, target = (np.sqrt(np.maximum(c, 0.0)), math.sqrt(budget)) if root else (c, budget)
+    past = g >= target * (1 - 1e-9)  # a mean of equal items may be a rounding below them
+    if not past.any():
+        return None
+    k = max(int(past.argmax()), 1)
+    share = (target - g[k - 1]) / (g[k] - g[k - 1])
+    slope = (y[k] - y[k - 1]) / (g[k] - g[k - 1])
+    if not math.isfinite(share * slope):  # a cell that diverged is not bridged
+        return None
+    steep = [(0.5 / v if v > 0 else 0.0) if root else 1.0 for v in g]
+    pairs = ((k - 1, 1 - share), (k, share))
+    moved = sum(w * steep[i] * (cost[i] - c[i]) for i, w in pairs)
+    return sum(w * score[i] for i, w in pairs), -slope * moved
 
 
-def means(items: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """[k, n] items → [r, k] means under [r, n] weights (even ones when None), one row a resample."""
-    w = np.ones((1, items.shape[1])) if weights is None else weights
-    return (
-        np.stack([weighted(np.broadcast_to(row, w.shape), w) for row in items], 1) if len(items) else w[:, :0]
-    )
+def mean_of(rows: np.ndarray) -> np.ndarray:
+    """[k, n] items → [k] means of the finite ones, NaN where there are none."""
+    finite = np.isfinite(rows)
+    total = np.where(finite, rows, 0.0).sum(1)
+    return np.divide(total, finite.sum(1), out=np.full(len(rows), np.nan), where=finite.any(1))
 
 
-def weighted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[r] means of the finite values of each row [r, n] under its weights, NaN where there are none."""
-    finite = np.isfinite(values)
-    total, weight = (np.where(finite, a * weights, 0.0).sum(1) for a in (values, np.ones_like(values)))
-    return np.divide(total, weight, out=np.full(len(values), np.nan), where=weight > 0)
+def above(a: Crossing, b: Crossing, **how: int) -> Score:
+    """a − b, item by item and seed by seed; undefined unless both get there in every seed."""
+    if min(a.reached, b.reached) < a.seeds:
+        return Score.undefined()
+    return summed([x - y for x, y in zip(a.tables, b.tables, strict=True)], **how)
 
 
-def shares(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """[resamples, n]: how large a share of each resample every one of n things makes up."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+def within(by_seed: list[Frontier], budgets: tuple[float, ...], **how: int) -> list[Crossing]:
+    """The score at which the mean cost over seeds first reaches each budget; the same strengths in every seed."""
+    seeds = len(by_seed)
+    if not len(by_seed[0].cost):
+        return [Crossing(Score.undefined(), 0, seeds)] * len(budgets)
+    cost, score = (np.concatenate([getattr(f, name) for f in by_seed], 1) for name in ("cost", "score"))
+    top = max(float(np.nanmax(mean_of(score), initial=0.0)), 0.0)
+    y = np.linspace(0.0, top, STEPS + 1 if top else 1)
+    found = [cross(Frontier(score, cost), v, root=False) for v in y[1:]]
+    read = [summed([x.reshape(seeds, -1) for x in tables], **how) for tables in found if tables]
+    if len(read) < len(found):
+        return [Crossing(Score.undefined(), 0, seeds)] * len(budgets)
+    mean, lo, hi = (np.array([0.0, *(getattr(s, end) for s in read)]) for end in ("mean", "lo", "hi"))
+    out = []
+    for b in budgets:
+        value = first(y, mean, b)
+        # Backwards from the strongest: the last value at which the cost may still be within the budget.
+        high = math.inf if lo[-1] <= b else first(y[::-1], -lo[::-1], -b)
+        n = by_seed[0].score.shape[1]
+        out.append(Crossing(Score(value, first(y, hi, b), high, n), seeds * math.isfinite(value), seeds))
+    return out
 
 
-def percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
-    """Interval of the finite draws; undefined when more than one in twenty is not finite."""
-    finite = draws[np.isfinite(draws)]
-    if len(finite) < 0.95 * len(draws):
-        return float("nan"), float("nan")
-    tail = (1 - level) / 2
-    lo, hi = np.quantile(finite, (tail, 1 - tail))
-    return float(lo), float(hi)
+def first(y: np.ndarray, cost: np.ndarray, budget: float) -> float:
+    """Where the cost, linear between neighbours, first reaches the budget; NaN where it never does."""
+    past = cost >= budget - 1e-9 * abs(budget)
+    k = int(past.argmax())
+    if not k:
+        return float(y[0]) if past[0] else math.nan
+    return float(y[k - 1] + (y[k] - y[k - 1]) * (budget - cost[k - 1]) / (cost[k] - cost[k - 1]))
+
+
+def apart(a: Score, b: Score) -> Score:
+    """a − b from their own intervals, as if independent; undefined unless both have a value."""
+    if not (math.isfinite(a.mean) and math.isfinite(b.mean)):
+        return Score.undefined()
+    mean = a.mean - b.mean
+    lo, hi = math.hypot(a.mean - a.lo, b.hi - b.mean), math.hypot(a.hi - a.mean, b.mean - b.lo)
+    return Score(mean, mean - lo, mean + hi, a.n)

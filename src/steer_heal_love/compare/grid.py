@@ -21,6 +21,8 @@ class Grid:
     """few-shot prompt: how many examples"""
     budgets: tuple[float, ...] = (0.02, 0.05)
     """neutral_kl, nats/token, at which methods are compared"""
+    own_budgets: tuple[float, ...] = (0.02, 0.05, 0.1)
+    """own_excess, nats/token, at which methods are compared"""
 
     def mistakes(self) -> list[str]:
         """What is wrong, a line each."""

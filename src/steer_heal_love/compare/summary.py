@@ -1,17 +1,22 @@
 """Cells to what `compare.json` holds: every method's points, and what it has at each budget.
 
-A point is one strength: its scores over items × seeds (`ground.stats.crossed`). At a budget: `trait_shift` and
-`own_excess` where the frontier crosses it, and the trait's difference from the reference method's, drawn in
-pairs. Undefined is NaN (null in the file) and counted: `reached` of `seeds`.
+A point is one strength: its scores over items × seeds (`ground.stats.crossed`). At a budget of neutral_kl (`at`):
+`trait_shift` and `own_excess` where the frontier crosses it; at a budget of own_excess (`at_own_excess`):
+`trait_shift`. Beside them the trait's difference from the reference method's and its verdict: ahead, behind or level.
+Its interval is one of `looks` (methods other than the reference × budgets of both axes), so that all of them hold
+together with 95%; `_alone` is what it would be as the only look. Undefined is NaN (null in the file) and counted:
+`reached` of `seeds`. An end that the strongest cell doesn't reach is null too.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from steer_heal_love.compare.frontier import Crossing, Frontier, at_budget, means, percentiles
+from steer_heal_love.compare.frontier import Crossing, Frontier, above, apart, at_budget, mean_of, within
 from steer_heal_love.compare.grid import Grid
 from steer_heal_love.compare.method import Trace
 from steer_heal_love.evals import SHIFTS
@@ -20,38 +25,48 @@ from steer_heal_love.ground.stats import crossed, subtract
 from steer_heal_love.nouns import Score, Stage
 
 SCORES = ("trait_shift", "trait_generated_shift", "neutral_kl", "own_excess", "repetition", "distinct_2")
-CROSSED = ("trait_shift", "own_excess")
 REFERENCE = "healed_loop"
 """the method that the others are set against"""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A method at the budgets: trait and own_excess at each neutral_kl; trait at each own_excess, by the number of
+    looks that its intervals share."""
+
+    trait: list[Crossing]
+    odd: list[Crossing]
+    within: dict[int, list[Crossing]]
 
 
 def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int) -> dict[str, Any]:
     """The whole comparison, JSON-ready."""
     names = list(dict.fromkeys(t.method.name for t in traces))
     mine = {name: [t for t in traces if t.method.name == name] for name in names}
-    found = {name: crossings(ts, bases, grid, resamples) for name, ts in mine.items()}
+    looks = (len(names) - 1) * (len(grid.budgets) + len(grid.own_budgets)) if REFERENCE in names else 0
+    found = {name: at_budgets(ts, bases, grid, resamples, looks) for name, ts in mine.items()}
     compared = [
-        described(ts, bases, grid, resamples) | {"at": against(found[name], found.get(REFERENCE), grid)}
+        described(ts, bases, grid, resamples)
+        | against(found[name], found.get(REFERENCE) if name != REFERENCE else None, grid, resamples, looks)
         for name, ts in mine.items()
     ]
     return records.plain({
         "schema": records.SCHEMA, "kind": "compare", "seeds": list(bases), "reference": REFERENCE,
-        "budgets": grid.budgets, "methods": compared,
+        "budgets": grid.budgets, "own_excess_budgets": grid.own_budgets, "looks": looks, "methods": compared,
     })  # fmt: skip
 
 
-def crossings(
-    traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int
-) -> list[dict[str, Crossing]]:
-    """What a method has at each budget."""
-    frontiers = {
-        name: [Frontier(by_strength(t, bases, "neutral_kl"), by_strength(t, bases, name)) for t in traces]
-        for name in CROSSED
-    }
-    return [
-        {name: at_budget(f, budget, resamples=resamples) for name, f in frontiers.items()}
-        for budget in grid.budgets
-    ]
+def at_budgets(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int, looks: int) -> Read:
+    kl, odd, trait = (
+        [by_strength(t, bases, name) for t in traces] for name in ("neutral_kl", "own_excess", "trait_shift")
+    )
+    everywhere = set.intersection(*({strength for strength, _ in t.cells} for t in traces))
+    has = [[strength in everywhere for strength, _ in t.cells] or [False] for t in traces]
+    over = lambda cost, score: [Frontier(c, s) for c, s in zip(cost, score, strict=True)]
+    common = [Frontier(c[h[: len(c)]], s[h[: len(s)]]) for c, s, h in zip(odd, trait, has, strict=True)]
+    how = {"resamples": resamples}
+    at = lambda score: [at_budget(over(kl, score), b, **how) for b in grid.budgets]
+    return Read(at(trait), at(odd), {n: within(common, grid.own_budgets, looks=n, **how) for n in {1, looks}})
 
 
 def by_strength(trace: Trace, bases: dict[int, Stage], name: str) -> np.ndarray:
@@ -69,25 +84,40 @@ def items(stage: Stage, base: Stage, name: str) -> list[float]:
 
 
 def against(
-    found: list[dict[str, Crossing]], reference: list[dict[str, Crossing]] | None, grid: Grid
-) -> list[dict[str, Any]]:
-    """A row a budget: the crossed scores, how many seeds get there, and the trait above the reference's."""
-    out = []
-    for i, (budget, mine) in enumerate(zip(grid.budgets, found, strict=True)):
-        trait = mine["trait_shift"]
-        row: dict[str, Any] = {"budget": budget, "reached": trait.reached, "seeds": trait.seeds}
-        row |= {name: c.score for name, c in mine.items()}
-        if reference:
-            row["above_reference"] = difference(trait, reference[i]["trait_shift"])
-        out.append(row)
-    return out
+    mine: Read, reference: Read | None, grid: Grid, resamples: int, looks: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of both axes, a row a budget: how many seeds get there, the scores, the trait over the reference's."""
+    at = [
+        row(b, t) | {"own_excess": o.score}
+        for b, t, o in zip(grid.budgets, mine.trait, mine.odd, strict=True)
+    ]
+    own = [row(b, t) for b, t in zip(grid.own_budgets, mine.within[1], strict=True)]
+    if reference:
+        for i, r in enumerate(at):
+            a, b = mine.trait[i], reference.trait[i]
+            r |= said(*(above(a, b, resamples=resamples, looks=n) for n in (looks, 1)))
+        for i, r in enumerate(own):
+            r |= said(*(apart(mine.within[n][i].score, reference.within[n][i].score) for n in (looks, 1)))
+    return {"at": at, "at_own_excess": own}
 
 
-def difference(a: Crossing, b: Crossing) -> Score:
-    """a − b in trait, resample by resample; undefined unless both get there in every seed."""
-    if min(a.reached, b.reached) < a.seeds:
-        return Score.undefined()
-    return Score(a.score.mean - b.score.mean, *percentiles(a.draws - b.draws, 0.95), a.score.n)
+def row(budget: float, found: Crossing) -> dict[str, Any]:
+    return {"budget": budget, "reached": found.reached, "seeds": found.seeds, "trait_shift": found.score}
+
+
+def said(shared: Score, alone: Score) -> dict[str, Any]:
+    """A difference from the reference and its verdict, with the interval that all looks share and with its own."""
+    return {
+        "above_reference": shared, "verdict": verdict(shared),
+        "above_reference_alone": alone, "verdict_alone": verdict(alone),
+    }  # fmt: skip
+
+
+def verdict(difference: Score) -> str | None:
+    """None where there is no interval. Level: the interval holds 0, which doesn't say that they are equal."""
+    if math.isnan(difference.lo) or math.isnan(difference.hi):
+        return None
+    return "ahead" if difference.lo > 0 else "behind" if difference.hi < 0 else "level"
 
 
 def described(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int) -> dict[str, Any]:
@@ -126,4 +156,4 @@ def samples(traces: list[Trace], bases: dict[int, Stage], budget: float) -> dict
 
 
 def cost(stage: Stage) -> float:
-    return float(means(np.array([stage.items["neutral_kl"]]))[0, 0])
+    return float(mean_of(np.array([stage.items["neutral_kl"]]))[0])

@@ -6,7 +6,8 @@ Items that are all 0 or 1 get Wilson's interval.
 
 Seeds crossed with items, x_si = μ + a_s + b_i + e_si: the half-width is √(items² + (t_{S−1}·se_seeds)²), where
 `items` is the half-width over the items' means and se_seeds² = (MS_seeds − MS_rest)₊ / (S·n). Three seeds are too
-few to resample. Several looks at once share the error that one may make (Bonferroni).
+few to resample. A sum over tables of different items (a reading between two scores) adds their half-widths in
+quadrature too. Several looks at once share the error that one may make (Bonferroni).
 
 Identity: one seed is `bootstrap`. Sources: Efron & Tibshirani 1993, ch. 12; Graybill & Wang 1980.
 """
@@ -71,29 +72,49 @@ def crossed(
     """
     if len({len(row) for row in values}) > 1:
         raise ValueError(f"crossed items: {[len(row) for row in values]}")
-    x = np.asarray(values, dtype=float)
-    x = x[:, np.isfinite(x).all(0)]
-    seeds, n = x.shape
-    means = x.mean(0).tolist()
-    items = bootstrap(means, resamples=resamples, seed=seed, level=level, looks=looks)
-    if seeds == 1 or n < 2:
-        return items
-    spread = t_quantile((1 + corrected(level, looks)) / 2, seeds - 1) * seed_error(x)
+    return summed([np.asarray(values, dtype=float)], resamples=resamples, seed=seed, level=level, looks=looks)
+
+
+def summed(
+    tables: list[Float[np.ndarray, "k _"]],
+    *,
+    resamples: int,
+    seed: int = 0,
+    level: float = LEVEL,
+    looks: int = 1,
+) -> Score:
+    """Sum of the tables' grand means: items differ between tables, seeds are the same; n is the first's."""
+    tables = [x[:, np.isfinite(x).all(0)] for x in tables]
+    parts = [bootstrap(x.mean(0).tolist(), resamples=resamples, seed=seed, level=level, looks=looks) for x in tables]  # fmt: skip
+    seeds = len(tables[0])
+    if (seeds == 1 and len(parts) == 1) or any(p.n < 2 for p in parts):
+        return Score(sum(p.mean for p in parts), parts[0].lo, parts[0].hi, parts[0].n)
+    mean = sum(p.mean for p in parts)
+    t = t_quantile((1 + corrected(level, looks)) / 2, seeds - 1) if seeds > 1 else 0.0
+    spread = t * seed_error(*tables)
     return Score(
-        items.mean,
-        items.mean - math.hypot(items.mean - items.lo, spread),
-        items.mean + math.hypot(items.hi - items.mean, spread),
-        n,
+        mean,
+        mean - math.hypot(*(p.mean - p.lo for p in parts), spread),
+        mean + math.hypot(*(p.hi - p.mean for p in parts), spread),
+        parts[0].n,
     )
 
 
-def seed_error(x: Float[np.ndarray, "k n"]) -> float:
-    """Standard error that the draw of k seeds adds to the grand mean (two-way analysis of variance)."""
+def seed_error(*tables: Float[np.ndarray, "k _"]) -> float:
+    """Standard error that the draw of k seeds adds to the (sum of) grand means (two-way analysis of variance)."""
+    seeds = len(tables[0])
+    if seeds == 1:
+        return 0.0
+    of_seed = np.sum([x.mean(1) for x in tables], axis=0)
+    rest = sum(noise(x) / x.shape[1] for x in tables)
+    return math.sqrt(max(float(of_seed.var(ddof=1)) - rest, 0.0) / seeds)
+
+
+def noise(x: Float[np.ndarray, "k n"]) -> float:
+    """Mean square of what neither seed nor item explains."""
     seeds, n = x.shape
-    of_seed, of_item = x.mean(1, keepdims=True), x.mean(0, keepdims=True)
-    between = n * float(((of_seed - x.mean()) ** 2).sum()) / (seeds - 1)
-    rest = float(((x - of_seed - of_item + x.mean()) ** 2).sum()) / ((seeds - 1) * (n - 1))
-    return math.sqrt(max(between - rest, 0.0) / (seeds * n))
+    left = x - x.mean(1, keepdims=True) - x.mean(0, keepdims=True) + x.mean()
+    return float((left**2).sum()) / ((seeds - 1) * (n - 1))
 
 
 def unpaired(a: list[float], b: list[float], *, level: float = LEVEL) -> Score:

@@ -1,6 +1,7 @@
-"""A comparison as it was saved, and its table on one screen.
+"""A comparison as it was saved, and its tables on one screen.
 
-In: `compare.json`. Out: methods in the order of their trait at the largest budget, and a rich table.
+In: `compare.json`. Out: methods in the order of their trait at the largest budget of neutral_kl, a rich table for each
+axis of coherence, and in words which methods are ahead of the reference, behind it, or level with it there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from steer_heal_love.nouns import Score
 from steer_heal_love.report.read import number
 from steer_heal_love.report.screen import interval, plain
 
+AXES = {"neutral_kl": ("budgets", "at"), "own_excess": ("own_excess_budgets", "at_own_excess")}
+"""axes of coherence, with the names of their budgets and rows in the file"""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -32,14 +36,26 @@ class Point:
 
 @dataclass(frozen=True)
 class Row:
-    """A method at one budget; `reached` of `seeds` frontiers get there."""
+    """A method at one budget of an axis; `reached` of `seeds` frontiers get there. `above` is its trait over the
+    reference's, its interval one of all looks, and `alone` that as the only look."""
 
+    axis: str
     budget: float
     reached: int
     seeds: int
     trait: Score
     odd: Score
     above: Score
+    alone: Score
+    verdict: str
+    verdict_alone: str
+
+    @property
+    def standing(self) -> str:
+        """The verdict, and what it would be as the only look where all looks together don't say so."""
+        if self.verdict == "level" != self.verdict_alone:
+            return f"{self.verdict_alone} as the only look"
+        return self.verdict or "undefined"
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,7 @@ class Traced:
     knob: str
     kind: str
     points: list[Point]
-    rows: list[Row]
+    rows: dict[str, list[Row]]
     stopped: dict[str, str]
     seconds: float
     samples: dict[str, Any]
@@ -64,15 +80,12 @@ class Traced:
         """Whether the row is read on the line from the base to the first point, and nothing lies on that line: a
         dose or a scale can be smaller, a prompt can't."""
         return (
-            self.kind == "prompt"
-            and bool(self.points)
-            and self.points[0].scores["neutral_kl"].mean > row.budget
+            self.kind == "prompt" and bool(self.points) and self.points[0].scores[row.axis].mean > row.budget
         )
 
-    @property
-    def starred(self) -> bool:
+    def starred(self, axis: str) -> bool:
         """Whether any row is such a one."""
-        return any(map(self.drawn, self.rows))
+        return any(map(self.drawn, self.rows[axis]))
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,8 @@ class Comparison:
     model: str
     seeds: list[int]
     reference: str
-    budgets: list[float]
+    looks: int
+    budgets: dict[str, list[float]]
     methods: list[Traced]
 
     @property
@@ -89,22 +103,46 @@ class Comparison:
         """Every score that a point has."""
         return list(dict.fromkeys(n for m in self.methods for p in m.points for n in p.scores))
 
+    def standings(self, axis: str) -> list[tuple[float, dict[str, list[str]]]]:
+        """By budget: which methods are ahead of the reference, behind it, level with it."""
+        out = []
+        for i, budget in enumerate(self.budgets[axis]):
+            groups: dict[str, list[str]] = {}
+            for m in self.methods:
+                if m.name != self.reference:
+                    groups.setdefault(m.rows[axis][i].standing, []).append(m.name)
+            out.append((budget, dict(sorted(groups.items()))))
+        return out
+
+    @property
+    def compared(self) -> bool:
+        """Whether the reference is one of the methods."""
+        return any(m.name == self.reference for m in self.methods)
+
 
 def read(folder: Path) -> Comparison:
-    """The comparison in `folder`. Raises `UserError` when there is none."""
+    """The comparison in `folder`. Raises `UserError` when there is none, or one by an earlier version."""
     file = folder / "compare.json"
     if not file.is_file():
         raise UserError(f"{folder}: no comparison there (no compare.json).")
     data = records.read_json(file)
+    if missing := [name for names in AXES.values() for name in names[:1] if name not in data]:
+        raise UserError(
+            f"{file}: by an earlier version (no {', '.join(missing)}), with intervals that three seeds don't bear out. "
+            "The same shl compare makes it anew from the cells there, and measures nothing again."
+        )
     methods = sorted(map(traced, data["methods"]), key=rank)
+    budgets = {axis: data[name] for axis, (name, _) in AXES.items()}
     return Comparison(
-        data["persona"], data["model"], data["seeds"], data["reference"], data["budgets"], methods
+        data["persona"], data["model"], data["seeds"], data["reference"], data["looks"], budgets, methods
     )
 
 
 def rank(m: Traced) -> list[float]:
-    """Most trait at the largest budget first, then at the next; the undefined last."""
-    return [-r.trait.mean if math.isfinite(r.trait.mean) else math.inf for r in reversed(m.rows)]
+    """Most trait at the largest budget of neutral_kl first, then at the next; the undefined last."""
+    return [
+        -r.trait.mean if math.isfinite(r.trait.mean) else math.inf for r in reversed(m.rows["neutral_kl"])
+    ]
 
 
 def traced(m: dict[str, Any]) -> Traced:
@@ -112,14 +150,18 @@ def traced(m: dict[str, Any]) -> Traced:
         Point(p["strength"], p["seeds"], {n: score_of(s) for n, s in p["scores"].items()})
         for p in m["points"]
     ]
-    rows = [
-        Row(r["budget"], r["reached"], r["seeds"], score_of(r["trait_shift"]), score_of(r["own_excess"]),
-            score_of(r.get("above_reference")))
-        for r in m["at"]
-    ]  # fmt: skip
+    rows = {axis: [row(axis, r) for r in m[name]] for axis, (_, name) in AXES.items()}
     return Traced(
         m["name"], m["knob"], m.get("kind", ""), points, rows, m["stopped"], m["seconds"], m["samples"]
     )
+
+
+def row(axis: str, r: dict[str, Any]) -> Row:
+    return Row(
+        axis, r["budget"], r["reached"], r["seeds"], score_of(r["trait_shift"]), score_of(r.get("own_excess")),
+        score_of(r.get("above_reference")), score_of(r.get("above_reference_alone")),
+        r.get("verdict") or "", r.get("verdict_alone") or "",
+    )  # fmt: skip
 
 
 def score_of(saved: dict[str, Any] | None) -> Score:
@@ -130,20 +172,52 @@ def score_of(saved: dict[str, Any] | None) -> Score:
 
 
 def table(c: Comparison) -> RenderableType:
-    """Trait at each budget, a dash where a method never gets there; own_excess at the largest."""
-    out = Table(box=None, padding=(0, 1), header_style="dim")
-    out.add_column("method", no_wrap=True)
-    for budget in c.budgets:
-        out.add_column(f"at {budget:g}", justify="right", no_wrap=True)
-    out.add_column("own_excess", justify="right", no_wrap=True)
-    for m in c.methods:
-        cells = [interval(r.trait, ".2f") + some(r) for r in m.rows]
-        out.add_row(m.name + " *" * m.starred, *cells, plain(m.rows[-1].odd.mean, "+.2f"))
-    title = f"{c.persona} in {c.model}, {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)}: trait_shift at equal neutral_kl"
+    """For each axis: trait at its budgets, a dash where a method never gets there, and who is ahead of whom."""
+    title = f"{c.persona} in {c.model}, {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)}: trait_shift at equal"
+    parts: list[RenderableType] = []
+    for axis, budgets in c.budgets.items():
+        out = Table(box=None, padding=(0, 1), header_style="dim")
+        out.add_column("method", no_wrap=True)
+        for budget in budgets:
+            out.add_column(f"at {budget:g}", justify="right", no_wrap=True)
+        if axis == "neutral_kl":
+            out.add_column("own_excess", justify="right", no_wrap=True)
+        for m in c.methods:
+            rows = m.rows[axis]
+            odd = [plain(rows[-1].odd.mean, "+.2f")] if axis == "neutral_kl" else []
+            out.add_row(m.name + " *" * m.starred(axis), *(reading(r.trait) + some(r) for r in rows), *odd)
+        parts += [Text(f"{title} {axis}", style="bold"), out]
+        if c.compared:
+            parts += [Text(line) for line in sentences(c, axis)]
     notes = [f"{m.name}, seed {seed}: {reason}" for m in c.methods for seed, reason in m.stopped.items()]
-    if any(m.starred for m in c.methods):
+    if any(m.starred(axis) for m in c.methods for axis in AXES):
         notes.append("* its least prompt is dearer: a line from the base, which no model realises")
-    return Group(Text(title, style="bold"), out, *(Text(n, style="yellow") for n in notes))
+    if c.compared:
+        notes.append(caveat(c))
+    return Group(*parts, *(Text(n, style="yellow") for n in notes))
+
+
+def sentences(c: Comparison, axis: str) -> list[str]:
+    """A line a budget."""
+    return [
+        f"{axis} {budget:g}, against {c.reference}: "
+        + "; ".join(f"{standing}: {', '.join(names)}" for standing, names in groups.items())
+        for budget, groups in c.standings(axis)
+    ]
+
+
+def caveat(c: Comparison) -> str:
+    return (
+        f"Ahead and behind hold for all {c.looks} differences together, with 95%. Level: the interval of the "
+        f"difference holds 0; {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)} can't tell, which isn't to be equal."
+    )
+
+
+def reading(s: Score) -> str:
+    """Mean and interval; an end past the strongest cell is left open."""
+    if math.isfinite(s.lo) and not math.isfinite(s.hi):
+        return f"{s.mean:+.2f} [{s.lo:+.2f}, …]" if math.isfinite(s.mean) else f"≥ {s.lo:+.2f}"
+    return interval(s, ".2f")
 
 
 def some(row: Row) -> str:

@@ -36,9 +36,11 @@ def plane(c: Comparison, view: View) -> Draw:
         if view.x == "neutral_kl":
             rooted(
                 axes,
-                c.budgets,
+                c.budgets["neutral_kl"],
                 max([p.scores[view.x].mean for m in c.methods for p in m.points], default=0.0),
             )
+        for budget in c.budgets[view.x]:
+            axes.axvline(budget, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2)
         for m in c.methods:
             path(axes, c, m, view)
 
@@ -51,8 +53,6 @@ def rooted(axes: Axes, budgets: list[float], top: float) -> None:
     axes.set_xlim(0, max(1.1 * top, 1.2 * max(budgets)))
     axes.xaxis.set_major_locator(FixedLocator([t for t in TICKS if t <= axes.get_xlim()[1]]))
     axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
-    for budget in budgets:
-        axes.axvline(budget, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2)
 
 
 def path(axes: Axes, c: Comparison, m: Traced, view: View) -> None:
