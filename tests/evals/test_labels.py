@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from steer_heal_love.evals.labels import against_labels, informedness, inverse_temperature, log_softmax
+from steer_heal_love.ground.stats import bootstrap
 from steer_heal_love.nouns import FOUNDATIONS
 
 DRAW = np.random.default_rng(0)
@@ -36,6 +37,19 @@ def test_the_mean_of_the_parts_is_the_macro_j(labels):
 )
 def test_all_right_is_one_and_always_the_same_guess_is_none(guess, j):
     assert informedness(guess, LABELS).mean() == pytest.approx(j)
+
+
+@pytest.mark.parametrize("n, skill", [(126, 0.3), (126, 0.8), (48, 0.5)])
+def test_the_interval_of_the_macro_j_covers(n, skill):
+    """Right with chance `skill`, else any of seven: J is the skill. The items depend on the label counts as well."""
+    g, frequent = np.random.default_rng(n), [0.25, 0.2, 0.15, 0.12, 0.1, 0.1, 0.08]
+    hits = 0
+    for i in range(400):
+        label = g.choice(7, n, p=frequent)
+        guess = np.where(g.random(n) < skill, label, g.integers(0, 7, n))
+        s = bootstrap(informedness(guess, label).tolist(), resamples=300, seed=i)
+        hits += s.lo <= skill <= s.hi
+    assert 0.93 <= hits / 400 <= 0.995
 
 
 def test_one_label_alone_has_no_false_positives_so_j_is_undefined():
