@@ -12,6 +12,7 @@ from steer_heal_love.ground.stats import (
     corrected,
     crossed,
     paired,
+    ratio,
     seed_error,
     subtract,
     t_quantile,
@@ -82,6 +83,45 @@ def test_the_paired_interval_covers_and_is_narrower_than_the_unpaired(n):
         apart.append(unpaired(values.tolist(), base.tolist()))
     assert 0.92 <= coverage(pairs, 0.2) <= 0.985
     assert np.mean([s.hi - s.lo for s in pairs]) < 0.5 * np.mean([s.hi - s.lo for s in apart])
+
+
+def shares(g, n, clear, skewed, share):
+    """Items of a part and of the whole that it is the share of; the whole's mean is `clear` standard errors."""
+    noise = (lambda: g.exponential(size=n) - 1) if skewed else (lambda: g.normal(size=n))
+    whole = 1 + math.sqrt(n) / clear * noise()
+    return (share * whole + 0.5 * math.sqrt(n) / clear * noise()).tolist(), whole.tolist()
+
+
+@pytest.mark.parametrize(
+    "n, clear, skewed, share", [(16, 8, False, 0.6), (48, 5, True, 0.6), (48, 5, False, 1.4)]
+)
+def test_the_interval_of_a_share_covers(n, clear, skewed, share):
+    g = np.random.default_rng(n)
+    made = [ratio(*shares(g, n, clear, skewed, share), resamples=300, seed=i) for i in range(300)]
+    told = [s for s in made if not math.isnan(s.lo)]
+    assert len(told) > 280 and 0.92 <= coverage(told, share) <= 0.985
+    assert all(s.lo < s.mean < s.hi for s in told)
+
+
+def test_a_share_pairs_its_items():
+    """Known answers: twice the whole is 200% with no doubt, whatever the whole's own spread; shuffled, it is doubtful."""
+    g = np.random.default_rng(0)
+    whole = 1 + g.normal(size=40)
+    exact = ratio((2 * whole).tolist(), whole.tolist(), resamples=200)
+    assert (exact.lo, exact.mean, exact.hi) == pytest.approx((2.0, 2.0, 2.0)) and exact.n == 40
+    assert ratio((-whole).tolist(), whole.tolist(), resamples=200).mean == pytest.approx(-1.0)
+    apart = ratio((2 * g.permutation(whole)).tolist(), whole.tolist(), resamples=200)
+    assert apart.mean == pytest.approx(2.0) and apart.hi - apart.lo > 0.5
+
+
+def test_a_share_of_nothing_clear_has_no_interval():
+    g = np.random.default_rng(1)
+    lost = ratio(g.normal(size=30).tolist(), (0.01 + g.normal(size=30)).tolist(), resamples=200)
+    assert math.isnan(lost.lo) and math.isnan(lost.hi) and lost.n == 30
+    assert ratio([], [], resamples=50).n == 0 and math.isnan(ratio([1.0], [2.0], resamples=50).lo)
+    assert math.isnan(ratio([1.0, 2.0], [0.0, 0.0], resamples=50).mean)
+    skipped = ratio([1.0, math.nan, 3.0, 4.0], [2.0, 2.0, 6.1, 7.9], resamples=50)
+    assert skipped.n == 3 and skipped.mean == pytest.approx(0.5)
 
 
 def grid(g, seeds, n, between, skewed=False):

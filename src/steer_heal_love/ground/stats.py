@@ -9,7 +9,7 @@ Seeds crossed with items, x_si = μ + a_s + b_i + e_si: the half-width is √(it
 few to resample. A sum over tables of different items (a reading between two scores) adds their half-widths in
 quadrature too. Several looks at once share the error that one may make (Bonferroni).
 
-Identity: one seed is `bootstrap`. Sources: Efron & Tibshirani 1993, ch. 12; Graybill & Wang 1980.
+Identity: one seed is `bootstrap`. Sources: Efron & Tibshirani 1993, ch. 12; Graybill & Wang 1980; Fieller 1954.
 """
 
 from __future__ import annotations
@@ -61,6 +61,29 @@ def paired(
     """Mean of value − base over the same items. Raises `ValueError` when the items don't pair up."""
     difference = subtract(values, base)
     return bootstrap(difference, resamples=resamples, seed=seed, level=level, looks=looks)
+
+
+def ratio(part: list[float], whole: list[float], *, resamples: int, seed: int = 0) -> Score:
+    """mean(part)/mean(whole) over the same items, with every share θ at which the mean of part − θ·whole can't be
+    told from 0 (Fieller 1954), so that it holds what `bootstrap` does; none where the whole can't be told from 0."""
+    pairs = np.array([p for p in zip(part, whole, strict=True) if np.isfinite(p).all()]).reshape(-1, 2)
+    x, y = pairs.T
+    told = lambda v: bootstrap(v.tolist(), resamples=resamples, seed=seed)
+    n, top, clear = len(pairs), told(x), told(y)
+    share = top.mean / clear.mean if clear.mean else math.nan
+    if not (clear.lo > 0 or clear.hi < 0):
+        return Score(share, math.nan, math.nan, n)
+
+    def edge(side: int) -> float:
+        holds = lambda away: (s := told(x - (share + side * away) * y)).lo <= 0 <= s.hi
+        near, far = 0.0, max(float(np.std(x - share * y)) / abs(clear.mean), 1e-6)
+        while holds(far):
+            near, far = far, 2 * far
+        for _ in range(12):
+            near, far = ((near + far) / 2, far) if holds((near + far) / 2) else (near, (near + far) / 2)
+        return share + side * (near + far) / 2
+
+    return Score(share, edge(-1), edge(1), n)
 
 
 def crossed(
