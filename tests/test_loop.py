@@ -28,7 +28,9 @@ from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import Starved, UserError
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.weights import folded
+from steer_heal_love.nouns import Completion, Tokens
 from steer_heal_love.persona import path as path_of
+from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
 from tiny_model import build_model, hooks_of
 
@@ -277,6 +279,58 @@ def test_every_round_says_whether_the_vector_got_in(whole):
         assert found["causes"]["student"]["mean"] == pytest.approx(healed[n]["trait_shift"].mean)
         assert (found["ledger"]["round"] == found["ledger"]["total"]) == (n == 0)
         assert (found["cosine_with_first_shift"] == pytest.approx(1.0)) == (n == 0)
+        assert found["causes"]["sufficient"]["mean"] == found["causes"]["sufficient_share"]
+        assert found["causes"]["sufficient"]["n"] == SETTINGS["eval"]["probes"]
+
+
+def test_the_control_is_healed_as_round_0_was_on_text_that_nothing_steered(whole):
+    here, first = whole.path / "base" / "control", whole.path / "rounds" / "00"
+    ours, theirs = (files.load_completions(f / "completions.jsonl") for f in (here, first))
+    used = [c for c in theirs if c.used]
+    assert [c.prompt for c in ours] == [c.prompt for c in used]
+    assert all(c.dose == 0 and c.kept and c.used for c in ours) and all(c.dose > 0 for c in used)
+    assert len({c.text for c in ours}) == len(ours)
+    healings = [read(f / "healing.json") for f in (here, first)]
+    assert len({len(h["steps"]) for h in healings}) == 1
+    # B is zero at first, so that the first anchor answers cost the same in both: the same ones, on the same base.
+    assert (
+        len({h["steps"][0]["lr"] for h in healings}) == len({h["steps"][0]["anchor"] for h in healings}) == 1
+    )
+    assert healings[0]["steps"][0]["nll"] != healings[1]["steps"][0]["nll"]
+    shift = Vector.load(here / "shift.safetensors")
+    for n in (0, 1):
+        found = read(whole.path / "rounds" / f"{n:02d}" / "transfer.json")
+        taught = Vector.load(whole.path / "rounds" / f"{n:02d}" / "vector.safetensors")
+        assert found["control"]["layers"] == found["layers"] and found["control"]["texts"] == len(ours)
+        assert found["control"]["cosine"] == pytest.approx(shift.cosine(taught), abs=1e-5) != found["cosine"]
+    events = records.read_jsonl(whole.path / "events.jsonl")
+    done = [e["file"] for e in events if e.get("room") == "control"]
+    assert len(done) == len(set(done)) == 3, "once a run"
+    warned = [e["message"] for e in events if e["event"] == "warning" and e["round"] == 0]
+    assert warned == healings[1]["warnings"], "what the control warns of is not the round's"
+
+
+def test_the_control_draws_what_the_calibration_lacks(persona, tmp_path, monkeypatch):
+    """Each prompt as often as it was used, no text twice, what the filter drops drawn again, and an end to it."""
+
+    def made(prompt, text, nll):
+        return Completion(prompt, Tokens((1,), (2,)), text, 0.0, True, {"nll": nll}, ["nll"] * (nll > 1))
+
+    def generate(_model, _tok, prompts, doses, *, seed, **_how):
+        drawn.append(prompts)
+        return [made(p, f"{p}{seed}", 9.0 if p == "c" else 0.0) for p in prompts]
+
+    drawn, calibration = [], [made("a", "a1", 0.0), made("a", "a1", 0.0), made("b", "odd", 9.0)]
+    run = Run(
+        config.RunConfig(), persona, None, None, files.RunFolder(tmp_path), bounds={"nll": 1.0}, calibration=calibration
+    )  # fmt: skip
+    monkeypatch.setattr(steps, "generate", generate)
+    monkeypatch.setattr(Run, "measured", lambda _run, made: made)
+    monkeypatch.setattr(Run, "seed", lambda _run, *purpose: purpose[-1])
+    found = steps.unsteered(run, [made(p, "steered", 0.0) for p in "abac"])
+    assert [c.text for c in found] == ["a1", "b1", "a2"]
+    assert drawn == [["b", "a", "c"], ["a", "c"], *[["c"]] * (steps.DRAWS - 2)]
+    assert not any(c.used for c in calibration)
 
 
 def test_the_config_repeats_the_run(whole):
@@ -335,10 +389,10 @@ def kill_at(patch, target, at, how=Killed):
     patch.setattr(f"steer_heal_love.{target}", once)
 
 
-# measured are: base, prompt, then steered and healed a round; saved: round 0, all so far, round 1
+# measured are: base, prompt, then steered and healed a round; saved: round 0, control, all so far, round 1
 @pytest.mark.parametrize(
     ("target", "at"),
-    [("evals.measure", 5), ("filter.select", 1), ("bake.save_peft", 3)],
+    [("evals.measure", 5), ("filter.select", 1), ("bake.save_peft", 2), ("bake.save_peft", 4)],
 )
 def test_a_run_killed_and_resumed_is_the_unbroken_one(whole, tiny_load, tmp_path, target, at):
     with pytest.MonkeyPatch.context() as patch:

@@ -155,8 +155,8 @@ class EvalConfig:
     """documents a task; 0 means all"""
     neutral_prompts: int = 40
     transfer: Literal["off", "cosine", "full"] = "cosine"
-    """did the vector get in: the student's own shift against it; full adds what the shift does by itself, and the
-    KL ledger, about 15 s a round on two cores"""
+    """did the vector get in: the student's own shift against it; full adds what the shift does by itself and the KL
+    ledger, about 15 s a round on two cores, and a control healed on unsteered text, one more heal a run"""
     sample_prompts: int = 24
     """held-out probe questions answered freely, and as many neutral prompts"""
     base_draws: int = 3

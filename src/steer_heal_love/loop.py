@@ -74,9 +74,10 @@ def one_round(r: Run, number: int) -> None:
         lambda: steps.scored(r, number, vector, row["dose"]), round=number,
     )  # fmt: skip
     if r.config.eval.transfer != "off":
+        control = steps.control(r) if r.config.eval.transfer == "full" else None
         row["transfer"] = once(
             "transfer", here / "transfer.json", records.read_json, files.save_json,
-            lambda: steps.got_in(r, number, vector), round=number,
+            lambda: steps.got_in(r, number, vector, control), round=number,
         )  # fmt: skip
 
 

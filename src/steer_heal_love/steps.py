@@ -6,9 +6,12 @@ Nothing here is written or logged but warnings; `before` alone keeps what it mak
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
 
 from steer_heal_love import bake, evals
 from steer_heal_love import filter as sieve
@@ -20,7 +23,9 @@ from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.scoring import hidden_states
+from steer_heal_love.ground.states import States
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.train import Example, anchor_kl, apart, heal
 from steer_heal_love.heal.trust import STEPS, largest_scale
@@ -31,6 +36,8 @@ from steer_heal_love.vector import Vector
 
 ANCHOR_SEED = 0
 """of the base's answers that bound the heal, the same in every run; neutral_kl's own seed is in `evals.neutral`"""
+DRAWS = 8
+"""passes over the prompts that an unsteered answer is still wanted for"""
 
 
 def before(r: Run) -> None:
@@ -216,20 +223,77 @@ def scored(r: Run, number: int, vector: Vector, dose: float) -> list[Stage]:
     ]
 
 
-def got_in(r: Run, number: int, vector: Vector) -> dict[str, Any]:
-    """What the healed student carries of the vector by itself, and what that cost."""
+def unsteered(r: Run, used: list[Completion]) -> list[Completion]:
+    """The base's own text in place of `used`: for each, another answer to its prompt that the filter keeps, no text
+    twice, from the calibration or else drawn. What DRAWS passes don't find is left out."""
+    found: dict[int, Completion] = {}
+    wanted = lambda: [i for i in range(len(used)) if i not in found]
+
+    def drawn(n: int) -> list[Completion]:
+        prompts = [used[i].prompt for i in wanted()]
+        made = generate(
+            r.model, r.tok, prompts, [0.0], config=r.config.generate, seed=r.seed(5, n), track=r.track,
+            label="generate unsteered",
+        )  # fmt: skip
+        return sieve.judge(r.measured(made), r.bounds)
+
+    for n in range(DRAWS + 1):
+        for c in drawn(n) if n else r.calibration:
+            at = next((i for i in wanted() if used[i].prompt == c.prompt), None)
+            if at is not None and c.kept and c.text not in {f.text for f in found.values()}:
+                found[at] = replace(c, used=True)
+        if not wanted():
+            break
+    return [found[i] for i in sorted(found)]
+
+
+def control(r: Run) -> Vector:
+    """The own shift of a student healed as round 0's was, but on the base's unsteered text. Made once a run."""
+    here, first, once = r.folder.path / "base" / "control", r.folder.round(0), r.folder.once
+    vector = Vector.load(first / "vector.safetensors")
+    # Its warnings are its own: they go to a log beside it.
+    bare = replace(r, history=[], folder=files.RunFolder(here))
+    text = once(
+        "control", here / "completions.jsonl", files.load_completions, files.save_completions,
+        lambda: unsteered(r, [c for c in files.load_completions(first / "completions.jsonl") if c.used]),
+    )  # fmt: skip
+    adapter, _ = once(
+        "control", here / "healing.json", load_healed, save_healed, lambda: train(bare, 0, text, vector)
+    )
+
+    def moved() -> Vector:
+        shift, _ = own_shift(r, vector, [adapter])
+        return Vector(shift, {"method": "own shift, unsteered control", "texts": len(text)})
+
+    return once("control", here / "shift.safetensors", Vector.load, Vector.save, moved)
+
+
+def own_shift(
+    r: Run, vector: Vector, rounds: list[Adapter], advance: Advance = lambda _n: None
+) -> tuple[dict[int, Float[Tensor, " d"]], States]:
+    """How far these rounds move the base by themselves, at the vector's layers; and the base's states there."""
+    contexts = bank("contexts")[: r.config.vector.contexts]
+    return transfer.own_shift(
+        subject(r), contexts, sorted(vector.directions), lambda: exported(r, rounds), advance
+    )
+
+
+def got_in(r: Run, number: int, vector: Vector, unsteered: Vector | None) -> dict[str, Any]:
+    """What the healed student carries of the vector by itself, beside the control, and what that cost."""
     cfg, seed = r.config, r.seed(4, number)
     s, full = subject(r), cfg.eval.transfer == "full"
     base, healed = r.stages[0], r.stages[-1]
     student, previous = (lambda: exported(r, r.history)), (lambda: exported(r, r.history[:-1]))
     contexts = bank("contexts")[: cfg.vector.contexts]
     with r.track("transfer", transfer.count(s, contexts, healed, full=full)) as advance:
-        shift, states = transfer.own_shift(s, contexts, sorted(vector.directions), student, advance)
+        shift, states = own_shift(r, vector, r.history, advance)
         here = r.folder.round(number) / "shift.safetensors"
         Vector(shift, {"method": "own shift", "round": number}).save(here)
         first = Vector.load(r.folder.round(0) / "shift.safetensors")
         out = transfer.alignment(shift, vector.directions, states, seed=seed)
         out["cosine_with_first_shift"] = transfer.cosine(shift, first.directions)
+        if unsteered is not None:
+            out["control"] = transfer.along(unsteered.directions, vector.directions) | unsteered.meta
         if full:
             out["ledger"] = transfer.ledger(s, student, previous, healed, advance)
         if full and "trait" in base.items:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager, nullcontext
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,7 +66,8 @@ def test_a_student_that_is_the_base_has_moved_nowhere(subject) -> None:
         for kl in kinds.values():
             assert kl["mean_nats"].mean == pytest.approx(0.0, abs=1e-6) == kl["p95_nats"]
     caused = transfer.causes(subject, shift, nullcontext, plain, plain, seed=0)
-    assert math.isnan(caused["sufficient_share"]) and caused["base_plus_shift"].mean == 0.0
+    assert math.isnan(caused["sufficient_share"]) and math.isnan(caused["sufficient"].lo)
+    assert caused["base_plus_shift"].mean == 0.0
 
 
 def test_a_student_that_is_the_steered_base_carries_the_vector_whole(subject) -> None:
@@ -77,6 +79,7 @@ def test_a_student_that_is_the_steered_base_carries_the_vector_whole(subject) ->
     assert found["cosine_by_layer"] == pytest.approx([1.0], abs=1e-4)
     assert found["carried_dose"] == pytest.approx(2.0, abs=1e-3)
     assert found["random"]["largest"] < 0.9 and found["halves"]["n"] == transfer.DRAWS
+    assert found["halves"]["largest_by_layer"] == pytest.approx([found["halves"]["largest"]])
     assert found["random"]["sd"] == pytest.approx(1 / math.sqrt(v[2].numel()), rel=0.5)
 
 
@@ -100,6 +103,21 @@ def test_the_shift_of_a_bias_is_sufficient_and_necessary(subject) -> None:
     assert caused["sufficient_share"] == pytest.approx(1.0, abs=1e-3)
     assert caused["remaining_share"] == pytest.approx(0.0, abs=1e-3)
     assert caused["base_plus_random"].mean != pytest.approx(caused["student"].mean, rel=0.05)
+
+
+def test_shares_hold_an_interval_over_items_each_beside_its_own(subject, monkeypatch) -> None:
+    """Items of known shares: 60% of each item's own shift has no doubt in it, 10% with noise a little."""
+    g = np.random.default_rng(0)
+    base, moved = g.normal(size=40), 1 + g.normal(size=40)
+    read = iter((base + 0.6 * moved, base + 0.1 * moved + 0.2 * g.normal(size=40), base))
+    monkeypatch.setattr(transfer, "probes", lambda _subject: {"trait": next(read).tolist()})
+    was, now = (Stage(0, "healed", {}, {"trait": t.tolist()}) for t in (base, base + moved))
+    caused = transfer.causes(subject, steering(subject, 2, 0.5), nullcontext, was, now, seed=0)
+    whole, part = caused["sufficient"], caused["remaining"]
+    assert (whole.lo, whole.mean, whole.hi) == pytest.approx((0.6, 0.6, 0.6)) and whole.n == 40
+    assert 0.05 < part.hi - part.lo < 0.3 and part.lo < 0.1 < part.hi
+    assert (caused["sufficient_share"], caused["remaining_share"]) == (whole.mean, part.mean)
+    assert caused["base_plus_random"].mean == 0.0
 
 
 def test_the_ledger_is_the_divergence_in_the_named_direction(subject, student) -> None:

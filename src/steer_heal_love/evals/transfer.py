@@ -6,10 +6,12 @@ Its own shift is the mean difference, over the extraction contexts c under the n
 
 cosine_l = cos(s_l, v_l) with the teacher vector v; carried_dose = ⟨s, v⟩/⟨v, v⟩, the dose of v that s amounts to.
 Chance is what DRAWS directions without meaning reach: Gaussian ones, and differences between random halves of the
-contexts (`halves`), which lie where this model's states vary anyway.
+contexts (`halves`), which lie where this model's states vary anyway. The control is the s of a student healed the
+same way on text that nothing steered: what healing moves along v by itself.
 
-Sufficient: trait(base + s) over the student's. Remaining: trait(student − s) over the student's. s is added at the
-topmost layer read, once, since a shift read at one layer already holds what the layers below added.
+Sufficient: trait(base + s) over the student's. Remaining: trait(student − s) over the student's; both paired by item,
+with an interval. s is added at the topmost layer read, once, since a shift read at one layer already holds what the
+layers below added.
 
 Ledger: KL per token, mean and 95th percentile, since base (`total`) and since the round before (`round`), on the
 base's own neutral answers, KL(before‖student), and on the student's own samples, KL(student‖before).
@@ -37,7 +39,7 @@ from steer_heal_love.ground.models import head
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.scoring import chunk, forward_kl, hidden_states
 from steer_heal_love.ground.states import States, states
-from steer_heal_love.ground.stats import bootstrap, paired
+from steer_heal_love.ground.stats import bootstrap, paired, ratio, subtract
 from steer_heal_love.nouns import Score, Stage, Tokens
 
 Directions = Mapping[int, Float[Tensor, " d"]]
@@ -70,25 +72,32 @@ def cosine(a: Directions, b: Directions) -> float:
     return ((x @ y) / norms).item() if norms > 0 else math.nan
 
 
-def alignment(shift: Directions, teacher: Directions, base: States, *, seed: int) -> dict[str, Any]:
-    """Cosine with the teacher by layer and over all, beside what chance reaches."""
+def along(shift: Directions, teacher: Directions) -> dict[str, Any]:
+    """Cosine with the teacher by layer and over all, and how much of it the shift amounts to."""
     at = sorted(shift.keys() & teacher.keys())
-    along = sum((shift[i] @ teacher[i].float()).item() for i in at)
+    inner = sum((shift[i] @ teacher[i].float()).item() for i in at)
     return {
         "layers": at, "cosine_by_layer": [cosine({i: shift[i]}, {i: teacher[i]}) for i in at],
         "cosine": cosine(shift, teacher),
-        "carried_dose": along / sum(teacher[i].float().pow(2).sum().item() for i in at),
+        "carried_dose": inner / sum(teacher[i].float().pow(2).sum().item() for i in at),
         "shift_norm_by_layer": [shift[i].norm().item() for i in at],
-        "random": spread(shift, gaussian(shift, seed)), "halves": spread(shift, halves(base, seed)),
     }  # fmt: skip
 
 
-def spread(shift: Directions, others: list[dict[int, Float[Tensor, " d"]]]) -> dict[str, float]:
+def alignment(shift: Directions, teacher: Directions, base: States, *, seed: int) -> dict[str, Any]:
+    """`along`, beside what chance reaches."""
+    read = {i: s for i, s in shift.items() if i in teacher}
+    chance = {"random": gaussian(read, seed), "halves": halves(base, seed)}
+    return along(read, teacher) | {name: spread(read, others) for name, others in chance.items()}
+
+
+def spread(shift: Directions, others: list[dict[int, Float[Tensor, " d"]]]) -> dict[str, Any]:
     """Cosines of `shift` with directions without meaning."""
     found = np.array([cosine(shift, other) for other in others])
+    by_layer = np.array([[cosine({i: shift[i]}, {i: other[i]}) for i in sorted(shift)] for other in others])
     return {
         "mean": float(found.mean()), "sd": float(found.std(ddof=1)), "largest": float(np.abs(found).max()),
-        "n": len(found),
+        "largest_by_layer": np.abs(by_layer).max(0).tolist(), "n": len(found),
     }  # fmt: skip
 
 
@@ -124,18 +133,20 @@ def causes(
         "student_minus_shift": (student, only, -1.0),
         "base_plus_random": (nullcontext, {top: noise * shift[top].norm() / noise.norm()}, 1.0),
     }
-    out: dict[str, Any] = {"layer": top, "student": score(s, healed.items["trait"], base)}
+    trait = {"student": healed.items["trait"]}
     for name, (context, direction, dose) in cases.items():
         with context(), added(s.model, direction, dose):
-            out[name] = score(s, probes(s)["trait"], base)
+            trait[name] = probes(s)["trait"]
         advance(len(s.probes))
-    whole = out["student"].mean
-    part = lambda name: out[name].mean / whole if whole else math.nan
-    return out | {"sufficient_share": part("base_plus_shift"), "remaining_share": part("student_minus_shift")}
-
-
-def score(s: Subject, trait: list[float], base: Stage) -> Score:
-    return paired(trait, base.items["trait"], resamples=s.config.resamples)
+    n, start = s.config.resamples, base.items["trait"]
+    moved = {name: subtract(values, start) for name, values in trait.items()}
+    share = lambda name: ratio(moved[name], moved["student"], resamples=n)
+    sufficient, remaining = share("base_plus_shift"), share("student_minus_shift")
+    return {
+        "layer": top, **{name: paired(values, start, resamples=n) for name, values in trait.items()},
+        "sufficient": sufficient, "sufficient_share": sufficient.mean,
+        "remaining": remaining, "remaining_share": remaining.mean,
+    }  # fmt: skip
 
 
 def ledger(
