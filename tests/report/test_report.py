@@ -218,6 +218,71 @@ def test_what_got_in_is_told_by_round(fabricate, tmp_path):
     assert all(f'<td class="n">{shown}</td>' in text for shown in ("+0.61", "+0.52", "0.17", "+0.071", "–"))
 
 
+def transfer(number: int, full: bool = True, say: str = "") -> dict:
+    """A round's transfer.json, as `steps.got_in` makes it; what is undefined is null."""
+    chance = {"mean": 0.0, "sd": 0.05, "largest": 0.17, "largest_by_layer": [0.1, None, 0.2], "n": 32}
+    found = {"layers": [3, 4, 5], "cosine_by_layer": [0.5 + 0.1 * number, None, 0.7], "cosine": 0.61, "carried_dose": 0.07,
+             "cosine_with_first_shift": 1.0, "random": chance, "halves": chance, "note": say}  # fmt: skip
+    if not full:
+        return found
+    kl = {"mean_nats": {"mean": 0.02, "lo": 0.01, "hi": 0.03, "n": 40}, "p95_nats": 0.08, "tokens": 900}
+    none = {"mean_nats": {"mean": None, "lo": None, "hi": None, "n": 0}, "p95_nats": None, "tokens": 0}
+    shares = {"sufficient": {"mean": 0.634, "lo": 0.512, "hi": 0.768, "n": 48}, "sufficient_share": 0.634,
+              "remaining": {"mean": 0.41, "lo": None, "hi": None, "n": 48}, "remaining_share": 0.41}  # fmt: skip
+    control = {
+        "layers": [3, 4, 5],
+        "cosine_by_layer": [0.11, 0.12, None],
+        "cosine": 0.123,
+        "method": say,
+        "texts": 36,
+    }
+    return found | {"ledger": {since: {"neutral": kl, "own": none if number else kl} for since in ("total", "round")},
+                    "causes": shares, "control": control}  # fmt: skip
+
+
+def got_in(text: str) -> str:
+    return text[text.index("Did the vector get in?") : text.index("<h2>Survival by dose</h2>")]
+
+
+def test_cosines_by_layer_and_the_ledger_have_a_panel_each(fabricate, tmp_path):
+    say = "<script>alert('x')</script>"
+    run = fabricate(rounds=2)
+    for number in (0, 1):
+        records.write_json(run / f"rounds/{number:02d}/transfer.json", transfer(number, say=say))
+    text, page = write(tmp_path, run)
+    told = got_in(text)
+    assert re.findall('<svg role="img" aria-label="(.*?)"', told) == [
+        "Cosine with the vector by layer", "KL on the base&#39;s neutral answers by round",
+        "KL on its own samples by round",
+    ]  # fmt: skip
+    for shown in ("unsteered control", "random directions", "random halves", "round 1", "since base", "this round",
+                  "95th percentile"):  # fmt: skip
+        assert f">{shown}</text>" in told
+    assert '<th class="n">unsteered control</th>' in told and '<td class="n">+0.12</td>' in told
+    assert "63%<small>51% … 77%</small>" in told and "41%<small>– … –</small>" in told
+    assert not re.search(r"\bnan\b", told, re.I) and "alert" not in text
+    assert "script" not in {tag for tag, _ in page.tags}
+
+
+def test_what_was_not_measured_has_no_panel(fabricate, tmp_path):
+    """Cosine alone, a run that went over to all of it, and one from before the shares had an interval."""
+    run = fabricate(rounds=2)
+    records.write_json(run / "rounds/00/transfer.json", transfer(0, full=False))
+    told = got_in(write(tmp_path, run)[0])
+    assert (
+        told.count("<svg") == 1
+        and "ledger" not in told
+        and "control" not in told
+        and "%" not in told.split("<svg")[0]
+    )
+    later = transfer(1)
+    for new in ("sufficient", "remaining"):
+        del later["causes"][new]
+    records.write_json(run / "rounds/01/transfer.json", later)
+    told = got_in(write(tmp_path, run)[0])
+    assert told.count("<svg") == 3 and '<td class="n">63%</td>' in told and "<small>" not in told
+
+
 def test_borderline_takes_the_nearest_on_each_side():
     made = [
         completion(v, ["nll"] if v > 1.5 else []) for v in (0.2, 0.9, 1.1, 1.3, 1.4, 1.45, 1.55, 1.7, 3.0)

@@ -59,7 +59,7 @@ def templates() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    env.filters |= {"num": num, "interval": interval, "clock": clock}
+    env.filters |= {"num": num, "percent": percent, "interval": interval, "clock": clock}
     return env
 
 
@@ -82,6 +82,8 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
     """What the template shows of one run."""
     at, entries = f"run{index}-", diary(run)
     kinds = dict.fromkeys(e.kind for e in entries)
+    moved = [{"control": None, "causes": None, **r.transfer, "round": r.number, "dose": r.dose}
+             for r in run.rounds if r.transfer]  # fmt: skip
     shown = [e for kind in kinds for e in [e for e in entries if e.kind == kind][: VISIBLE // 2]]
     return {
         "id": at, "run": run, "outcome": outcome(run), "score": score, "number": number,
@@ -92,7 +94,7 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
         "by_round": figures(at, SMALL, [
             (f"{p.title} by round", panels.by_round(run, p)) for p in panels.BY_ROUND if panels.has(run, p)]),
         "heals": [(r, heal_figures(at, run, r), pressure(r.healing)) for r in run.rounds if r.healing],
-        "transfers": [{**r.transfer, "round": r.number, "dose": r.dose} for r in run.rounds if r.transfer],
+        "transfers": moved, "got_in": figures(at, LARGE, got_in(run, moved)),
         "survival": figures(at, SMALL, [
             (f"Survival by dose in round {r.number}", panels.survival(r, setting(run, "walk", "survival")))
             for r in run.rounds if r.survival]),
@@ -105,6 +107,16 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
 
 def figures(at: str, size: tuple[float, float], draws: list[tuple[str, canvas.Draw]]) -> list[Markup]:
     return [canvas.svg(draw, size, about, at) for about, draw in draws]
+
+
+def got_in(run: RunRecord, moved: list[dict[str, Any]]) -> list[tuple[str, canvas.Draw]]:
+    """Where the vector got in, by layer; what the rounds cost, where that was measured."""
+    read = [t for t in moved if "cosine_by_layer" in t]
+    paid = [r for r in run.rounds if r.transfer and "ledger" in r.transfer]
+    by_layer = [("Cosine with the vector by layer", panels.cosines(read))] if read else []
+    return by_layer + [
+        (f"{about} by round", panels.ledger(paid, text)) for text, about in panels.LEDGER.items() if paid
+    ]
 
 
 def heal_figures(at: str, run: RunRecord, r: Round) -> list[Markup]:
@@ -144,6 +156,11 @@ def num(value: float | None, digits: int = 3, sign: bool = True) -> str:
     """A number with a true minus, or a dash where it is undefined."""
     value = number(value)
     return format(value, f"{'+' * sign}.{digits}f").replace("-", "−") if math.isfinite(value) else "–"
+
+
+def percent(share: float | None) -> str:
+    """A share as a whole percentage, or a dash."""
+    return f"{shown}%" if (shown := num(100 * number(share), 0, False)) != "–" else shown
 
 
 def interval(s: Score, digits: int = 3, sign: bool = True) -> str:

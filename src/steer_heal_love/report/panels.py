@@ -1,4 +1,4 @@
-"""Small panels: a score by round, a heal's terms by step, survival by dose."""
+"""Small panels: a score by round, a heal's terms by step, what got in by layer, its cost by round, survival by dose."""
 
 from __future__ import annotations
 
@@ -51,11 +51,16 @@ def by_round(run: RunRecord, panel: Panel) -> Draw:
             axes.plot(*zip(*points, strict=True), "o-", color=INK, markersize=4)
         else:
             scores(axes, run, panel.name)
-        rounds = [r.number for r in run.rounds]
-        axes.xaxis.set_major_locator(FixedLocator(rounds) if len(rounds) < 12 else MaxNLocator(integer=True))
-        axes.set_xlim(min(rounds) - 0.4, max(rounds) + 0.4)
+        by_number(axes, run.rounds)
 
     return draw
+
+
+def by_number(axes: Axes, rounds: list[Round]) -> None:
+    """The rounds along x, room at both ends."""
+    numbers = [r.number for r in rounds]
+    axes.xaxis.set_major_locator(FixedLocator(numbers) if len(numbers) < 12 else MaxNLocator(integer=True))
+    axes.set_xlim(min(numbers) - 0.4, max(numbers) + 0.4)
 
 
 def scores(axes: Axes, run: RunRecord, name: str) -> None:
@@ -137,6 +142,62 @@ def finish(axes: Axes) -> None:
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.3 * (high - low))
         axes.legend(loc="upper right", ncols=2, borderaxespad=0, handlelength=1.4, columnspacing=1.0)
+
+
+def cosines(rounds: list[dict[str, Any]]) -> Draw:
+    """Each round's own shift against its vector by layer; the control's, dashed; and what chance reaches."""
+    first, last = rounds[0], rounds[-1]
+
+    def draw(axes: Axes) -> None:
+        axes.set(title="Cosine with the vector, by layer", xlabel="layer", ylabel="cosine")
+        for name, label, dense in (("halves", "random halves", 0.13), ("random", "random directions", 0.3)):
+            if found := last[name].get("largest_by_layer"):
+                chance = np.array([number(v) for v in found])
+                axes.fill_between(
+                    last["layers"], -chance, chance, color=MUTED, alpha=dense, linewidth=0, label=label
+                )
+        for i, t in enumerate(rounds):
+            axes.plot(
+                t["layers"], [number(v) for v in t["cosine_by_layer"]], "o-", color=HEALED, markersize=3.5,
+                alpha=0.35 + 0.65 * (i + 1) / len(rounds),
+                label=f"round {t['round']}" if t in (first, last) else None,
+            )  # fmt: skip
+        if control := last.get("control"):
+            axes.plot(
+                control["layers"], [number(v) for v in control["cosine_by_layer"]], "s--", color=PROMPT,
+                markersize=3.5, label="unsteered control",
+            )  # fmt: skip
+        finish(axes)
+
+    return draw
+
+
+LEDGER = {"neutral": "KL on the base's neutral answers", "own": "KL on its own samples"}
+
+
+def ledger(rounds: list[Round], text: str) -> Draw:
+    """What the rounds cost on one kind of text: mean with interval and tail over tokens, since base and a round."""
+
+    def draw(axes: Axes) -> None:
+        axes.set(title=LEDGER[text], xlabel="round", ylabel="nats/token")
+        for since, label, colour, aside in (
+            ("total", "since base", HEALED, -0.06), ("round", "this round", STEERED, 0.06),
+        ):  # fmt: skip
+            found = [(r.number + aside, r.transfer["ledger"][since][text]) for r in rounds if r.transfer]
+            x = [at for at, _ in found]
+            mean, lo, hi = (
+                np.array([number(v["mean_nats"][k]) for _, v in found]) for k in ("mean", "lo", "hi")
+            )
+            axes.errorbar(
+                x, mean, yerr=[mean - lo, hi - mean], fmt="o-", color=colour, markersize=4.5, label=label
+            )
+            tail = [number(v["p95_nats"]) for _, v in found]
+            axes.plot(x, tail, "^:", color=colour, markersize=4.5, label="95th percentile")
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        finish(axes)
+        by_number(axes, rounds)
+
+    return draw
 
 
 def survival(r: Round, asked: float) -> Draw:
