@@ -1,6 +1,6 @@
 """The steps that `loop.py` tells the order of: each takes what it needs of the run, and hands on what a room made.
 
-Nothing here is written or logged but warnings; `before` alone keeps what it makes, since every round needs it.
+Nothing here is written or logged but warnings; `before` and `control` alone keep what they make, since every round needs it.
 """
 
 from __future__ import annotations
@@ -278,8 +278,8 @@ def own_shift(
     )
 
 
-def got_in(r: Run, number: int, vector: Vector, unsteered: Vector | None) -> dict[str, Any]:
-    """What the healed student carries of the vector by itself, beside the control, and what that cost."""
+def got_in(r: Run, number: int, vector: Vector, plain: Vector | None) -> dict[str, Any]:
+    """What the healed student carries of the vector by itself, beside the control's shift, and what that cost."""
     cfg, seed = r.config, r.seed(4, number)
     s, full = subject(r), cfg.eval.transfer == "full"
     base, healed = r.stages[0], r.stages[-1]
@@ -292,8 +292,8 @@ def got_in(r: Run, number: int, vector: Vector, unsteered: Vector | None) -> dic
         first = Vector.load(r.folder.round(0) / "shift.safetensors")
         out = transfer.alignment(shift, vector.directions, states, seed=seed)
         out["cosine_with_first_shift"] = transfer.cosine(shift, first.directions)
-        if unsteered is not None:
-            out["control"] = transfer.along(unsteered.directions, vector.directions) | unsteered.meta
+        if plain is not None:
+            out["control"] = transfer.along(plain.directions, vector.directions) | plain.meta
         if full:
             out["ledger"] = transfer.ledger(s, student, previous, healed, advance)
         if full and "trait" in base.items:
