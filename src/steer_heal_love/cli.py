@@ -205,6 +205,7 @@ def evaluate(
 
 def load(model: str, **how: Any) -> tuple[Any, Any]:
     """The model and tokenizer, after a line that says what is waited for."""
+    models.known_device(how.get("device", "auto"))
     err.print(f"loading {model}", style="dim", markup=False, highlight=False)
     return models.load(model, **how)
 

@@ -30,7 +30,7 @@ SPAN = 128
 """tokens a row between two captures; what is captured reads the whole room, half of it empty on average"""
 POLL = 16
 """steps between two looks at whether anything more is wanted"""
-MARGIN = 512
+MARGIN = 128
 """columns that a caller may add to the cache afterwards; a sliding window has to hold them too"""
 
 
