@@ -59,15 +59,15 @@ def interval(
     of_broken, of_fine = times[:, texts.broken], times[:, ~texts.broken]
     pairs = of_broken.sum(1) * of_fine.sum(1)
     areas = ((of_broken @ won) * of_fine).sum(1)[pairs > 0] / pairs[pairs > 0]
-    half = t_quantile(0.975, len(names) - 1) * odds(areas, len(at)).std(ddof=1)
+    half = t_quantile(0.975, len(names) - 1) * odds(areas, len(names)).std(ddof=1)
     found = area(values, texts.broken)
-    middle = float(odds(np.array(found), len(at)))
+    middle = float(odds(np.array(found), len(names)))
     lower, upper = (1 / (1 + np.exp(-(middle + side * half))) for side in (-1, 1))
     return min(float(lower), found), max(float(upper), found)
 
 
 def odds(areas: np.ndarray, n: int) -> np.ndarray:
-    """Log-odds, at least half a text of n from either end."""
+    """Log-odds, at least half a prompt of n from either end."""
     inside = np.clip(areas, 0.5 / n, 1 - 0.5 / n)
     return np.log(inside / (1 - inside))
 

@@ -42,7 +42,7 @@ class GenerateConfig:
     temperature: float = 1.0
     min_p: float = 0.1
     """tokens below this share of the likeliest token's probability are never drawn"""
-    batch: int = 96
+    batch: int = 72
     """rows in flight"""
 
 
@@ -113,17 +113,17 @@ class HealConfig:
     reference: Literal["base", "previous"] = "base"
     anchor: float = 1.0
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
-    anchor_prompts: int = 72
+    anchor_prompts: int = 108
     anchor_tokens: int = 48
     anchor_batch: int = 4
     """anchor answers a step"""
-    anchor_validation: float = 0.5
+    anchor_validation: float = 0.67
     """share of the anchor answers never trained on in any round, on which the trust region is measured"""
     validation: float = 0.15
     """share of training prompts held out for the curve"""
     soft: float = 0.25
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
-    budget: float = 0.045
+    budget: float = 0.034
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 
@@ -153,7 +153,7 @@ class EvalConfig:
     """tasks of lm-evaluation-harness for instrument `lm_eval`"""
     lm_eval_limit: int = 0
     """documents a task; 0 means all"""
-    neutral_prompts: int = 40
+    neutral_prompts: int = 96
     transfer: Literal["off", "cosine", "full"] = "cosine"
     """did the vector get in: the student's own shift against it; full adds what the shift does by itself and the KL
     ledger, about 15 s a round on two cores, and a control healed on unsteered text, one more heal a run"""
@@ -273,7 +273,6 @@ PRESETS: dict[str, dict[str, Any]] = {
             "paraphrases": 4,
             "capability_blocks": 10,
             "transfer": "full",
-            "neutral_prompts": 96,
             "sample_prompts": 48,
             "sample_tokens": 128,
         },
