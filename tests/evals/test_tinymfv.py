@@ -31,7 +31,7 @@ class Frame:
 def result(**changes: Any) -> dict[str, Any]:
     p = [[0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], [0.05, 0.05, 0.05, 0.5, 0.05, 0.05, 0.25]]
     found = {
-        "profile": Frame({"foundation": list(SHORT), "human": [1 / 7] * 7, "model": [0.1 * i for i in range(7)],
+        "profile": Frame({"foundation": list(SHORT), "human": [0.3, *[0.1] * 5, 0.2], "model": [0.1 * i for i in range(7)],
                           "model_T": [1 / 7] * 7}),
         "top1_acc": 0.4, "informedness": 0.3, "mean_pmass_allowed": 0.9, "frac_unscorable": 0.05,
         "mean_nll_prefill": 1.5,
@@ -69,14 +69,16 @@ def install(monkeypatch):
 @pytest.mark.parametrize(("view", "condition"), [("see", "other_violate"), ("you", "self_violate")])
 def test_it_is_run_under_either_name_on_the_model_under_test(install, tiny, persona, name, view, condition):
     calls = install(name, result())
-    config = EvalConfig(instruments=("tinymfv",), vignette_view=view, resamples=20)
+    config = EvalConfig(
+        instruments=("tinymfv",), vignette_view=view, resamples=20, think_tokens=128 if view == "you" else 0
+    )
     evals.ready(config)
     subject = evals.Subject(tiny.model, tiny.tok, persona, config, [])
     items = evals.read(subject, evals.measure(subject))
     (call,) = calls
     assert call.model is tiny.model and call.tokenizer is tiny.tok
     assert (call.name, call.n_vignettes, call.conditions) == ("classic", None, (condition,))
-    assert (call.max_think_tokens, call.return_per_row) == (64, True)
+    assert (call.max_think_tokens, call.return_per_row) == (128 if view == "you" else 64, True)
     scores = evals.scores(items, items, resamples=20)
     assert scores["tinymfv.Care"].mean == 0 and scores["tinymfv.Care"].n == 2
     assert scores["tinymfv_top1"].mean == pytest.approx(0.4)
@@ -88,6 +90,8 @@ def test_the_result_is_read_by_vignette_and_as_a_whole():
     assert items["tinymfv.Care"][0] == pytest.approx(a * 6 / 7)
     assert items["tinymfv.Fairness"][0] == pytest.approx(-a / 7)
     assert items["tinymfv.Authority"][1] - items["tinymfv.Care"][1] == pytest.approx(b)
+    assert items["tinymfv_human.Care"] == [0.3] and items["tinymfv_human.SocialNorms"] == [0.2]
+    assert items["tinymfv_profile_T.Liberty"] == pytest.approx([1 / 7])
     assert [items[f"tinymfv_profile.{f}"] for f in FOUNDATIONS] == [[0.1 * i] for i in range(7)]
     assert items["tinymfv_p_ans_any"] == [0.9] and items["tinymfv_unscorable"] == [0.05]
     assert items["tinymfv_nll_prefill"] == [1.5]

@@ -2,8 +2,8 @@
 
 In: the model under test, handed to `evaluate` of the package `moralmaps`, or `tinymfv` as it was called before, with
 its own defaults. Out: per vignette, in the order of (id, condition), tinymfv.<Foundation>, the centred log-ratio of its
-`p`; and, one number each, what it says of the whole: tinymfv_profile.<Foundation> (the model's column), tinymfv_top1,
-tinymfv_informedness, tinymfv_p_ans_any, tinymfv_unscorable, tinymfv_nll_prefill. What is missing is undefined.
+`p`; and, one number each, what it says of the whole: tinymfv_profile.<Foundation> (and _T, at the fitted temperature;
+tinymfv_human: people's), tinymfv_top1, tinymfv_informedness, tinymfv_p_ans_any, tinymfv_unscorable, tinymfv_nll_prefill. What is missing is undefined.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ SUMMARY = {
     "tinymfv_nll_prefill": ("mean_nll_prefill", "mean_nll_json"),
 }
 """our name, and the package's, the newer first"""
+COLUMNS = {"model": "tinymfv_profile", "model_T": "tinymfv_profile_T", "human": "tinymfv_human"}
+"""of its profile, and our names: the model's, the same at the fitted temperature, and people's"""
+THINK = 64
+"""tokens of thought where eval.think_tokens asks for none: the package's default"""
 
 
 def package() -> ModuleType:
@@ -54,7 +58,7 @@ def package() -> ModuleType:
 def tinymfv(s: Subject) -> Items:
     found = package().evaluate(
         s.model, s.tok, name="classic", n_vignettes=None, conditions=(CONDITIONS[s.config.vignette_view],),
-        max_think_tokens=64, batch_size=8, device=s.model.device, return_per_row=True,
+        max_think_tokens=s.config.think_tokens or THINK, batch_size=8, device=s.model.device, return_per_row=True,
     )  # fmt: skip
     return mapped(found)
 
@@ -67,8 +71,9 @@ def mapped(found: dict[str, Any]) -> Items:
     clr = log_p - log_p.mean(1, keepdims=True)
     items = {f"tinymfv.{f}": clr[:, i].tolist() for i, f in enumerate(FOUNDATIONS)}
     profile = found["profile"]
-    for name, value in zip(profile["foundation"], profile["model"], strict=True):
-        items[f"tinymfv_profile.{ours(name)}"] = [float(value)]
+    for column, name in COLUMNS.items():
+        for foundation, value in zip(profile["foundation"], profile[column], strict=True):
+            items[f"{name}.{ours(foundation)}"] = [float(value)]
     for name, theirs in SUMMARY.items():
         value = next((found[key] for key in theirs if found.get(key) is not None), math.nan)
         items[name] = [float(value)]
