@@ -59,7 +59,7 @@ def fused(
 ) -> tuple[Float[Tensor, "b q h d"], Tensor | None]:
     """As `grouped`, by the one kernel that takes groups and a mask together, where it takes this shape."""
     asked = SDPAParams(query, key, value, attention_mask, dropout, False, True)
-    if does_more(kwargs) or not can_use_cudnn_attention(asked):
+    if does_more(kwargs) or not (query.is_cuda and can_use_cudnn_attention(asked)):
         return grouped(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         found = nn.functional.scaled_dot_product_attention(
