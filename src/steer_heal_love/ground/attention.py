@@ -58,14 +58,20 @@ def fused(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "b q h d"], Tensor | None]:
     """As `grouped`, by the one kernel that takes groups and a mask together, where it takes this shape."""
-    asked = SDPAParams(query, key, value, attention_mask, dropout, False, True)
-    if does_more(kwargs) or not (query.is_cuda and can_use_cudnn_attention(asked)):
+    if does_more(kwargs) or not fits(query, key, value, attention_mask, dropout):
         return grouped(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         found = nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling, enable_gqa=True
         )
     return found.transpose(1, 2).contiguous(), None
+
+
+def fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> bool:
+    """Whether cuDNN takes this shape; a build for CUDA without a GPU can't be asked."""
+    return query.is_cuda and can_use_cudnn_attention(
+        SDPAParams(query, key, value, mask, dropout, False, True)
+    )
 
 
 def does_more(kwargs: dict[str, Any]) -> bool:
