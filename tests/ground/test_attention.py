@@ -46,7 +46,7 @@ def test_the_values_are_plain_attention_s(dtype, name):
 
 
 def test_the_fused_kernel_s_values_are_plain_attention_s(monkeypatch):
-    monkeypatch.setattr(attention, "fits", lambda *_: True)
+    monkeypatch.setattr(attention, "cudnn_takes", lambda *_: True)
     monkeypatch.setattr(attention, "sdpa_kernel", lambda _backend: nullcontext())
     calls, fused = [], torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(

@@ -58,7 +58,7 @@ def fused(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "b q h d"], Tensor | None]:
     """As `grouped`, by the one kernel that takes groups and a mask together, where it takes this shape."""
-    if does_more(kwargs) or not fits(query, key, value, attention_mask, dropout):
+    if does_more(kwargs) or not cudnn_takes(query, key, value, attention_mask, dropout):
         return grouped(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         found = nn.functional.scaled_dot_product_attention(
@@ -67,7 +67,7 @@ def fused(
     return found.transpose(1, 2).contiguous(), None
 
 
-def fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> bool:
+def cudnn_takes(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> bool:
     """Whether cuDNN takes this shape; a build for CUDA without a GPU can't be asked."""
     return query.is_cuda and can_use_cudnn_attention(
         SDPAParams(query, key, value, mask, dropout, False, True)
