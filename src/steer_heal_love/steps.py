@@ -83,11 +83,16 @@ def before(r: Run) -> None:
     )
 
 
+def contexts(r: Run) -> list[str]:
+    """What the vector, and later the student's own shift, is read over."""
+    return bank("contexts")[: r.config.vector.contexts]
+
+
 def steer(r: Run) -> Vector:
     cfg = r.config.vector
     with r.student():
         return Vector.train(
-            r.model, r.tok, r.persona, contexts=bank("contexts")[: cfg.contexts], method=cfg.method,
+            r.model, r.tok, r.persona, contexts=contexts(r), method=cfg.method,
             contrast=cfg.contrast, layers=cfg.layers, batch_tokens=r.config.batch_tokens, track=r.track,
         )  # fmt: skip
 
@@ -272,9 +277,8 @@ def own_shift(
     r: Run, vector: Vector, rounds: list[Adapter], advance: Advance = lambda _n: None
 ) -> tuple[dict[int, Float[Tensor, " d"]], States]:
     """How far these rounds move the base by themselves, at the vector's layers; and the base's states there."""
-    contexts = bank("contexts")[: r.config.vector.contexts]
     return transfer.own_shift(
-        subject(r), contexts, sorted(vector.directions), lambda: exported(r, rounds), advance
+        subject(r), contexts(r), sorted(vector.directions), lambda: exported(r, rounds), advance
     )
 
 
@@ -284,8 +288,7 @@ def got_in(r: Run, number: int, vector: Vector, plain: Vector | None) -> dict[st
     s, full = subject(r), cfg.eval.transfer == "full"
     base, healed = r.stages[0], r.stages[-1]
     student, previous = (lambda: exported(r, r.history)), (lambda: exported(r, r.history[:-1]))
-    contexts = bank("contexts")[: cfg.vector.contexts]
-    with r.track("transfer", transfer.count(s, contexts, healed, full=full)) as advance:
+    with r.track("transfer", transfer.count(s, contexts(r), healed, full=full)) as advance:
         shift, states = own_shift(r, vector, r.history, advance)
         here = r.folder.round(number) / "shift.safetensors"
         Vector(shift, {"method": "own shift", "round": number}).save(here)
