@@ -182,8 +182,8 @@ def evaluate(
         seed=neutral.SEED, temperature=settings.generate.temperature, min_p=settings.generate.min_p,
     )  # fmt: skip
     reference = evals.neutral_reference(net, tok, prompts, answers, 4096)
-    base = evals.Subject(net, tok, who, cfg, reference, seed=seed)
-    subject = dataclasses.replace(base, system=system) if system else base
+    base = evals.Subject(net, tok, who, cfg, reference, seed=seed, draws=cfg.base_draws)
+    subject = dataclasses.replace(base, system=system or base.system, draws=cfg.healed_draws)
     found = evals.measure(base)
     items = evals.read(base, found)
     subject = dataclasses.replace(subject, base_samples=found.get("samples", []))

@@ -159,8 +159,10 @@ class EvalConfig:
     ledger, about 15 s a round on two cores, and a control healed on unsteered text, one more heal a run"""
     sample_prompts: int = 24
     """held-out probe questions answered freely, and as many neutral prompts"""
-    base_draws: int = 3
-    """the base's own samples a prompt, once a run; of every other model one"""
+    base_draws: int = 4
+    """the base's own samples a prompt, once a run"""
+    healed_draws: int = 3
+    """own samples a prompt of each healed model; of the prompted and the steered one"""
     sample_tokens: int = 48
     resamples: int = 2000
     """bootstrap resamples"""
@@ -231,7 +233,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         """rounds batch_tokens generate.prompts generate.max_new_tokens generate.batch walk.passes filter.keep
         filter.calibration filter.least heal.rank heal.epochs heal.batch heal.micro_batch heal.anchor_tokens
         heal.anchor_batch eval.probes eval.vignettes eval.paraphrases eval.capability_blocks eval.neutral_prompts
-        eval.base_draws eval.sample_tokens eval.resamples""",
+        eval.base_draws eval.healed_draws eval.sample_tokens eval.resamples""",
     ),
     "at least 2": (lambda v: v >= 2, "vector.contexts walk.doses"),
     "a number, at least 0": (

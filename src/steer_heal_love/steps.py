@@ -224,7 +224,7 @@ def scored(r: Run, number: int, vector: Vector, dose: float) -> list[Stage]:
     steered = (lambda: folded(r.model, r.history[:-1]), lambda: vector(r.model, dose))
     return [
         evaluated(r, "steered", number, *steered, dose=dose),
-        evaluated(r, "healed", number, lambda: exported(r, r.history)),
+        evaluated(r, "healed", number, lambda: exported(r, r.history), draws=r.config.eval.healed_draws),
     ]
 
 

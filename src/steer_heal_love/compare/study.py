@@ -156,7 +156,8 @@ def measured(method: Method, r: Run, cell: Cell) -> list[Stage]:
         return [cell.stage]
     label = f"{method.name} at {cell.strength:g}"
     named = replace(r, track=lambda _label, total: r.track(label, total))
-    return [steps.evaluated(named, method.kind, -1, *cell.contexts, dose=cell.dose, **cell.told)]
+    draws = r.config.eval.healed_draws
+    return [steps.evaluated(named, method.kind, -1, *cell.contexts, dose=cell.dose, draws=draws, **cell.told)]
 
 
 def seeded(cfg: RunConfig, model: Any, tok: Any, path: Path, track: Track) -> Run:

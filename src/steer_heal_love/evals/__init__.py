@@ -59,7 +59,7 @@ class Subject:
     base_samples: list[dict[str, Any]] = field(default_factory=list)
     """the base's own samples, for what compares with them; empty while the base itself is measured"""
     samples: list[dict[str, Any]] = field(default_factory=list)
-    """this model's own samples, once they are drawn"""
+    """this model's own samples, once they are drawn: each prompt's first"""
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -143,11 +143,16 @@ def count(config: EvalConfig) -> int:
 
 def read(subject: Subject, measured: dict[str, Any]) -> Items:
     """Items of every instrument; call with the model pristine."""
-    subject = replace(subject, samples=measured.get("samples", []))
+    subject = replace(subject, samples=first_draws(measured.get("samples", [])))
     items: Items = {}
     for name, result in measured.items():
         items |= instruments[name].outside(subject, result)
     return items
+
+
+def first_draws(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of every prompt the sample that was drawn first."""
+    return list({s["prompt"]: s for s in reversed(samples)}.values())[::-1]
 
 
 # A score is a plain mean of its items, or a paired shift from base; the name says which, here only.
@@ -185,7 +190,7 @@ def stage(
     dose: float | None = None,
 ) -> Stage:
     """The record of one evaluation."""
-    samples = list({s["prompt"]: s for s in reversed(measured.get("samples", []))}.values())[::-1]
+    samples = first_draws(measured.get("samples", []))
     return Stage(round, name, scores(items, base, resamples=config.resamples), items, samples, dose)
 
 

@@ -5,15 +5,16 @@ trait_generated: log p(sample | pos pole) − log p(sample | neg pole) under the
 on probe questions; the neutral prompts are there for own_nll.
 repetition, distinct_2: of the text alone. Sampled with one seed for every model, so that they pair.
 
-A subject may draw several samples a prompt (the base does, once a run: every shift is read against it). An
-item is a prompt: the mean over its draws, so the base's own luck counts for a part.
+A subject may draw several samples a prompt: the base, against which every shift is read, and the healed models,
+whose own_excess is a claim. An item is a prompt: the mean over its draws, so that luck counts for a part.
+trait_generated costs two more readings and is wide apart: it is read from the first draw alone.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from steer_heal_love.evals import Subject, instrument, sample_prompts
+from steer_heal_love.evals import Subject, first_draws, instrument, sample_prompts
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.scoring import token_nll
@@ -33,7 +34,7 @@ def read_samples(s: Subject, made: list[dict[str, Any]]) -> Items:
         of = {p: [v for m, v in zip(samples, values, strict=True) if m["prompt"] == p] for p in prompts}
         return [sum(v) / len(v) for v in of.values() if v]
 
-    asked = [m for m in made if m["prompt"] in questions]
+    asked = [m for m in first_draws(made) if m["prompt"] in questions]
     neg, pos = (nll(asked, s.persona.system(pole)) for pole in ("neg", "pos"))
     words = [m["text"].lower().split() for m in made]
     return {
