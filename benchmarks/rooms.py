@@ -3,7 +3,7 @@
     python benchmarks/rooms.py --shape qwen3-4b --out results.json
 
 In: a shape (`benchmarks/shapes.py`), the sizes of a default late round. Every room goes through the product's own
-functions, with the settings of the device's preset, on given inputs of its own, so that one that fails takes no other
+functions, with the settings of the preset that fits, on given inputs of its own, so that one that fails takes no other
 along. It is warmed up on a small piece, then timed `--repeats` times. One line a room is printed, and the JSON
 written, as it finishes. A floor (`benchmarks/floors.py`) is the least that the room's work costs on this machine.
 
@@ -169,9 +169,9 @@ def cycled(items: Iterable[T], n: int) -> list[T]:
     return list(itertools.islice(itertools.cycle(items), n))
 
 
-def settings(device: str, sizes: Sizes, scale: float) -> RunConfig:
-    """The device's preset, in a run whose last round is the one measured; the anchor shrinks with the scale."""
-    cfg = config.for_device(device)
+def settings(device: str, shape: str, sizes: Sizes, scale: float) -> RunConfig:
+    """The preset that fits, in a run whose last round is the one measured; the anchor shrinks with the scale."""
+    cfg = config.fitting(device, shape)
     h = cfg.heal
     anchor = {"anchor_prompts": h.anchor_prompts, "anchor_tokens": h.anchor_tokens}
     shrunk: dict[str, Any] = {k: max(3, round(v * min(scale, 1))) for k, v in anchor.items()}
@@ -439,7 +439,7 @@ def benchmark(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Build the model and run what is asked for; `a.out` holds what is known after each room."""
     name = models.auto_device() if a.device == "auto" else a.device
     sizes = Sizes(**(asdict(Sizes()) | ({"tokens": a.tokens} if a.tokens else {}))).scaled(a.scale)
-    cfg = settings(name, sizes, a.scale)
+    cfg = settings(name, a.shape, sizes, a.scale)
     device = torch.device(name)
     ceilings = floors.measured(device, models.auto_dtype(name))
     records.release_memory()

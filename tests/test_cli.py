@@ -267,7 +267,11 @@ def test_settings_layer_preset_then_file_then_options(tok, here, monkeypatch):
     assert (seen[0].seed, seen[0].heal.epochs, seen[0].heal.lr) == (5, 9, 0.25)
     assert seen[0].heal.rank == config.RunConfig().heal.rank
     cli.main(["run", "--preset", "gpu"])
-    assert seen[1].generate.max_new_tokens == config.preset("gpu").generate.max_new_tokens
+    monkeypatch.setattr(config, "auto_device", lambda: "cuda")
+    cli.main(["run", "--model=hub/model"])
+    cli.main(["run"])
+    long, short = (config.preset(name).generate.max_new_tokens for name in ("gpu", "cpu"))
+    assert [s.generate.max_new_tokens for s in seen[1:]] == [long, long, short]
 
 
 def test_a_comparison_takes_every_setting_and_its_own_folder(here, monkeypatch):

@@ -50,6 +50,16 @@ def test_every_preset_is_in_range(name):
     config.preset(name).check()
 
 
+@pytest.mark.parametrize(
+    ("device", "model", "name"),
+    [("cpu", "smollm2", "cpu"), ("mps", "hub/model", "cpu"), ("cuda", "hub/model", "gpu"), ("cuda:1", "hub/model", "gpu"),
+     ("cuda", "smollm2", "cpu")],
+)  # fmt: skip
+def test_the_gpu_preset_is_for_larger_models_on_cuda(device, model, name):
+    assert config.fitting(device, model) == config.preset(name)
+    assert config.preset("gpu") != config.preset("cpu")
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_setting_out_of_range_is_named_with_what_was_found(name):
     with pytest.raises(UserError) as e:

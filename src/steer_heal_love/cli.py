@@ -99,13 +99,13 @@ def compare(argv: list[str]) -> None:
 
 def layered(kind: type[G], argv: list[str], prog: str, **own: Any) -> tuple[G, RunConfig]:
     """What was asked for: preset, then the settings file, `own`, then options; and the run's settings in it."""
-    early = {key: _early(argv, key) for key in ("config", "preset", "device")}
+    early = {key: _early(argv, key) for key in ("config", "preset", "device", "model")}
     if early["config"]:
         start = config.read(Path(early["config"]))
     elif early["preset"] in config.PRESETS:
         start = config.preset(early["preset"])
     else:
-        start = config.for_device(early["device"] or "auto")
+        start = config.fitting(early["device"] or "auto", early["model"] or RunConfig.model)
     fields = {f.name: getattr(start, f.name) for f in dataclasses.fields(start)}
     given = tyro.cli(kind, args=argv, default=kind(**(fields | own)), prog=prog)
     return given, RunConfig(**{name: getattr(given, name) for name in fields})
@@ -161,7 +161,7 @@ def evaluate(
         out: the JSON file to write
     """
     who = load_persona(persona)
-    settings = config.for_device(device)
+    settings = config.fitting(device, model)
     asked: dict[str, Any] = {"instruments": instrument, "vignette_view": view, "think_tokens": think}
     asked["paraphrases"] = max(2, settings.eval.paraphrases) if paraphrases is None else paraphrases
     if vignettes:

@@ -1,6 +1,7 @@
-"""Every setting, once: one frozen dataclass a room, one `RunConfig` holding them, two presets by device.
+"""Every setting, once: one frozen dataclass a room, one `RunConfig` holding them, two presets.
 
-The defaults are the `cpu` preset (SmolLM2 on a laptop); `PRESETS["gpu"]` names only what differs.
+The defaults are the `cpu` preset, which SmolLM2 has on every device; `PRESETS["gpu"]` names only what differs for
+larger models on CUDA.
 """
 
 from __future__ import annotations
@@ -263,7 +264,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "generate": {"prompts": 64, "max_new_tokens": 512, "batch": 192},
         "filter": {"keep": 64, "calibration": 128},
         "heal": {
-            "epochs": 6,
             "batch": 8,
             "micro_batch": 8,
             "anchor_batch": 8,
@@ -338,12 +338,13 @@ def read(path: Path) -> RunConfig:
         raise UserError(f"settings file {path}: {e.strerror}.") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise UserError(f"settings file {path}: not TOML: {e}") from e
-    return override(for_device(data.get("device", "auto")), data)
+    return override(fitting(data.get("device", "auto"), data.get("model", RunConfig.model)), data)
 
 
-def for_device(device: str) -> RunConfig:
-    """The preset that fits a device: `gpu` on CUDA, `cpu` elsewhere."""
-    return preset("gpu" if (auto_device() if device == "auto" else device).startswith("cuda") else "cpu")
+def fitting(device: str, model: str) -> RunConfig:
+    """The preset that fits: `gpu` on CUDA, but `cpu` for the embedded model there too (decision 15)."""
+    device = auto_device() if device == "auto" else device
+    return preset("gpu" if device.startswith("cuda") and model != RunConfig.model else "cpu")
 
 
 def preset(name: str) -> RunConfig:

@@ -79,7 +79,10 @@ class Run:
 
 def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track) -> Run:
     """A new run: everything that can be wrong is read before the folder is made."""
-    cfg = config.override(settings or config.for_device(overrides.get("device", "auto")), overrides)
+    cfg = config.override(
+        settings or config.fitting(overrides.get("device", "auto"), overrides.get("model", RunConfig.model)),
+        overrides,
+    )
     who = load_persona(cfg.persona)
     cfg.check()
     known(cfg)

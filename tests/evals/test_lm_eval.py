@@ -104,7 +104,7 @@ def test_shl_eval_runs_the_tasks_besides_the_instruments(harness, tok, tiny, mon
     small = RunConfig(
         eval=EvalConfig(instruments=("probes",), neutral_prompts=1, sample_tokens=4, lm_eval_limit=3)
     )
-    monkeypatch.setattr(config, "for_device", lambda _device: small)
+    monkeypatch.setattr(config, "fitting", lambda _device, _model: small)
     out = tmp_path / "scores.json"
     cli.main(["eval", "--instrument", "probes", "--lm-eval", "copying", "--out", str(out)])
     scores = records.read_json(out)["scores"]

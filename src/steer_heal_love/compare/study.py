@@ -114,7 +114,10 @@ def wanted(
     settings: RunConfig | None, overrides: dict[str, Any], seeds: int, names: tuple[str, ...], grid: Grid
 ) -> tuple[RunConfig, list[Method]]:
     """Settings and methods. Raises `UserError` for whatever cannot be compared."""
-    cfg = config.override(settings or config.for_device(overrides.get("device", "auto")), overrides)
+    cfg = config.override(
+        settings or config.fitting(overrides.get("device", "auto"), overrides.get("model", RunConfig.model)),
+        overrides,
+    )
     load_persona(cfg.persona)
     if seeds < 1:
         raise UserError(f"seeds: at least 1, found {seeds}.")
