@@ -19,6 +19,8 @@ LOOKS = tuple(
 )
 """colour, mark and line: told apart by two of the three"""
 PLANES = VIEWS[:2]
+FAR = 4
+"""how many times the largest budget an axis goes"""
 TICKS = (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
@@ -34,25 +36,34 @@ def plane(c: Comparison, view: View) -> Draw:
     def draw(axes: Axes) -> None:
         frame(axes, view)
         if view.x == "neutral_kl":
-            rooted(
-                axes,
-                c.budgets["neutral_kl"],
-                max([p.scores[view.x].mean for m in c.methods for p in m.points], default=0.0),
-            )
+            rooted(axes)
         for budget in c.budgets[view.x]:
             axes.axvline(budget, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2)
         for m in c.methods:
             path(axes, c, m, view)
+        near(axes, [xy(p, view) for m in c.methods for p in m.points], FAR * max(c.budgets[view.x]))
 
     return draw
 
 
-def rooted(axes: Axes, budgets: list[float], top: float) -> None:
+def rooted(axes: Axes) -> None:
     """Linear in √KL, in which an update's effect is nearly a straight line."""
     axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0.0)), np.square))
-    axes.set_xlim(0, max(1.1 * top, 1.2 * max(budgets)))
-    axes.xaxis.set_major_locator(FixedLocator([t for t in TICKS if t <= axes.get_xlim()[1]]))
+    axes.xaxis.set_major_locator(FixedLocator(TICKS))
     axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+
+
+def near(axes: Axes, points: list[tuple[float, float]], far: float) -> None:
+    """Limits by what lies up to `far` on x, so that the strongest doses don't flatten the rest; a note counts those beyond."""
+    finite = [p for p in points if math.isfinite(sum(p))]
+    shown = [p for p in finite if p[0] <= far] or [(0.0, 0.0)]
+    xs, ys = ([0.0, *side] for side in zip(*shown, strict=True))
+    axes.set_xlim(min(xs) - (0.05 * far if min(xs) < 0 else 0), far)
+    height = max(ys) - min(ys) or 1.0
+    axes.set_ylim(min(ys) - 0.15 * height, max(ys) + 0.3 * height)
+    if beyond := len(finite) - sum(p[0] <= far for p in finite):
+        note = f"{beyond} stronger point{'s' if beyond > 1 else ''} beyond"
+        axes.annotate(note, (0.98, 0.02), xycoords="axes fraction", ha="right", color=MUTED, fontsize="small")
 
 
 def path(axes: Axes, c: Comparison, m: Traced, view: View) -> None:
