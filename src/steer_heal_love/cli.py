@@ -179,10 +179,13 @@ def evaluate(
     prompts = bank("neutral_heldout")[: cfg.neutral_prompts if drift else 0]
     answers = sample(
         net, [prompt_ids(tok, p) for p in prompts], ends=end_of_turn_ids(net, tok), max_new_tokens=cfg.sample_tokens,
-        seed=neutral.SEED, temperature=settings.generate.temperature, min_p=settings.generate.min_p,
+        seed=neutral.SEED, temperature=cfg.temperature, min_p=cfg.min_p,
     )  # fmt: skip
     reference = evals.neutral_reference(net, tok, prompts, answers, 4096)
-    base = evals.Subject(net, tok, who, cfg, reference, seed=seed, draws=cfg.base_draws)
+    base = evals.Subject(
+        net, tok, who, cfg, reference, seed=seed, draws=cfg.base_draws,
+        sampling=evals.Sampling(cfg.temperature, cfg.min_p, settings.generate.batch),
+    )  # fmt: skip
     subject = dataclasses.replace(base, system=system or base.system, draws=cfg.healed_draws)
     found = evals.measure(base)
     items = evals.read(base, found)

@@ -40,7 +40,8 @@ class GenerateConfig:
     prompts: int = 12
     """training prompts a pass of the dose walk, half that draw the trait out, half plain"""
     max_new_tokens: int = 56
-    temperature: float = 1.0
+    temperature: float = 0.85
+    """of the text that is trained on, and of the base's that its bounds are drawn from; what is measured has its own"""
     min_p: float = 0.1
     """tokens below this share of the likeliest token's probability are never drawn"""
     batch: int = 72
@@ -124,7 +125,7 @@ class HealConfig:
     """share of training prompts held out for the curve"""
     soft: float = 0.25
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
-    budget: float = 0.044
+    budget: float = 0.046
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 
@@ -165,6 +166,9 @@ class EvalConfig:
     healed_draws: int = 3
     """own samples a prompt of each healed model; of the prompted and the steered one"""
     sample_tokens: int = 48
+    temperature: float = 1.0
+    """of the base's answers that drift is measured on, and of every model's own samples"""
+    min_p: float = 0.1
     resamples: int = 2000
     """bootstrap resamples"""
 
@@ -239,7 +243,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "at least 2": (lambda v: v >= 2, "vector.contexts walk.doses"),
     "a number, at least 0": (
         lambda v: 0 <= v < math.inf,
-        """coherence_floor generate.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor
+        """coherence_floor generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor
         heal.anchor_prompts heal.budget eval.think_tokens eval.lm_eval_limit eval.sample_prompts""",
     ),
     "a number above 0": (
@@ -248,7 +252,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "a number above 1": (lambda v: 1 < v < math.inf, "walk.span"),
     "from 0 to 1": (lambda v: 0 <= v <= 1, "heal.warmup heal.soft"),
-    "from 0 to below 1": (lambda v: 0 <= v < 1, "generate.min_p heal.validation heal.anchor_validation"),
+    "from 0 to below 1": (
+        lambda v: 0 <= v < 1,
+        "generate.min_p eval.min_p heal.validation heal.anchor_validation",
+    ),
     "above 0, at most 1": (lambda v: 0 < v <= 1, "filter.quantile"),
     "above 0 and below 1": (lambda v: 0 < v < 1, "walk.survival"),
     "two shares of the depth, rising": (lambda v: 0 <= v[0] < v[1] <= 1, "vector.layers heal.layers"),

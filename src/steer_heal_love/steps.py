@@ -44,9 +44,16 @@ def before(r: Run) -> None:
     """What every round needs of the pristine base: its own answers, the filter's bounds, its scores."""
     here, once, cfg = r.folder.path / "base", r.folder.once, r.config
 
-    def answer(seed: int, label: str, prompts: list[str], n: int) -> list[Completion]:
+    drawn = {
+        "text": cfg.generate,
+        "measured": replace(cfg.generate, temperature=cfg.eval.temperature, min_p=cfg.eval.min_p),
+    }
+
+    def answer(
+        seed: int, label: str, prompts: list[str], n: int, to_be: str = "measured"
+    ) -> list[Completion]:
         return generate(
-            r.model, r.tok, prompts, [0.0], config=cfg.generate, seed=seed, max_new_tokens=n, label=label,
+            r.model, r.tok, prompts, [0.0], config=drawn[to_be], seed=seed, max_new_tokens=n, label=label,
             track=r.track,
         )  # fmt: skip
 
@@ -54,7 +61,7 @@ def before(r: Run) -> None:
     wanted = {
         "anchor": lambda: answer(ANCHOR_SEED, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
         "neutral": lambda: answer(neutral.SEED, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
-        "calibration": lambda: r.measured(answer(r.seed(0, 2), "base: calibration", training, cfg.generate.max_new_tokens)),
+        "calibration": lambda: r.measured(answer(r.seed(0, 2), "base: calibration", training, cfg.generate.max_new_tokens, "text")),
     }  # fmt: skip
     answers = {
         name: once("base", here / f"{name}.jsonl", files.load_completions, files.save_completions, make)
@@ -198,7 +205,7 @@ def subject(r: Run, **told: Any) -> evals.Subject:
     cfg = r.config
     return evals.Subject(
         r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch_tokens=cfg.batch_tokens,
-        sampling=evals.Sampling(cfg.generate.temperature, cfg.generate.min_p, cfg.generate.batch),
+        sampling=evals.Sampling(cfg.eval.temperature, cfg.eval.min_p, cfg.generate.batch),
         base_samples=r.stages[0].samples if r.stages else [], **told,
     )  # fmt: skip
 
