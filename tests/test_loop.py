@@ -333,6 +333,25 @@ def test_the_control_draws_what_the_calibration_lacks(persona, tmp_path, monkeyp
     assert not any(c.used for c in calibration)
 
 
+def test_what_is_measured_is_drawn_at_its_own_temperature(tiny_load, tmp_path):
+    """Cooler training text moves the filter's bounds, and neither the answers that drift is read on nor own samples."""
+    found = []
+    for t in (1.0, 0.5):
+        settings = {
+            **SETTINGS,
+            "generate": SETTINGS["generate"] | {"temperature": t},
+            "out": str(tmp_path / str(t)),
+        }
+        run = session.created(None, settings, silent)
+        steps.before(run)
+        here = run.folder.path / "base"
+        found.append({n: [c["ids"] for c in records.read_jsonl(here / f"{n}.jsonl")] for n in ("anchor", "neutral", "calibration")}
+                     | {"own": [s["ids"] for s in run.stages[0].samples], "bounds": run.bounds})  # fmt: skip
+    hot, cool = found
+    assert [n for n in hot if hot[n] != cool[n]] == ["calibration", "bounds"]
+    assert cool["bounds"]["nll"] < hot["bounds"]["nll"]
+
+
 def test_the_config_repeats_the_run(whole):
     again = config.read(whole.path / "config.toml")
     assert again == whole.run.config

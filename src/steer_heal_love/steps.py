@@ -15,6 +15,7 @@ from torch import Tensor
 
 from steer_heal_love import bake, evals
 from steer_heal_love import filter as sieve
+from steer_heal_love.config import GenerateConfig
 from steer_heal_love.evals import neutral, transfer
 from steer_heal_love.filter.kept import sampled
 from steer_heal_love.filter.walk import tally, walk
@@ -43,25 +44,27 @@ DRAWS = 8
 def before(r: Run) -> None:
     """What every round needs of the pristine base: its own answers, the filter's bounds, its scores."""
     here, once, cfg = r.folder.path / "base", r.folder.once, r.config
+    text = cfg.generate
+    yardstick = replace(text, temperature=cfg.eval.temperature, min_p=cfg.eval.min_p)
 
-    drawn = {
-        "text": cfg.generate,
-        "measured": replace(cfg.generate, temperature=cfg.eval.temperature, min_p=cfg.eval.min_p),
-    }
-
-    def answer(
-        seed: int, label: str, prompts: list[str], n: int, to_be: str = "measured"
-    ) -> list[Completion]:
+    def answer(drawn: GenerateConfig, seed: int, label: str, prompts: list[str], n: int) -> list[Completion]:
         return generate(
-            r.model, r.tok, prompts, [0.0], config=drawn[to_be], seed=seed, max_new_tokens=n, label=label,
+            r.model,
+            r.tok,
+            prompts,
+            [0.0],
+            config=drawn,
+            seed=seed,
+            max_new_tokens=n,
+            label=label,
             track=r.track,
-        )  # fmt: skip
+        )
 
     training = training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
     wanted = {
-        "anchor": lambda: answer(ANCHOR_SEED, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
-        "neutral": lambda: answer(neutral.SEED, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
-        "calibration": lambda: r.measured(answer(r.seed(0, 2), "base: calibration", training, cfg.generate.max_new_tokens, "text")),
+        "anchor": lambda: answer(yardstick, ANCHOR_SEED, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
+        "neutral": lambda: answer(yardstick, neutral.SEED, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
+        "calibration": lambda: r.measured(answer(text, r.seed(0, 2), "base: calibration", training, text.max_new_tokens)),
     }  # fmt: skip
     answers = {
         name: once("base", here / f"{name}.jsonl", files.load_completions, files.save_completions, make)

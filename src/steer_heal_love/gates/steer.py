@@ -19,7 +19,7 @@ ROWS = {
     "surgical": Row(
         "pass",
         "trait_shift above zero; the declared foundations move further than each of the others",
-        "The vector carries the trait, and little else. Healing has something to distil.",
+        "The vector carries the trait, and moves what is declared furthest; how far the others go is in the foundations table. Healing has something to distil.",
     ),
     "moves": Row(
         "pass",
