@@ -31,7 +31,7 @@ import shapes
 import torch
 from floors import Counted, Work
 
-from steer_heal_love import bake, config, evals, steps
+from steer_heal_love import bake, evals, presets, steps
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
 from steer_heal_love.evals import forced_choice, vignettes
@@ -171,7 +171,7 @@ def cycled(items: Iterable[T], n: int) -> list[T]:
 
 def settings(device: str, shape: str, sizes: Sizes, scale: float) -> RunConfig:
     """The preset that fits, in a run whose last round is the one measured; the anchor shrinks with the scale."""
-    cfg = config.fitting(device, shape)
+    cfg = presets.fitting(device, shape)
     h = cfg.heal
     anchor = {"anchor_prompts": h.anchor_prompts, "anchor_tokens": h.anchor_tokens}
     shrunk: dict[str, Any] = {k: max(3, round(v * min(scale, 1))) for k, v in anchor.items()}

@@ -30,15 +30,15 @@ SHOWN = (
 def one(cell: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    import steer_heal_love as shl
+    from steer_heal_love import loop, presets, report
 
     torch.set_num_threads(1)
-    shl.loop.report.write = lambda *_: None  # a search reads summaries
+    report.write = lambda *_: None  # a search reads summaries
     began = time.time()
     out = cell.get("out") or tempfile.mkdtemp()
     result: dict[str, Any] = {"name": cell["name"], "set": cell["set"]}
     try:
-        shl.run(shl.config.preset(cell.get("preset", "cpu")), out=out, **cell["set"])
+        loop.run(presets.preset(cell.get("preset", "cpu")), out=out, **cell["set"])
     except Exception:  # a cell that fails is a result of the search, not the end of it
         result["error"] = traceback.format_exc().strip().splitlines()[-1]
     for path in Path(out).glob("*/summary.json"):

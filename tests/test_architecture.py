@@ -1,9 +1,12 @@
-"""Arrows point one way: cli → compare → loop → steps → session → rooms → nouns and ground. Only ground registers hooks or edits weights."""
+"""Arrows point one way: cli → compare → loop → steps → session → rooms → presets → config → nouns and ground. Only ground registers hooks or edits weights."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,11 +53,13 @@ ALLOWED = {
     "nouns": set(),
     "ground": FLOOR,
     "config": FLOOR,
+    "presets": FLOOR | {"config"},
     **{room: FLOOR | {"config", room} for room in ROOMS},
-    "session": FLOOR | ROOMS | {"config"},
+    "session": FLOOR | ROOMS | {"config", "presets"},
+    "alone": FLOOR | ROOMS | {"config", "session"},
     "steps": FLOOR | ROOMS | {"config", "session"},
     "loop": FLOOR | ROOMS | {"config", "session", "steps"},
-    "compare": FLOOR | ROOMS | {"config", "session", "steps", "loop", "compare"},
+    "compare": FLOOR | ROOMS | {"config", "presets", "session", "steps", "loop", "compare"},
 }
 
 
@@ -88,6 +93,30 @@ def test_no_pickle_and_no_broad_except():
             r"\btorch\.(load|save)\(|\bimport pickle|except:|except (Base)?Exception\b",
             text,
         ), file
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["run", "--help"], ["compare", "--help"], ["list", "personas"], ["nonsense"]],
+    ids=" ".join,
+)
+def test_help_does_not_wait_for_torch(argv):
+    code = f"""
+import sys
+from steer_heal_love import cli
+try:
+    cli.main({argv})
+except SystemExit:
+    pass
+print([m for m in ("torch", "transformers", "matplotlib") if m in sys.modules])
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT.parent)},
+    )
+    assert told.stdout.splitlines()[-1] == "[]", told.stdout[-300:] + told.stderr
 
 
 def test_only_the_command_line_needs_tyro():

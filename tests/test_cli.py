@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from steer_heal_love import bake, cli, config
+from steer_heal_love import bake, cli, config, presets
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
@@ -258,8 +258,8 @@ def test_a_forced_choice_is_asked_for_and_reads_any_bank_in_either_view(tok, her
 
 def test_settings_layer_preset_then_file_then_options(tok, here, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli.loop, "run", lambda settings, **_: seen.append(settings) or shutil)
-    monkeypatch.setattr(cli.report, "terminal", lambda _path: "")
+    monkeypatch.setattr("steer_heal_love.loop.run", lambda settings, **_: seen.append(settings) or shutil)
+    monkeypatch.setattr("steer_heal_love.report.terminal", lambda _path: "")
     monkeypatch.setattr(shutil, "folder", shutil, raising=False)
     monkeypatch.setattr(shutil, "path", here, raising=False)
     (here / "mine.toml").write_text("seed = 5\n[heal]\nepochs = 9\nlr = 0.5\n")
@@ -267,17 +267,17 @@ def test_settings_layer_preset_then_file_then_options(tok, here, monkeypatch):
     assert (seen[0].seed, seen[0].heal.epochs, seen[0].heal.lr) == (5, 9, 0.25)
     assert seen[0].heal.rank == config.RunConfig().heal.rank
     cli.main(["run", "--preset", "gpu"])
-    monkeypatch.setattr(config, "auto_device", lambda: "cuda")
+    monkeypatch.setattr(models, "auto_device", lambda: "cuda")
     cli.main(["run", "--model=hub/model"])
     cli.main(["run"])
-    long, short = (config.preset(name).generate.max_new_tokens for name in ("gpu", "cpu"))
+    long, short = (presets.preset(name).generate.max_new_tokens for name in ("gpu", "cpu"))
     assert [s.generate.max_new_tokens for s in seen[1:]] == [long, long, short]
 
 
 def test_a_comparison_takes_every_setting_and_its_own_folder(here, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli.comparison, "run", lambda settings, **own: seen.append((settings, own)))
-    monkeypatch.setattr(cli.report, "terminal_comparison", lambda _path: "")
+    monkeypatch.setattr("steer_heal_love.compare.run", lambda settings, **own: seen.append((settings, own)))
+    monkeypatch.setattr("steer_heal_love.report.terminal_comparison", lambda _path: "")
     (here / "mine.toml").write_text('seed = 5\nout = "elsewhere"\n')
     cli.main(["compare", "--config", "mine.toml", "--heal.lr", "0.25", "--seeds", "2", "--methods", "sft", "prompt",
               "--grid.scales", "1", "2", "--out", "there"])  # fmt: skip

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from steer_heal_love import config
+from steer_heal_love import config, presets
 from steer_heal_love.ground.errors import UserError
 
 WRONG = {
@@ -45,9 +45,9 @@ def test_every_setting_is_limited_or_known_to_be_free():
     assert set(WRONG) | FREE == set(config.named(config.RunConfig())) and not set(WRONG) & FREE
 
 
-@pytest.mark.parametrize("name", sorted(config.PRESETS))
+@pytest.mark.parametrize("name", sorted(presets.PRESETS))
 def test_every_preset_is_in_range(name):
-    config.preset(name).check()
+    presets.preset(name).check()
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,30 @@ def test_every_preset_is_in_range(name):
      ("cuda", "smollm2", "cpu")],
 )  # fmt: skip
 def test_the_gpu_preset_is_for_larger_models_on_cuda(device, model, name):
-    assert config.fitting(device, model) == config.preset(name)
-    assert config.preset("gpu") != config.preset("cpu")
+    assert presets.fitting(device, model) == presets.preset(name)
+    assert presets.preset("gpu") != presets.preset("cpu")
+
+
+def test_a_start_is_changed_and_without_one_the_preset_that_fits_is():
+    small = presets.preset("cpu")
+    large = presets.resolved({"device": "cuda", "model": "hub/model", "heal": {"lr": 1}})
+    assert (large.heal.lr, large.generate) == (1.0, presets.preset("gpu").generate)
+    assert presets.resolved({"device": "cuda", "model": "hub/model"}, small).generate == small.generate
+    with pytest.raises(UserError, match="device: expected str, found 3"):
+        presets.resolved({"device": 3})
+
+
+@pytest.mark.parametrize(("text", "size"), [("", 0.0), ("24GB", 24.0), (" 7.5 gb ", 7.5)])
+def test_sizes_are_read(text, size):
+    cfg = config.RunConfig(memory=text)
+    cfg.check()
+    assert cfg.memory_gb == size
+
+
+@pytest.mark.parametrize("text", ["24", "lots", "-3GB", "24 MB"])
+def test_what_is_no_size_is_named(text):
+    with pytest.raises(UserError, match="24GB"):
+        config.RunConfig(memory=text).check()
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -22,10 +22,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from steer_heal_love import bake, cli, config, evals, loop, session, steps
+from steer_heal_love import bake, cli, config, evals, loop, presets, session, steps
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import Starved, UserError
+from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.nouns import Completion, Tokens
@@ -353,18 +354,18 @@ def test_what_is_measured_is_drawn_at_its_own_temperature(tiny_load, tmp_path):
 
 
 def test_the_config_repeats_the_run(whole):
-    again = config.read(whole.path / "config.toml")
+    again = presets.read(whole.path / "config.toml")
     assert again == whole.run.config
-    assert again == config.override(config.RunConfig(), {**SETTINGS, "out": again.out})
+    assert again == override(config.RunConfig(), {**SETTINGS, "out": again.out})
     files.save_config(again, whole.path.parent / "again.toml")
     assert (whole.path.parent / "again.toml").read_text() == (whole.path / "config.toml").read_text()
 
 
-@pytest.mark.parametrize("name", sorted(config.PRESETS))
+@pytest.mark.parametrize("name", sorted(presets.PRESETS))
 def test_every_preset_round_trips_through_toml(name, tmp_path):
-    cfg = config.preset(name)
+    cfg = presets.preset(name)
     files.save_config(cfg, tmp_path / "c.toml")
-    assert config.read(tmp_path / "c.toml") == cfg
+    assert presets.read(tmp_path / "c.toml") == cfg
 
 
 def test_plain_peft_loads_all_rounds_to_the_students_logits(whole, tok):
@@ -450,7 +451,7 @@ cli.main(sys.argv[1:])
 
 def test_a_process_that_is_killed_leaves_a_run_that_ends_as_the_unbroken_one(whole, tiny_load, tmp_path):
     """SIGKILL in the second round, resumed in another process: the same files with the same content."""
-    files.save_config(config.override(whole.run.config, {"out": "runs"}), tmp_path / "c.toml")
+    files.save_config(override(whole.run.config, {"out": "runs"}), tmp_path / "c.toml")
     places = [str(Path(loop.__file__).parents[1]), str(Path(__file__).parent)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
     argv = [sys.executable, "-c", KILLED_HERE, "run", "--config", "c.toml"]
@@ -486,8 +487,8 @@ def content(path):
 
 def test_ctrl_c_prints_the_command_that_goes_on(tiny_load, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    cfg = config.override(config.RunConfig(), SETTINGS | {"rounds": 1, "out": "my runs"})
-    files.save_config(config.override(cfg, {"eval": {"instruments": ("probes",)}}), tmp_path / "c.toml")
+    cfg = override(config.RunConfig(), SETTINGS | {"rounds": 1, "out": "my runs"})
+    files.save_config(override(cfg, {"eval": {"instruments": ("probes",)}}), tmp_path / "c.toml")
     with pytest.MonkeyPatch.context() as patch:
         kill_at(patch, "evals.measure", 2, KeyboardInterrupt)
         with pytest.raises(SystemExit) as e:
@@ -517,7 +518,7 @@ def test_ctrl_c_before_there_is_a_run_says_no_more(monkeypatch, capsys):
 
 def test_a_round_that_diverges_keeps_the_one_before(whole, tiny_load, tmp_path, monkeypatch, capsys):
     """The second round's teacher is not a number, and so is the loss: exit 3, summary and adapter of the first."""
-    files.save_config(config.override(whole.run.config, {"out": str(tmp_path / "runs")}), tmp_path / "c.toml")
+    files.save_config(override(whole.run.config, {"out": str(tmp_path / "runs")}), tmp_path / "c.toml")
     real = steps.taught
     poisoned = lambda r, *args: [h * (math.nan if r.history else 1.0) for h in real(r, *args)]
     monkeypatch.setattr(steps, "taught", poisoned)
@@ -584,7 +585,7 @@ def test_wrong_settings_are_told_all_at_once_and_nothing_is_written(tiny_load, t
 
 def test_mistyped_settings_are_told_all_at_once():
     with pytest.raises(UserError) as e:
-        config.override(config.RunConfig(), {"rounds": True, "heal": {"lr": "high", "epochs": 1.5}})
+        override(config.RunConfig(), {"rounds": True, "heal": {"lr": "high", "epochs": 1.5}})
     assert all(w in str(e.value) for w in ("rounds", "heal.lr", "heal.epochs"))
 
 
@@ -622,7 +623,7 @@ def test_no_sample_prompts_means_none(tiny, persona):
 @pytest.mark.parametrize("layers", [[0.4], ["a", "b"], [0.1, 0.2, 0.3]])
 def test_a_malformed_band_of_layers_is_a_user_error(layers):
     with pytest.raises(UserError, match="vector.layers"):
-        config.override(config.RunConfig(), {"vector": {"layers": layers}}).check()
+        override(config.RunConfig(), {"vector": {"layers": layers}}).check()
 
 
 def test_asdict_of_a_score_is_what_the_summary_holds(whole):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from steer_heal_love import cli, config
+from steer_heal_love import cli, presets
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.persona import path as persona_path
 from test_loop import SETTINGS
@@ -44,7 +44,7 @@ def small(tok, monkeypatch, tmp_path):
         lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok),
     )
     monkeypatch.setattr("steer_heal_love.load", lambda _name: (build_model(len(tok), tok.eos_token_id), tok))
-    monkeypatch.setattr(config, "PRESETS", {"cpu": SMALL, "gpu": SMALL})
+    monkeypatch.setattr(presets, "PRESETS", {"cpu": SMALL, "gpu": SMALL})
     return tmp_path
 
 

@@ -16,12 +16,27 @@ compare   every other way of giving a model the trait, at equal coherence
 Read `loop.py` first: one round on one page.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from steer_heal_love.config import RunConfig
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.models import load
-from steer_heal_love.loop import run
 from steer_heal_love.persona import load as persona
-from steer_heal_love.vector import Vector
+
+if TYPE_CHECKING:
+    from steer_heal_love.ground.models import load
+    from steer_heal_love.loop import run
+    from steer_heal_love.vector import Vector
 
 __version__ = "0.1.0"
 __all__ = ["RunConfig", "UserError", "Vector", "load", "persona", "run"]
+
+LATER = {"Vector": "vector", "load": "ground.models", "run": "loop"}
+"""what stands on torch, by the module it is in: imported when it is first asked for, since that takes seconds"""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{LATER[name]}"), name)

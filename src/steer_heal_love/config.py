@@ -1,22 +1,20 @@
-"""Every setting, once: one frozen dataclass a room, one `RunConfig` holding them, two presets.
+"""Every setting, once: one frozen dataclass a room, one `RunConfig` holding them; and the `Grid` of a comparison.
 
-The defaults are the `cpu` preset, which SmolLM2 has on every device; `PRESETS["gpu"]` names only what differs for
-larger models on CUDA.
+The defaults are the `cpu` preset; `presets.py` names what differs for larger models on CUDA.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.memory import SIZE
-from steer_heal_love.ground.models import auto_device
+
+SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*GB\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -202,6 +200,12 @@ class RunConfig:
     heal: HealConfig = field(default_factory=HealConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    @property
+    def memory_gb(self) -> float:
+        """`memory` in GB of 10^9 bytes; 0 for all there is."""
+        found = SIZE.fullmatch(self.memory)
+        return float(found[1]) if found else 0.0
+
     def check(self) -> None:
         """Raise one `UserError` that lists every setting out of range."""
         found = named(self)
@@ -216,11 +220,47 @@ class RunConfig:
              f"filter.keep: at least filter.least, which is {self.filter.least}, found {self.filter.keep}"),
             (self.walk.ceiling >= self.walk.floor,
              f"walk.ceiling: at least walk.floor, which is {self.walk.floor}, found {self.walk.ceiling}"),
-            (not self.memory or SIZE.fullmatch(self.memory.strip()) is not None,
+            (not self.memory or SIZE.fullmatch(self.memory) is not None,
              f"memory: a size such as 24GB, found {self.memory!r}"),
         ]  # fmt: skip
         if wrong := [message for fine, message in rules if not fine]:
             raise UserError("settings out of range:\n" + "\n".join(f"  {w}" for w in wrong))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A comparison: the strengths each kind of knob is measured at, rising, each a cell a seed; the budgets."""
+
+    doses: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 1.5)
+    """raw steering: multiples of the dose that the walk finds"""
+    scales: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5)
+    """adapters: multiples of the update as trained"""
+    beyond: tuple[float, ...] = (1.25, 1.5)
+    """healed loop, past its last round: multiples of all rounds together"""
+    shots: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """few-shot prompt: how many examples"""
+    budgets: tuple[float, ...] = (0.02, 0.05)
+    """neutral_kl, nats/token, at which methods are compared"""
+    own_budgets: tuple[float, ...] = (0.02, 0.05, 0.1)
+    """own_excess, nats/token, at which methods are compared"""
+
+    def mistakes(self) -> list[str]:
+        """What is wrong, a line each."""
+        out = []
+        for f in dataclasses.fields(self):
+            values = getattr(self, f.name)
+            if not values or list(values) != sorted({v for v in values if v > 0}):
+                out.append(f"grid.{f.name}: numbers above 0, rising, found {values}")
+        if any(v <= 1 for v in self.beyond):
+            out.append(f"grid.beyond: above 1, found {self.beyond}")
+        if any(v != int(v) for v in self.shots):
+            out.append(f"grid.shots: whole numbers, found {self.shots}")
+        return out
+
+    def check(self) -> None:
+        """Raise one `UserError` with everything that is wrong."""
+        if found := self.mistakes():
+            raise UserError("settings out of range:\n" + "\n".join(f"  {m}" for m in found))
 
 
 def named(config: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
@@ -261,99 +301,3 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "two shares of the depth, rising": (lambda v: 0 <= v[0] < v[1] <= 1, "vector.layers heal.layers"),
 }
 """what each number may be; a seed may be anything"""
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "cpu": {},
-    "gpu": {
-        "batch_tokens": 32768,
-        "vector": {"contexts": 256},
-        "generate": {"prompts": 64, "max_new_tokens": 512, "batch": 192},
-        "filter": {"keep": 64, "calibration": 128},
-        "heal": {
-            "batch": 8,
-            "micro_batch": 8,
-            "anchor_batch": 8,
-            "anchor_prompts": 160,
-            "anchor_tokens": 128,
-        },
-        "eval": {
-            "vignettes": 126,
-            "paraphrases": 4,
-            "capability_blocks": 10,
-            "transfer": "full",
-            "sample_prompts": 48,
-            "sample_tokens": 128,
-        },
-    },
-}
-
-
-def override(config: Any, changes: dict[str, Any], where: str = "") -> Any:
-    """`config` with nested `changes`; raises one UserError that names every unknown or mistyped key."""
-    problems: list[str] = []
-    result = _override(config, changes, where, problems)
-    if problems:
-        raise UserError("\n".join(problems))
-    return result
-
-
-def _override(config: Any, changes: dict[str, Any], where: str, problems: list[str]) -> Any:
-    known = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    values: dict[str, Any] = {}
-    for key, new in changes.items():
-        at = f"{where}{key}"
-        if key not in known:
-            problems.append(f"unknown setting {at!r}; there is: {', '.join(known)}.")
-        elif dataclasses.is_dataclass(known[key]):
-            if isinstance(new, dict):
-                values[key] = _override(known[key], new, f"{at}.", problems)
-            else:
-                problems.append(f"{at}: expected a table, found {new!r}.")
-        else:
-            old = known[key]
-            if isinstance(old, tuple) and isinstance(new, list):
-                new = tuple(new)
-            if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
-                new = float(new)
-            if type(new) is not type(old):
-                problems.append(f"{at}: expected {type(old).__name__}, found {new!r}.")
-            elif isinstance(new, tuple) and not fits(new, old):
-                wanted = (
-                    "names"
-                    if not old or isinstance(old[0], str)
-                    else f"{len(old)} of {type(old[0]).__name__}"
-                )
-                problems.append(f"{at}: expected {wanted}, found {list(new)!r}.")
-            else:
-                values[key] = new
-    return dataclasses.replace(config, **values)
-
-
-def fits(new: tuple[Any, ...], old: tuple[Any, ...]) -> bool:
-    """Any number of names for a tuple of names, else as many numbers of the same types."""
-    if not old or isinstance(old[0], str):
-        return all(isinstance(x, str) for x in new)
-    return [type(float(x) if isinstance(x, int) else x) for x in new] == [type(x) for x in old]
-
-
-def read(path: Path) -> RunConfig:
-    """Settings of a TOML file on top of the preset of its device. Raises `UserError` with every mistake."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise UserError(f"settings file {path}: {e.strerror}.") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"settings file {path}: not TOML: {e}") from e
-    return override(fitting(data.get("device", "auto"), data.get("model", RunConfig.model)), data)
-
-
-def fitting(device: str, model: str) -> RunConfig:
-    """The preset that fits: `gpu` on CUDA, but `cpu` for the embedded model there too (decision 15)."""
-    device = auto_device() if device == "auto" else device
-    return preset("gpu" if device.startswith("cuda") and model != RunConfig.model else "cpu")
-
-
-def preset(name: str) -> RunConfig:
-    """The named preset's full settings."""
-    return override(RunConfig(), PRESETS[name])

@@ -95,15 +95,10 @@ def steered(r: Run, number: int) -> tuple[Vector, list[Completion]]:
 
 def healed(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[Adapter, dict[str, Any]]:
     """The round's adapter and how its training went."""
-    file = r.folder.round(number) / "healing.json"
     return r.folder.once(
-        "heal",
-        file,
-        steps.load_healed,
-        steps.save_healed,
-        lambda: steps.train(r, number, used, vector),
-        round=number,
-    )
+        "heal", r.folder.round(number) / "healing.json", steps.load_healed, steps.save_healed,
+        lambda: steps.train(r, number, used, vector), round=number,
+    )  # fmt: skip
 
 
 def conclude(r: Run) -> None:

@@ -1,13 +1,13 @@
-"""What travels between rooms. Data only: no room is imported here, and nothing here does a room's work."""
+"""What travels between rooms. Data only: no room is imported here, and nothing here does a room's work.
+
+Nor is torch, so that what needs no tensor doesn't wait for it.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
-
-from jaxtyping import Float
-from torch import Tensor
 
 FOUNDATIONS = ("Care", "Fairness", "Loyalty", "Authority", "Sanctity", "Liberty", "SocialNorms")
 
@@ -70,9 +70,9 @@ class Completion:
 
 @dataclass(frozen=True)
 class Adapter:
-    """One round's LoRA: module name → (A [r, in], B [out, r]); ΔW = scaling·B A with scaling = alpha/r."""
+    """One round's LoRA: module name → tensors (A [r, in], B [out, r]); ΔW = scaling·B A with scaling = alpha/r."""
 
-    factors: dict[str, tuple[Float[Tensor, "r i"], Float[Tensor, "o r"]]]
+    factors: dict[str, tuple[Any, Any]]
     scaling: float
 
     @property
@@ -114,6 +114,7 @@ class Score:
         return cls(math.nan, math.nan, math.nan, 0)
 
 
+StageName = Literal["base", "prompt", "steered", "healed"]
 Scores = dict[str, Score]
 Items = dict[str, list[float]]
 
@@ -123,7 +124,7 @@ class Stage:
     """One model under the same instruments: scores, and the per-item values they were computed from."""
 
     round: int
-    stage: Literal["base", "prompt", "steered", "healed"]
+    stage: StageName
     scores: Scores
     items: Items
     samples: list[dict[str, Any]] = field(default_factory=list)

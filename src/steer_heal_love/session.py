@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import config, evals, gates
+from steer_heal_love import evals, gates, presets
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
 from steer_heal_love.ground import folder as files
@@ -79,10 +79,7 @@ class Run:
 
 def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track) -> Run:
     """A new run: everything that can be wrong is read before the folder is made."""
-    cfg = config.override(
-        settings or config.fitting(overrides.get("device", "auto"), overrides.get("model", RunConfig.model)),
-        overrides,
-    )
+    cfg = presets.resolved(overrides, settings)
     who = load_persona(cfg.persona)
     cfg.check()
     known(cfg)
@@ -96,7 +93,7 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
 def loaded(cfg: RunConfig, track: Track = silent) -> tuple[Any, Any]:
     """The model and tokenizer that the settings name, within the memory that they allow."""
     device = models.known_device(cfg.device)
-    memory.limit(cfg.memory, device)
+    memory.limit(cfg.memory_gb, device)
     with track(f"load {cfg.model}", 1):
         return models.load(cfg.model, device=device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
 
@@ -124,7 +121,7 @@ def known(cfg: RunConfig) -> None:
 def opened(path: Path, track: Track) -> Run:
     """An existing run, with the settings and the persona file that it was started with."""
     folder = RunFolder.open(path)
-    cfg = config.read(path / "config.toml")
+    cfg = presets.read(path / "config.toml")
     model, tok = loaded(cfg, track)
     found, was = models.fingerprint(model), records.read_json(path / "manifest.json")["model_hash"]
     if found != was:

@@ -5,7 +5,7 @@ Nothing here is written or logged but warnings; `before` and `control` alone kee
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from steer_heal_love.ground.states import States
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.train import Example, anchor_kl, apart, heal
 from steer_heal_love.heal.trust import STEPS, largest_scale
-from steer_heal_love.nouns import Adapter, Completion, Stage
+from steer_heal_love.nouns import Adapter, Completion, Stage, StageName
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
@@ -49,16 +49,8 @@ def before(r: Run) -> None:
 
     def answer(drawn: GenerateConfig, seed: int, label: str, prompts: list[str], n: int) -> list[Completion]:
         return generate(
-            r.model,
-            r.tok,
-            prompts,
-            [0.0],
-            config=drawn,
-            seed=seed,
-            max_new_tokens=n,
-            label=label,
-            track=r.track,
-        )
+            r.model, r.tok, prompts, [0.0], config=drawn, seed=seed, max_new_tokens=n, label=label, track=r.track
+        )  # fmt: skip
 
     training = training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
     wanted = {
@@ -207,26 +199,20 @@ def subject(r: Run, **told: Any) -> evals.Subject:
     """What every instrument is given of this run. `told`: what it has that others don't, such as a `system` prompt."""
     cfg = r.config
     return evals.Subject(
-        r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch_tokens=cfg.batch_tokens,
-        sampling=evals.Sampling(cfg.eval.temperature, cfg.eval.min_p, cfg.generate.batch),
-        base_samples=r.stages[0].samples if r.stages else [], **told,
+        r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch=cfg.generate.batch,
+        batch_tokens=cfg.batch_tokens, base_samples=r.stages[0].samples if r.stages else [], **told,
     )  # fmt: skip
 
 
 def evaluated(
-    r: Run, name: Any, number: int, *contexts: Any, dose: float | None = None, **told: Any
+    r: Run, name: StageName, number: int, *contexts: Any, dose: float | None = None, **told: Any
 ) -> Stage:
-    """One evaluation: inside the contexts first, then with the model pristine again."""
-    cfg, tested = r.config.eval, subject(r, **told)
-    with r.track(f"evaluate {name}", evals.count(cfg)) as advance:
-        with ExitStack() as stack:
-            for context in contexts:
-                stack.enter_context(context())
-            found = evals.measure(tested, advance)
-        items = evals.read(tested, found)
-        advance(1)
-    base = r.stages[0].items if r.stages else items
-    return evals.stage(number, name, items, base, found, config=cfg, dose=dose)
+    """One evaluation in the contexts, paired with the run's base."""
+    base = r.stages[0] if r.stages else None
+    with r.track(f"evaluate {name}", evals.count(r.config.eval)) as advance:
+        return evals.evaluate(
+            subject(r, **told), name, *contexts, base=base, number=number, dose=dose, advance=advance
+        )
 
 
 def scored(r: Run, number: int, vector: Vector, dose: float) -> list[Stage]:

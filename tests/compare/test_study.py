@@ -11,9 +11,8 @@ import torch
 
 from steer_heal_love import compare, loop, persona
 from steer_heal_love.compare import bench, few_shot, study, summary
-from steer_heal_love.compare.grid import Grid
 from steer_heal_love.compare.method import Trace
-from steer_heal_love.config import RunConfig
+from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Starved, UserError

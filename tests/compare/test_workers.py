@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from steer_heal_love import compare
-from steer_heal_love.compare.grid import Grid
+from steer_heal_love.config import Grid
 from test_loop import SETTINGS
 from tiny_model import build_model
 

@@ -97,14 +97,14 @@ def test_what_is_missing_is_said_before_anything_runs(harness, monkeypatch) -> N
 
 
 def test_shl_eval_runs_the_tasks_besides_the_instruments(harness, tok, tiny, monkeypatch, tmp_path) -> None:
-    from steer_heal_love import cli, config
+    from steer_heal_love import cli, presets
     from steer_heal_love.ground import records
 
     monkeypatch.setattr("steer_heal_love.ground.models.load", lambda _name, **_: (tiny.model, tiny.tok))
     small = RunConfig(
         eval=EvalConfig(instruments=("probes",), neutral_prompts=1, sample_tokens=4, lm_eval_limit=3)
     )
-    monkeypatch.setattr(config, "fitting", lambda _device, _model: small)
+    monkeypatch.setattr(presets, "fitting", lambda _device, _model: small)
     out = tmp_path / "scores.json"
     cli.main(["eval", "--instrument", "probes", "--lm-eval", "copying", "--out", str(out)])
     scores = records.read_json(out)["scores"]

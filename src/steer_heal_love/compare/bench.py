@@ -15,7 +15,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from steer_heal_love import loop, steps
-from steer_heal_love.compare.grid import Grid
+from steer_heal_love.config import Grid
 from steer_heal_love.filter.walk import chosen
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files

@@ -22,11 +22,10 @@ from typing import Any
 
 import torch
 
-from steer_heal_love import config, report, steps
+from steer_heal_love import presets, report, steps
 from steer_heal_love.compare import bench, summary
-from steer_heal_love.compare.grid import Grid
 from steer_heal_love.compare.method import Cell, Method, Trace, methods
-from steer_heal_love.config import RunConfig
+from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.errors import Diverged, Starved, UserError
@@ -114,10 +113,7 @@ def wanted(
     settings: RunConfig | None, overrides: dict[str, Any], seeds: int, names: tuple[str, ...], grid: Grid
 ) -> tuple[RunConfig, list[Method]]:
     """Settings and methods. Raises `UserError` for whatever cannot be compared."""
-    cfg = config.override(
-        settings or config.fitting(overrides.get("device", "auto"), overrides.get("model", RunConfig.model)),
-        overrides,
-    )
+    cfg = presets.resolved(overrides, settings)
     load_persona(cfg.persona)
     if seeds < 1:
         raise UserError(f"seeds: at least 1, found {seeds}.")

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from steer_heal_love.compare.frontier import Crossing, Frontier, above, apart, at_budget, mean_of, within
-from steer_heal_love.compare.grid import Grid
 from steer_heal_love.compare.method import Trace
+from steer_heal_love.config import Grid
 from steer_heal_love.evals import SHIFTS
 from steer_heal_love.ground import records
 from steer_heal_love.ground.stats import crossed, subtract

@@ -9,9 +9,10 @@ where it is named.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,21 +22,13 @@ from steer_heal_love.config import EvalConfig
 from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.stats import bootstrap, paired
-from steer_heal_love.nouns import Items, Persona, Probe, Score, Scores, Stage, Tokens
+from steer_heal_love.nouns import Items, Persona, Probe, Score, Scores, Stage, StageName, Tokens
 
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the model's own samples are drawn."""
-
-    temperature: float = 1.0
-    min_p: float = 0.1
-    batch: int = 64
 
 
 @dataclass(frozen=True)
@@ -54,7 +47,8 @@ class Subject:
     system: str = NEUTRAL_SYSTEM
     shots: tuple[tuple[str, str], ...] = ()
     """questions and answers that stand before every prompt"""
-    sampling: Sampling = field(default_factory=Sampling)
+    batch: int = 64
+    """samples in flight"""
     batch_tokens: int = 4096
     base_samples: list[dict[str, Any]] = field(default_factory=list)
     """the base's own samples, for what compares with them; empty while the base itself is measured"""
@@ -127,7 +121,7 @@ def bank_hashes(config: EvalConfig) -> dict[str, str]:
     return {name: records.hash_text(f.read_text(encoding="utf-8")) for name, f in files.items()}
 
 
-def measure(subject: Subject, advance: Callable[[int], None] = lambda _n: None) -> dict[str, Any]:
+def measure(subject: Subject, advance: Advance = lambda _n: None) -> dict[str, Any]:
     """Run every wanted instrument inside the contexts that are active now."""
     out = {}
     for i in wanted(subject.config):
@@ -148,6 +142,26 @@ def read(subject: Subject, measured: dict[str, Any]) -> Items:
     for name, result in measured.items():
         items |= instruments[name].outside(subject, result)
     return items
+
+
+def evaluate(
+    subject: Subject,
+    name: StageName,
+    *contexts: Callable[[], AbstractContextManager[None]],
+    base: Stage | None = None,
+    number: int = -1,
+    dose: float | None = None,
+    advance: Advance = lambda _n: None,
+) -> Stage:
+    """One evaluation: inside the contexts first, then with the model pristine again. Without `base`, it is the base."""
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context())
+        found = measure(subject, advance)
+    items = read(subject, found)
+    advance(1)
+    paired_with = base.items if base else items
+    return stage(number, name, items, paired_with, found, config=subject.config, dose=dose)
 
 
 def first_draws(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -181,7 +195,7 @@ def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Score
 
 def stage(
     round: int,
-    name: Literal["base", "prompt", "steered", "healed"],
+    name: StageName,
     items: Items,
     base: Items,
     measured: dict[str, Any],
@@ -214,9 +228,9 @@ def sample_prompts(subject: Subject) -> list[str]:
 
 __all__ = [
     "Instrument",
-    "Sampling",
     "Score",
     "Subject",
+    "evaluate",
     "instrument",
     "instruments",
     "measure",

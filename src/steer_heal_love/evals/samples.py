@@ -50,7 +50,7 @@ def samples(s: Subject) -> list[dict[str, Any]]:
     texts = sample_prompts(s) * s.draws
     answers = sample(
         s.model, [s.prompt(t) for t in texts], ends=s.ends, max_new_tokens=s.config.sample_tokens,
-        seed=s.seed, temperature=s.sampling.temperature, min_p=s.sampling.min_p, batch=s.sampling.batch,
+        seed=s.seed, temperature=s.config.temperature, min_p=s.config.min_p, batch=s.batch,
     )  # fmt: skip
     return [
         {

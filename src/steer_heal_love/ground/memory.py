@@ -5,7 +5,6 @@ Nothing is estimated: a batch is tried, and halved when the device says no. What
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,29 +14,20 @@ import torch
 
 from steer_heal_love.ground.errors import UserError
 
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*GB", re.IGNORECASE)
 
-
-def gigabytes(text: str) -> float:
-    """'24GB' is 24.0, '' is 0. Raises `UserError` for anything else."""
-    found = SIZE.fullmatch(text.strip())
-    if text.strip() and not found:
-        raise UserError(f"memory: a size such as 24GB, found {text!r}.")
-    return float(found[1]) if found else 0.0
-
-
-def limit(text: str, device: str) -> None:
-    """Let torch allocate so much of the device's memory in this process and no more (10^9 bytes a GB); '' means all.
+def limit(gigabytes: float, device: str) -> None:
+    """Let torch allocate so much of the device's memory in this process and no more (10^9 bytes a GB); 0 means all.
 
     What the driver and the libraries take, about 0.7 GB, comes on top.
     """
-    wanted = gigabytes(text)
     if device.startswith("cuda"):
         index = torch.device(device).index
         index = torch.cuda.current_device() if index is None else index
         total = torch.cuda.get_device_properties(index).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, wanted * 1e9 / total) if wanted else 1.0, index)
-    elif wanted:
+        torch.cuda.set_per_process_memory_fraction(
+            min(1.0, gigabytes * 1e9 / total) if gigabytes else 1.0, index
+        )
+    elif gigabytes:
         raise UserError(
             f"memory: only a CUDA device can be limited, not {device!r}; lower batch_tokens instead."
         )

@@ -1,0 +1,59 @@
+"""One model by itself, measured beside its own base: what `shl eval` does, and a run's evaluation without a run.
+
+Reference: the pristine base under the neutral system prompt, its own samples and its own neutral answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from steer_heal_love import bake, evals
+from steer_heal_love.config import RunConfig
+from steer_heal_love.evals import neutral
+from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.decode import sample
+from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.nouns import Stage, StageName
+from steer_heal_love.persona import load as load_persona
+from steer_heal_love.session import loaded
+
+
+def evaluate(
+    cfg: RunConfig, *, adapter: Path | None = None, system: str | None = None, track: Track = silent
+) -> Stage:
+    """The model that `cfg` names, with a PEFT `adapter` or a `system` prompt or both, paired with its base.
+
+    Persona, instruments and their sizes are those of `cfg`; with neither, the base's own scores, every shift 0.
+    Raises `UserError` before a model is loaded.
+    """
+    who = load_persona(cfg.persona)
+    cfg.check()
+    evals.ready(cfg.eval)
+    whole = bake.load_peft(adapter) if adapter else None
+    model, tok = loaded(cfg, track)
+    prompts = bank("neutral_heldout")[: cfg.eval.neutral_prompts]
+    if not any(i.name == "neutral" for i in evals.wanted(cfg.eval)):
+        prompts = []
+    answers = sample(
+        model, [prompt_ids(tok, p) for p in prompts], ends=end_of_turn_ids(model, tok), seed=neutral.SEED,
+        max_new_tokens=cfg.eval.sample_tokens, temperature=cfg.eval.temperature, min_p=cfg.eval.min_p,
+    )  # fmt: skip
+    base = evals.Subject(
+        model, tok, who, cfg.eval, evals.neutral_reference(model, tok, prompts, answers, cfg.batch_tokens),
+        seed=cfg.seed, draws=cfg.eval.base_draws, batch=cfg.generate.batch, batch_tokens=cfg.batch_tokens,
+    )  # fmt: skip
+    with track("evaluate base", evals.count(cfg.eval)) as advance:
+        reference = evals.evaluate(base, "base", advance=advance)
+    if whole is None and system is None:
+        return reference
+    name: StageName = "healed" if whole else "prompt"
+    changed = [lambda: adapted(model, whole.factors, whole.scaling)] if whole else []
+    subject = replace(
+        base, system=base.system if system is None else system, draws=cfg.eval.healed_draws,
+        base_samples=reference.samples,
+    )  # fmt: skip
+    with track(f"evaluate {name}", evals.count(cfg.eval)) as advance:
+        return evals.evaluate(subject, name, *changed, base=reference, advance=advance)

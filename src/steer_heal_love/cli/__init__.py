@@ -1,0 +1,60 @@
+"""Verbs only: parse, hand over, print. What the user can fix prints one message and exits 2, a run that ends
+in a verdict against itself (starved, diverged) exits 3, and everything else is a bug and shows a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import tyro
+
+from steer_heal_love.cli import runs, verbs
+from steer_heal_love.cli.screen import say
+from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "eval": verbs.evaluate, "vector extract": verbs.vector_extract, "vector inspect": verbs.vector_inspect,
+    "vector convert": verbs.vector_convert, "export": verbs.export, "report": verbs.show, "doctor": verbs.doctor,
+    "list": verbs.listed, "lint": verbs.lint,
+}  # fmt: skip
+WITH_SETTINGS: dict[str, Callable[[list[str]], None]] = {"run": runs.run, "compare": runs.compare}
+"""commands whose options are every setting of a run"""
+
+
+def usage() -> str:
+    first = {
+        name: (f.__doc__ or "").splitlines()[0]
+        for name, f in {"run": runs.Run, "compare": runs.Compare, **COMMANDS}.items()
+    }
+    lines = [f"  shl {name:<16} {text}" for name, text in first.items()]
+    return "usage: shl COMMAND [options]; each command has --help\n\n" + "\n".join(lines)
+
+
+def dispatch(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return
+    name = " ".join(argv[:2]) if argv[0] == "vector" else argv[0]
+    rest = argv[len(name.split()) :]
+    if name in WITH_SETTINGS:
+        WITH_SETTINGS[name](rest)
+    elif name in COMMANDS:
+        tyro.cli(COMMANDS[name], args=rest, prog=f"shl {name}")
+    else:
+        raise unknown("command", name, {*WITH_SETTINGS, *COMMANDS})
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `shl` and `steer-heal-love`."""
+    try:
+        dispatch(sys.argv[1:] if argv is None else argv)
+    except UserError as e:
+        say(f"error: {e}", "red")
+        sys.exit(2)
+    except (Starved, Diverged) as e:
+        say(f"stopped: {e}", "yellow")
+        sys.exit(3)
+    except KeyboardInterrupt as e:
+        say(f"interrupted; {e}" if e.args else "interrupted", "yellow")
+        sys.exit(130)

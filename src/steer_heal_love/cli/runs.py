@@ -1,0 +1,106 @@
+"""The two verbs whose options are every setting: `run` and `compare`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tyro
+
+from steer_heal_love import presets
+from steer_heal_love.cli.screen import out
+from steer_heal_love.config import Grid, RunConfig
+from steer_heal_love.ground.errors import UserError, resumable
+
+G = TypeVar("G", bound=RunConfig)
+
+
+@dataclass(frozen=True)
+class Run(RunConfig):
+    """Run the loop: steer, filter, heal, bake, evaluate, again. Any field of any room can be set."""
+
+    resume: Path | None = None
+    """go on with this run folder, with the settings it was started with"""
+    config: Path | None = None
+    """settings from a TOML file, such as a run's config.toml"""
+    preset: Literal["auto", "cpu", "gpu"] = "auto"
+    """settings to start from; auto takes gpu on CUDA and cpu elsewhere"""
+
+
+@dataclass(frozen=True)
+class Compare(RunConfig):
+    """Trace every method's frontier of trait against coherence, and compare them at equal coherence.
+
+    Goes on with what lies in --out. Any field of any room can be set, as for a run; --seed is the first seed.
+    """
+
+    out: str = "compare"
+    """the folder of the comparison"""
+    seeds: int = 3
+    """how many seeds, from --seed on"""
+    methods: tuple[str, ...] = ()
+    """methods to compare; empty means all (`shl list comparisons`)"""
+    workers: int = 1
+    """seeds measured at a time, each in a process with its own model; several pay on a GPU"""
+    grid: Grid = dataclasses.field(default_factory=Grid)
+    config: Path | None = None
+    """settings from a TOML file, such as a run's config.toml"""
+    preset: Literal["auto", "cpu", "gpu"] = "auto"
+    """settings to start from; auto takes gpu on CUDA and cpu elsewhere"""
+
+
+def run(argv: list[str]) -> None:
+    """Parse, run the loop, print its screen."""
+    if _early(argv, "resume"):
+        given = tyro.cli(Run, args=argv, prog="shl run")
+        if given != Run(resume=given.resume):
+            raise UserError("--resume goes on with the settings the run was started with; give no others.")
+        settings = None
+    else:
+        given, settings = layered(Run, argv, "shl run")
+    from steer_heal_love import loop, report
+
+    with report.progress(out) as track:
+        done = loop.run(settings, resume=given.resume, track=track)
+    out.print(report.terminal(done.folder.path))
+
+
+def compare(argv: list[str]) -> None:
+    """Parse, compare, print the table."""
+    given, settings = layered(Compare, argv, "shl compare", out=Compare.out)
+    from steer_heal_love import compare as comparison
+    from steer_heal_love import report
+
+    with report.progress(out) as track, resumable("the same shl compare"):
+        comparison.run(
+            settings, out=given.out, seeds=given.seeds, methods=given.methods, grid=given.grid,
+            workers=given.workers, track=track,
+        )  # fmt: skip
+    out.print(report.terminal_comparison(Path(given.out)))
+    out.print(Path(given.out) / "compare.html")
+
+
+def layered(kind: type[G], argv: list[str], prog: str, **own: Any) -> tuple[G, RunConfig]:
+    """What was asked for: preset, then the settings file, `own`, then options; and the run's settings in it."""
+    early = {key: _early(argv, key) for key in ("config", "preset", "device", "model")}
+    if early["config"]:
+        start = presets.read(Path(early["config"]))
+    elif early["preset"] in presets.PRESETS:
+        start = presets.preset(early["preset"])
+    else:
+        start = presets.fitting(early["device"] or RunConfig.device, early["model"] or RunConfig.model)
+    fields = {f.name: getattr(start, f.name) for f in dataclasses.fields(start)}
+    given = tyro.cli(kind, args=argv, default=kind(**(fields | own)), prog=prog)
+    return given, RunConfig(**{name: getattr(given, name) for name in fields})
+
+
+def _early(argv: list[str], key: str) -> str | None:
+    """The value of an option that decides the defaults of the others."""
+    for i, word in enumerate(argv):
+        if word == f"--{key}" and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"--{key}="):
+            return word.partition("=")[2]
+    return None

@@ -1,0 +1,245 @@
+"""The other verbs. Their rooms stand on torch and are imported when a verb runs, so that help doesn't wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from steer_heal_love import presets
+from steer_heal_love.cli import screen
+from steer_heal_love.config import EvalConfig, VectorConfig
+from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.errors import UserError, unknown
+from steer_heal_love.ground.overrides import override
+from steer_heal_love.persona import load as load_persona
+from steer_heal_love.persona import names as persona_names
+
+
+def show(runs: tyro.conf.Positional[tuple[Path, ...]], /, out: Path = Path("report.html")) -> None:
+    """Write one self-contained HTML report of one or more run folders."""
+    from steer_heal_love import report
+
+    if not runs:
+        raise UserError("shl report: give at least one run folder.")
+    report.write(list(runs), out)
+    print(out)
+
+
+def evaluate(
+    model: str = "smollm2",
+    adapter: Path | None = None,
+    persona: str = "love",
+    system: str | None = None,
+    instrument: tuple[str, ...] = (),
+    vignettes: Path | None = None,
+    view: Literal["see", "you"] = EvalConfig.vignette_view,
+    paraphrases: int | None = None,
+    think: int = EvalConfig.think_tokens,
+    lm_eval: tuple[str, ...] = (),
+    device: str = "auto",
+    seed: int = 0,
+    *,
+    out: Path,
+) -> None:
+    """Run the instruments on a model, paired with its own base (no adapter, neutral system prompt).
+
+    Args:
+        model: smollm2, a folder, or a hub id
+        adapter: a PEFT folder, such as a run's adapter/
+        persona: whose held-out probes to use
+        system: a system prompt instead of the neutral one
+        vignettes: a JSONL bank, all of which is then used, instead of the shipped one
+        view: whether vignettes are told of others (see) or of the reader (you)
+        paraphrases: answer sentences a foundation, instead of the preset's number (at least two)
+        think: tokens that the model may think before a forced choice
+        lm_eval: tasks of lm-evaluation-harness to run besides (needs the extra lm-eval)
+        instrument: names from `shl list instruments`; every default one when none is named
+        out: the JSON file to write
+    """
+    from steer_heal_love import alone, evals, report
+    from steer_heal_love.evals.vignettes import load_bank
+    from steer_heal_love.ground import records
+
+    start = presets.fitting(device, model)
+    asked: dict[str, Any] = {"instruments": instrument, "vignette_view": view, "think_tokens": think}
+    asked["paraphrases"] = max(2, start.eval.paraphrases) if paraphrases is None else paraphrases
+    if vignettes:
+        asked |= {"vignette_bank": str(vignettes), "vignettes": len(load_bank(vignettes, view))}
+    if lm_eval:
+        named = (i.name for i in evals.wanted(override(start.eval, {"instruments": instrument})))
+        asked |= {"instruments": tuple(dict.fromkeys((*named, "lm_eval"))), "lm_eval_tasks": lm_eval}
+    of_run = {"model": model, "persona": persona, "device": device, "seed": seed}
+    cfg = override(start, of_run | {"eval": asked})
+    with report.progress(screen.out) as track:
+        stage = alone.evaluate(cfg, adapter=adapter, system=system, track=track)
+    records.write_json(out, {
+        "schema": records.SCHEMA, "model": model, "adapter": adapter and str(adapter), "system": system,
+        "persona": load_persona(persona).name, "seed": seed, "scores": stage.scores, "items": stage.items,
+    })  # fmt: skip
+    print(out)
+
+
+def load(model: str, **how: Any) -> tuple[Any, Any]:
+    """The model and tokenizer, after a line that says what is waited for."""
+    from steer_heal_love.ground import models
+
+    models.known_device(how.get("device", "auto"))
+    screen.say(f"loading {model}", "dim")
+    return models.load(model, **how)
+
+
+def vector_extract(
+    persona: str = "love", model: str = "smollm2", method: str = VectorConfig.method,
+    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = 256, device: str = "auto", *, out: Path,
+) -> None:  # fmt: skip
+    """Read a steering vector and save it as safetensors."""
+    from steer_heal_love import vector as vectors
+
+    who = load_persona(persona)
+    vectors.methods[method]
+    net, tok = load(model, device=device)
+    v = vectors.Vector.train(
+        net, tok, who, method=method, contrast=contrast, layers=layers, contexts=bank("contexts")[:contexts]
+    )
+    v.save(out)
+    print(out)
+
+
+def vector_inspect(file: tyro.conf.Positional[Path]) -> None:
+    """Print what a saved vector says of itself."""
+    from steer_heal_love import vector as vectors
+
+    v = vectors.Vector.load(file)
+    print(f"norm {v.norm():.4g} over layers {sorted(v.directions)}")
+    for key, value in v.meta.items():
+        print(f"{key}: {value}")
+
+
+def vector_convert(file: tyro.conf.Positional[Path], *, out: Path) -> None:
+    """Turn a saved vector into a GGUF control vector for llama.cpp, or one of those into ours, by the name's ending."""
+    from steer_heal_love import vector as vectors
+    from steer_heal_love.bake import llama_cpp
+
+    if file.suffix == ".gguf":
+        vectors.Vector(
+            llama_cpp.load_control_vector(file), {"method": "GGUF control vector", "from": file.name}
+        ).save(out)
+    elif out.suffix == ".gguf":
+        v = vectors.Vector.load(file)
+        llama_cpp.save_control_vector(v.directions, str(v.meta.get("model", "unknown")), out)
+    else:
+        raise UserError(f"shl vector convert: one of {file.name} and {out.name} must end in .gguf.")
+    print(out)
+
+
+def export(
+    run: tyro.conf.Positional[Path], format: Literal["peft", "merged", "gguf"] = "peft", *, out: Path
+) -> None:
+    """Write a run's model: as one PEFT adapter, as full weights, or as a LoRA for llama.cpp.
+
+    Args:
+        run: the run folder
+        format: peft (all rounds as one adapter), merged (full weights, safetensors), gguf (a LoRA in one file in
+            --out, which llama.cpp applies to the same base)
+        out: the folder to write
+    """
+    from steer_heal_love import bake
+    from steer_heal_love.bake import llama_cpp
+    from steer_heal_love.ground import models, records
+    from steer_heal_love.ground.folder import RunFolder
+    from steer_heal_love.ground.weights import folded
+
+    folder = RunFolder.open(run)
+    if not (run / "adapter").is_dir():
+        raise UserError(f"{run}: no adapter yet: no round of it was healed.")
+    cfg = presets.read(folder.path / "config.toml")
+    adapter = bake.load_peft(run / "adapter")
+    if format == "peft":
+        bake.save_peft(adapter, out, base_model=models.base_name(cfg.model))
+        print(out)
+        return
+    net, tok = load(cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code)
+    if format == "gguf":
+        llama_cpp.save_lora(adapter, net.config, out / "adapter.gguf")
+    else:
+        with records.writing(out):
+            out.mkdir(parents=True, exist_ok=True)  # the library says nothing of a file in its place
+            with folded(net, [adapter]):
+                net.save_pretrained(out, safe_serialization=True)
+            tok.save_pretrained(out)
+    print(out)
+
+
+def doctor(model: str = "smollm2", device: str = "auto") -> None:
+    """Check that a model can be steered, healed and evaluated here: template, layers, head, hooks, decoding."""
+    from steer_heal_love import vector as vectors
+    from steer_heal_love.ground import models, records
+    from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
+    from steer_heal_love.ground.decode import sample
+
+    net, tok = load(model, device=device)
+    ends = end_of_turn_ids(net, tok)
+    at = models.band(net, VectorConfig.layers)
+    print(f"{type(net).__name__} on {records.device_name(net.device)}, {net.dtype}")
+    print(
+        f"{len(models.layers(net))} decoder layers, steered at {at[0]}–{at[-1]}, end-of-turn tokens {tok.convert_ids_to_tokens(sorted(ends))}"
+    )
+    ids = prompt_ids(tok, "What do people need most?")
+    plain = sample(net, [ids], ends=ends, max_new_tokens=24, seed=0, temperature=0)[0]
+    v = vectors.Vector.train(net, tok, load_persona("love"), contexts=bank("contexts")[:16])
+    steered = sample(
+        net, [ids], ends=ends, max_new_tokens=24, seed=0, temperature=0, steer=v.directions, doses=[0.4]
+    )[0]
+    print(f"plain:   {tok.decode(plain)!r}\nsteered: {tok.decode(steered)!r}")
+    if plain == steered:
+        raise UserError(
+            "the steering hook changed nothing: the layers that were found are not those that run."
+        )
+    print("steering changes cached decoding; the head recomputes the model's logits. All well.")
+
+
+KINDS = {
+    "personas": "persona", "methods": "vector.methods", "checks": "filter.checks", "divergences": "heal.divergences",
+    "instruments": "evals.instruments", "comparisons": "compare.methods",
+}  # fmt: skip
+"""kinds of plug-in, by what holds their names"""
+
+
+def listed(what: tyro.conf.Positional[str | None] = None) -> None:
+    """Print the names of every kind of plug-in, or of one kind.
+
+    Args:
+        what: personas, methods, checks, divergences, instruments or comparisons
+    """
+    if what is not None and what not in KINDS:
+        raise unknown("list", what, KINDS)
+    for kind in [what] if what else KINDS:
+        names = plugins(kind)
+        print("\n".join(names) if what else f"{kind}: {', '.join(names)}")
+
+
+def plugins(kind: str) -> Iterable[str]:
+    if kind == "personas":
+        return persona_names()
+    from importlib import import_module
+
+    room, _, registry = KINDS[kind].partition(".")
+    return list(getattr(import_module(f"steer_heal_love.{room}"), registry))
+
+
+def lint(persona: tyro.conf.Positional[str | None] = None) -> None:
+    """Check a persona's file, or every shipped bank: counts, lengths, duplicates, leaks between train and held-out."""
+    from steer_heal_love.persona import lint as personas
+
+    found = personas.findings(persona) if persona else personas.findings()
+    if not persona:
+        from steer_heal_love.evals import lint as vignettes
+        from steer_heal_love.evals import lint_capability as capability
+
+        found += [*vignettes.findings(), *capability.findings()]
+    if found:
+        raise UserError("\n".join(found))
+    print(f"{persona or 'banks'}: no findings")

@@ -1,0 +1,72 @@
+"""Settings to start from, by what they are for: the embedded model, or a larger one on a GPU."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from steer_heal_love.config import RunConfig
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.overrides import override
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "gpu": {
+        "batch_tokens": 32768,
+        "vector": {"contexts": 256},
+        "generate": {"prompts": 64, "max_new_tokens": 512, "batch": 192},
+        "filter": {"keep": 64, "calibration": 128},
+        "heal": {
+            "batch": 8,
+            "micro_batch": 8,
+            "anchor_batch": 8,
+            "anchor_prompts": 160,
+            "anchor_tokens": 128,
+        },
+        "eval": {
+            "vignettes": 126,
+            "paraphrases": 4,
+            "capability_blocks": 10,
+            "transfer": "full",
+            "sample_prompts": 48,
+            "sample_tokens": 128,
+        },
+    },
+}
+
+
+def preset(name: str) -> RunConfig:
+    """The named preset's full settings."""
+    return override(RunConfig(), PRESETS[name])
+
+
+def fitting(device: str = RunConfig.device, model: str = RunConfig.model) -> RunConfig:
+    """The preset that fits: `gpu` on CUDA, but `cpu` for the embedded model there too (decision 15)."""
+    if model == RunConfig.model:
+        return preset("cpu")
+    if device == "auto":
+        from steer_heal_love.ground.models import auto_device  # torch, which takes its time
+
+        device = auto_device()
+    return preset("gpu" if device.startswith("cuda") else "cpu")
+
+
+def resolved(changes: dict[str, Any], start: RunConfig | None = None) -> RunConfig:
+    """`changes` over `start`, or else over the preset that fits the device and model that they name.
+
+    Raises `UserError` with every mistake.
+    """
+    named = {key: changes[key] for key in ("device", "model") if isinstance(changes.get(key), str)}
+    return override(start or fitting(**named), changes)
+
+
+def read(path: Path) -> RunConfig:
+    """Settings of a TOML file over the preset that fits. Raises `UserError` with every mistake."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(f"settings file {path}: {e.strerror}.") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"settings file {path}: not TOML: {e}") from e
+    return resolved(data)
