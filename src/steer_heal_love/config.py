@@ -38,7 +38,7 @@ class GenerateConfig:
     prompts: int = 12
     """training prompts a pass of the dose walk, half that draw the trait out, half plain"""
     max_new_tokens: int = 56
-    temperature: float = 0.85
+    temperature: float = 0.92
     """of the text that is trained on, and of the base's that its bounds are drawn from; what is measured has its own"""
     min_p: float = 0.1
     """tokens below this share of the likeliest token's probability are never drawn"""
@@ -123,7 +123,7 @@ class HealConfig:
     """share of training prompts held out for the curve"""
     soft: float = 0.25
     """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
-    budget: float = 0.046
+    budget: float = 0.045
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 

@@ -5,9 +5,10 @@ share is fitted by a Hill curve, the usual one for a response to a dose,
 
     share(d) = plateau / (1 + (d / half_dose)^steepness),
 
-by maximum likelihood on everything sampled so far, the base's own share counting as a dozen texts at dose 0. The dose
-sought leaves `survival` of the plateau. A curve through all doses wanders far less than the point where twelve texts
-happen to cross a line, and a student whose plateau has fallen is still asked what steering costs *it*. The first pass
+to everything sampled so far, the base's own share counting as a dozen texts at dose 0. The dose sought leaves `survival`
+of the plateau: the geometric mean over all curves, weighted by their likelihood. Curves through all doses wander far
+less than the point where twelve texts happen to cross a line, and their mean less than the likeliest of them (decision
+17); and a student whose plateau has fallen is still asked what steering costs *it*. The first pass
 brackets that dose with several at once (one batch holds them all); later passes sample just below it, so that nearly
 all text comes from there.
 """
@@ -56,11 +57,11 @@ def walk(
     low, high = max(around / s.span, s.floor), max(min(around * s.span, s.ceiling), s.floor)
     while True:
         made += attempt(spread(low, high, s.doses))
-        sought = respond(made, base).dose(s.survival)
+        aim = sought(made, base, s.survival)
         tried = [c.dose for c in made]
-        if sought < min(tried) / s.span and low > s.floor:
+        if aim < min(tried) / s.span and low > s.floor:
             low, high = max(low / s.span**2, s.floor), low / s.span**0.5
-        elif sought > max(tried) * s.span and high < s.ceiling:
+        elif aim > max(tried) * s.span and high < s.ceiling:
             low, high = high * s.span**0.5, min(high * s.span**2, s.ceiling)
         else:
             break
@@ -76,28 +77,44 @@ def chosen(completions: list[Completion], settings: WalkConfig, base: float) -> 
     """The dose sought, inside floor and ceiling; None where even the floor halves the coherent share."""
     if not completions:
         return None
-    response = respond(completions, base)
-    if response.half_dose < settings.floor:
+    if respond(completions, base).half_dose < settings.floor:
         return None
-    return round(min(max(response.dose(settings.survival), settings.floor), settings.ceiling), 4)
+    dose = sought(completions, base, settings.survival)
+    return round(min(max(dose, settings.floor), settings.ceiling), 4)
 
 
 def respond(completions: list[Completion], base: float) -> Response:
-    """The likeliest Hill curve on a grid: plateaus by hundredths, half-doses by 2% up to 8 times beyond what was tried."""
+    """The likeliest Hill curve."""
+    (plateau, half, steepness), fit = fits(completions, base)
+    i, j, k = np.unravel_index(fit.argmax(), fit.shape)
+    return Response(float(plateau[i]), float(half[j]), float(steepness[k]))
+
+
+def sought(completions: list[Completion], base: float, survival: float) -> float:
+    """The dose that leaves `survival` of the plateau: its geometric mean over all curves, weighted by likelihood."""
+    (_, half, steepness), fit = fits(completions, base)
+    weight = np.exp(fit - fit.max()).sum(0)
+    doses = np.log(half)[:, None] + np.log(1 / survival - 1) / steepness
+    return float(np.exp((weight * doses).sum() / weight.sum()))
+
+
+def fits(
+    completions: list[Completion], base: float
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """Log-likelihood of every curve on a grid of plateaus, half-doses and steepnesses: plateaus by hundredths,
+    half-doses by 2% up to 8 times beyond what was tried."""
     found = rates(completions)
     doses = np.array(list(found))
     shares, made = np.array(list(found.values())).T
     halves = np.geomspace(
         doses.min() / 8, doses.max() * 8, int(np.log(64 * doses.max() / doses.min()) / 0.02)
     )
-    plateau, half, steepness = np.ix_(np.linspace(0.01, 0.99, 99), halves, list(STEEPNESS))
+    axes = np.linspace(0.01, 0.99, 99), halves, np.array(list(STEEPNESS), float)
+    plateau, half, steepness = np.ix_(*axes)
     share = plateau[..., None] / (1 + (doses / half[..., None]) ** steepness[..., None])
     fit = (made * (shares * np.log(share) + (1 - shares) * np.log1p(-share))).sum(-1)
-    fit += PRIOR * (base * np.log(plateau) + (1 - base) * np.log1p(-plateau)) + np.log(
-        list(STEEPNESS.values())
-    )
-    i, j, k = np.unravel_index(fit.argmax(), fit.shape)
-    return Response(float(plateau[i, 0, 0]), float(half[0, j, 0]), float(steepness[0, 0, k]))
+    fit += PRIOR * (base * np.log(plateau) + (1 - base) * np.log1p(-plateau))
+    return axes, fit + np.log(list(STEEPNESS.values()))
 
 
 def kept(completions: list[Completion], dose: float) -> int:
