@@ -10,7 +10,7 @@ from steer_heal_love import config, presets
 from steer_heal_love.ground.errors import UserError
 
 WRONG = {
-    "rounds": 0, "batch_tokens": 0, "coherence_floor": -0.1, "memory": "a lot",
+    "rounds": 0, "batch_tokens": 0, "coherence_floor": -0.1, "patience": -1, "memory": "a lot",
     "vector.contexts": 1, "vector.layers": (0.7, 0.3), "vector.contrast": "pos",
     "generate.prompts": 0, "generate.max_new_tokens": 0, "generate.batch": 0, "generate.temperature": -1.0, "generate.min_p": 1.0,
     "walk.start": 0.0, "walk.span": 1.0, "walk.doses": 1, "walk.survival": 1.0, "walk.passes": 0, "walk.floor": 0.0, "walk.ceiling": 0.01,
@@ -109,7 +109,7 @@ def test_zero_is_fine_where_it_means_off():
     off = [
         "heal.lam", "heal.anchor", "heal.anchor_prompts", "heal.budget", "heal.soft", "heal.spectral", "heal.weight_decay",
         "heal.tau", "heal.warmup", "heal.validation", "heal.anchor_validation", "eval.sample_prompts",
-        "eval.lm_eval_limit", "eval.think_tokens", "generate.min_p", "generate.temperature",
+        "eval.lm_eval_limit", "eval.think_tokens", "patience", "generate.min_p", "generate.temperature",
     ]  # fmt: skip
     zero = {n: 0 if isinstance(WRONG[n], int) else 0.0 for n in off}
     changed(**zero).check()

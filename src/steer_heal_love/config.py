@@ -191,6 +191,8 @@ class RunConfig:
     """tokens a forward pass may hold, padding included"""
     coherence_floor: float = 0.5
     """own_excess (nats/token) above which the loop stops"""
+    patience: int = 2
+    """the loop stops when the trait has not risen for sure in so many rounds; 0 never asks"""
     trust_remote_code: bool = False
     """run code that ships with the model; off unless you ask"""
     vector: VectorConfig = field(default_factory=VectorConfig)
@@ -283,7 +285,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "at least 2": (lambda v: v >= 2, "vector.contexts walk.doses"),
     "a number, at least 0": (
         lambda v: 0 <= v < math.inf,
-        """coherence_floor generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor
+        """coherence_floor patience generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor
         heal.anchor_prompts heal.budget eval.think_tokens eval.lm_eval_limit eval.sample_prompts""",
     ),
     "a number above 0": (

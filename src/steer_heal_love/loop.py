@@ -12,6 +12,7 @@ from typing import Any
 
 from steer_heal_love import bake, report, steps
 from steer_heal_love.config import RunConfig
+from steer_heal_love.gates.loop import stop_reason
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
@@ -41,12 +42,12 @@ def run(
 
 
 def rounds(r: Run) -> Run:
-    """Every round on a run whose base has been measured; ends early where the text is past the floor."""
+    """Every round on a run whose base has been measured; ends early where the text is past the floor or nothing is gained."""
     try:
         for number in range(r.config.rounds):
             one_round(r, number)
             conclude(r)
-            if stop := stop_reason(r):
+            if stop := stop_reason(r.evidence, r.config.patience):
                 r.folder.event("stop", round=number, reason=stop)
                 break
     except (Starved, Diverged) as e:
@@ -119,10 +120,3 @@ def conclude(r: Run) -> None:
         },
     )  # fmt: skip
     report.write([r.folder.path], r.folder.path / "report.html")
-
-
-def stop_reason(r: Run) -> str | None:
-    odd = r.stages[-1].scores.get("own_excess")
-    if odd and odd.mean > r.config.coherence_floor:
-        return f"own_excess {odd.mean:.3f} is past the coherence floor {r.config.coherence_floor:g}"
-    return None

@@ -14,6 +14,7 @@ from typing import Any
 from steer_heal_love import evals, gates, presets
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
+from steer_heal_love.gates import Evidence
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import memory, models, records
 from steer_heal_love.ground.banks import bank
@@ -50,11 +51,13 @@ class Run:
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def gates(self) -> list[Gate]:
+    def evidence(self) -> Evidence:
         cfg = self.config
-        return gates.judge(
-            gates.Evidence(self.persona, self.stages, self.rounds, cfg.eval.resamples, cfg.coherence_floor)
-        )
+        return Evidence(self.persona, self.stages, self.rounds, cfg.eval.resamples, cfg.coherence_floor)
+
+    @property
+    def gates(self) -> list[Gate]:
+        return gates.judge(self.evidence)
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from steer_heal_love import evals, gates
 from steer_heal_love.config import EvalConfig
 from steer_heal_love.gates import page, show
+from steer_heal_love.gates.loop import stop_reason
 from steer_heal_love.nouns import FOUNDATIONS, Persona, Score, Stage
 
 TABLE = {f"{name}.{outcome}" for name, g in gates.in_order().items() for outcome in g.rows}
@@ -165,6 +166,30 @@ def test_no_trait_redeems_incoherence(persona, change):
 def test_the_coherence_floor_is_the_runs_own(persona):
     e = evidence(persona, healed=[{}, {"own_nll": 0.9}])
     assert judged(replace(e, floor=2.0))["heal"].outcome == "healed"
+
+
+@pytest.mark.parametrize(
+    ("traits", "patience", "stops"),
+    [
+        ((0.2, 0.4, 0.6), 2, False), ((0.4, 0.4), 2, False), ((0.4, 0.4, 0.4), 2, True), ((0.2, 0.4, 0.4), 2, False),
+        ((0.2, 0.4, 0.4), 1, True), ((0.6, 0.4, 0.2), 2, True), ((0.4, 0.4, 0.4), 0, False),
+        ((0.2, 0.6, 0.6, 0.6), 2, True),
+    ],
+)  # fmt: skip
+def test_the_loop_stops_where_nothing_was_gained(persona, traits, patience, stops):
+    e = evidence(persona, healed=[{"trait": t} for t in traits])
+    said = stop_reason(e, patience)
+    assert bool(said) == stops
+    assert not stops or said.startswith(f"no gain that can be told from zero in {patience} rounds")
+
+
+def test_the_loop_stops_at_the_coherence_floor(persona):
+    e = evidence(persona, healed=[{}, {"own_nll": 0.9}])
+    assert stop_reason(e, 2).endswith("is past the coherence floor 0.5") and stop_reason(e, 0)
+    assert (
+        stop_reason(replace(e, floor=2.0), 2) is None and stop_reason(evidence(persona, healed=[]), 2) is None
+    )
+    assert stop_reason(evidence(persona, without=("own_excess",)), 2) is None
 
 
 def test_more_trait_than_every_other_axis_either_way(persona):

@@ -1,7 +1,7 @@
 """Gate 5. Another round adds trait, the same way, and the model stays coherent.
 
 Reads the healed stages, and how far each round's vector has turned from the first. Steps between rounds share one
-error; the gain over the whole loop is a look of its own.
+error; the gain over the whole loop is a look of its own. `stop_reason` ends a loop early by the same evidence.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 
 from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
 from steer_heal_love.gates.evidence import rows_of
+from steer_heal_love.nouns import Score
 
 TURNED = 0.5
 """cosine with the first vector under which the loop follows another direction"""
@@ -94,3 +95,20 @@ def loop(e: Evidence) -> Found | None:
     if steps[-1].hi < LITTLE * first.scores["trait_shift"].mean:
         return "saturates", told(parts, "steps")
     return "rises", told(parts, "total")
+
+
+def stop_reason(e: Evidence, patience: int) -> str | None:
+    """Why another round is not worth its time: the text is past the coherence floor, or the trait stands still."""
+    healed = [s for s in e.stages if s.stage == "healed"]
+    if not healed:
+        return None
+    odd = healed[-1].scores.get("own_excess", Score.undefined())
+    if odd.mean > e.floor:
+        return f"own_excess {odd.mean:.3f} is past the coherence floor {e.floor:g}"
+    if 0 < patience < len(healed) and "trait" in healed[-1].items:
+        gain = e.versus(healed[-1], healed[-1 - patience])
+        if not gain.lo > 0:
+            return (
+                f"no gain that can be told from zero in {patience} rounds: trait {show(gain, 'nats/token')}"
+            )
+    return None

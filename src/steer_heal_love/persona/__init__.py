@@ -73,7 +73,7 @@ def mistakes(data: dict[str, Any]) -> list[str]:
     for kind in ("elicit", "plain"):
         items = prompts.get(kind) if isinstance(prompts, dict) else None
         if not isinstance(items, list) or len(items) < 4:
-            out.append(f"prompts.{kind}: expected at least 4 texts, found {items!r:.60}")
+            out.append(f"prompts.{kind}: expected at least 4 texts (shl lint wants 32), found {items!r:.60}")
         else:
             out += [
                 f"prompts.{kind}[{i}]: expected a text, found {t!r:.60}"
@@ -82,7 +82,10 @@ def mistakes(data: dict[str, Any]) -> list[str]:
             ]
     probes = data.get("probes")
     if not isinstance(probes, list) or len(probes) < 4:
-        return [*out, f"probes: expected at least 4 tables [[probes]], found {probes!r:.60}"]
+        return [
+            *out,
+            f"probes: expected at least 4 tables [[probes]] (shl lint wants 24), found {probes!r:.60}",
+        ]
     for i, probe in enumerate(probes):
         out += [
             f"probes[{i}].{key}: expected a text, found {probe.get(key) if isinstance(probe, dict) else probe!r:.60}"

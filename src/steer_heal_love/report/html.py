@@ -38,6 +38,11 @@ COLUMNS = (
 )
 SIGNED = COLUMNS[:3]
 """the shifts: their sign says something"""
+COSTS = {
+    "neutral_kl": "It drifts by {} nats/token on neutral prompts",
+    "own_excess": "To the base its own text is {} nats/token odder than the base's own",
+}
+"""what a trait costs, as the headline says it"""
 VISIBLE = 6
 """diary prompts that are not folded"""
 
@@ -141,15 +146,26 @@ def pressure(healing: dict[str, Any] | None) -> dict[str, float]:
 
 
 def outcome(run: RunRecord) -> str:
-    """What came out, in a sentence or two, from the last healed stage."""
+    """What came out, in a few sentences, from the last healed stage: trait, what it cost, beside the prompt."""
     if not run.healed:
         return "No round was healed." if run.notes else "No round has been healed yet."
-    last, told = run.healed[-1], score(run.stage("prompt"), "trait_shift")
+    last, told = run.healed[-1], run.stage("prompt")
+    trait, prompted = score(last, "trait_shift"), score(told, "trait_shift")
     rounds = f"{len(run.healed)} round{'s' * (len(run.healed) > 1)}"
-    said = f"After {rounds} the healed model's trait shift is {interval(score(last, 'trait_shift'), 2)} nats/token"
-    if math.isfinite(told.mean):
-        said += f"; told by a system prompt, the base model reaches {interval(told, 2)}"
-    return said + "."
+    said = f"After {rounds} the healed model's trait shift is {interval(trait, 2)} nats/token"
+    if math.isfinite(prompted.mean):
+        times = f"{num(trait.mean / prompted.mean, 2, False)} times what" if prompted.mean > 0 else "where"
+        said += f", {times} the base model reaches when a system prompt tells it to ({interval(prompted, 2)})"
+    sentences = [said]
+    for name, form in COSTS.items():
+        if math.isfinite(cost := score(last, name).mean):
+            signed = name in SIGNED
+            sentences.append(form.format(num(cost, 3, signed)) + beside(score(told, name).mean, signed))
+    return ". ".join(sentences) + "."
+
+
+def beside(prompted: float, sign: bool) -> str:
+    return f" (told by the prompt, {num(prompted, 3, sign)})" if math.isfinite(prompted) else ""
 
 
 def num(value: float | None, digits: int = 3, sign: bool = True) -> str:
