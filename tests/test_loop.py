@@ -485,6 +485,20 @@ def content(path):
     return path.read_bytes()
 
 
+def test_a_loop_that_gains_nothing_stops_and_a_resumed_one_too(tiny_load, tmp_path):
+    """A learning rate of next to nothing: no gain, so that the third round is never begun."""
+    still = SETTINGS | {"rounds": 3, "patience": 1, "heal": SETTINGS["heal"] | {"lr": 1e-9}}
+    run = loop.run(out=str(tmp_path), **still)
+    log = (run.folder.path / "events.jsonl").read_text().splitlines()
+    (stopped,) = (e for e in map(json.loads, log) if e["event"] == "stop")
+    assert stopped["round"] == 1 and stopped["reason"].startswith(
+        "no gain that can be told from zero in 1 rounds"
+    )
+    assert run.summary["rounds"] == 2 and not (run.folder.path / "rounds/02").exists()
+    assert loop.run(resume=run.folder.path).summary["rounds"] == 2
+    assert "no gain that can be told" in (run.folder.path / "report.html").read_text()
+
+
 def test_ctrl_c_prints_the_command_that_goes_on(tiny_load, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cfg = override(config.RunConfig(), SETTINGS | {"rounds": 1, "out": "my runs"})

@@ -20,7 +20,7 @@ from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.nouns import Completion, Response, Tokens
-from steer_heal_love.report import panels
+from steer_heal_love.report import html, panels
 from steer_heal_love.report.borderline import borderline
 from steer_heal_love.report.panels import survival
 from steer_heal_love.report.read import read
@@ -204,6 +204,20 @@ def test_the_row_and_its_evidence_are_shown(fabricate, tmp_path):
     text = write(tmp_path, run)[0]
     for part in ("wrong way</small>", "Care -0.100 [-0.120, -0.080] (n 35)", "Rewrite the poles."):
         assert part in text
+
+
+def test_the_headline_sets_the_trait_beside_the_prompt_and_what_it_cost(fabricate):
+    path = fabricate(rounds=2)
+    run = read(path)
+    said = html.outcome(run)
+    last, told = (s.scores for s in (run.healed[-1], run.stage("prompt")))
+    times = last["trait_shift"].mean / told["trait_shift"].mean
+    for part in (
+        f"{times:.2f} times what the base model reaches", f"drifts by {last['neutral_kl'].mean:.3f} nats/token",
+        f"told by the prompt, {told['neutral_kl'].mean:.3f}", f"{html.num(last['own_excess'].mean)} nats/token odder",
+    ):  # fmt: skip
+        assert part in said
+    assert html.outcome(read(fabricate("base", until="base"))) == "No round has been healed yet."
 
 
 def test_what_got_in_is_told_by_round(fabricate, tmp_path):
