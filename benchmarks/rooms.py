@@ -443,7 +443,9 @@ def benchmark(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     device = torch.device(name)
     ceilings = floors.measured(device, models.auto_dtype(name))
     records.release_memory()
-    memory.limit(a.memory, name)
+    asked = RunConfig(memory=a.memory)
+    asked.check()
+    memory.limit(asked.memory_gb, name)
     build, (model, tok) = floors.timed(
         lambda: shapes.build(a.shape, device=name, tokenizer=a.tokenizer), device
     )

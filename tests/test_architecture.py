@@ -97,7 +97,15 @@ def test_no_pickle_and_no_broad_except():
 
 @pytest.mark.parametrize(
     "argv",
-    [["--help"], ["run", "--help"], ["compare", "--help"], ["list", "personas"], ["nonsense"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["compare", "--help"],
+        ["list", "personas"],
+        ["nonsense"],
+        ["run", "--persona", "lave"],
+        ["run", "--heal.lr", "0"],
+    ],
     ids=" ".join,
 )
 def test_help_does_not_wait_for_torch(argv):

@@ -10,9 +10,10 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 from steer_heal_love import presets
-from steer_heal_love.cli.screen import out
+from steer_heal_love.cli.screen import out, say_imports
 from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground.errors import UserError, resumable
+from steer_heal_love.persona import load as load_persona
 
 G = TypeVar("G", bound=RunConfig)
 
@@ -60,6 +61,7 @@ def run(argv: list[str]) -> None:
         settings = None
     else:
         given, settings = layered(Run, argv, "shl run")
+    say_imports()
     from steer_heal_love import loop, report
 
     with report.progress(out) as track:
@@ -70,6 +72,7 @@ def run(argv: list[str]) -> None:
 def compare(argv: list[str]) -> None:
     """Parse, compare, print the table."""
     given, settings = layered(Compare, argv, "shl compare", out=Compare.out)
+    say_imports()
     from steer_heal_love import compare as comparison
     from steer_heal_love import report
 
@@ -93,7 +96,10 @@ def layered(kind: type[G], argv: list[str], prog: str, **own: Any) -> tuple[G, R
         start = presets.fitting(early["device"] or RunConfig.device, early["model"] or RunConfig.model)
     fields = {f.name: getattr(start, f.name) for f in dataclasses.fields(start)}
     given = tyro.cli(kind, args=argv, default=kind(**(fields | own)), prog=prog)
-    return given, RunConfig(**{name: getattr(given, name) for name in fields})
+    settings = RunConfig(**{name: getattr(given, name) for name in fields})
+    settings.check()
+    load_persona(settings.persona)  # told now, before anyone waits for torch
+    return given, settings
 
 
 def _early(argv: list[str], key: str) -> str | None:

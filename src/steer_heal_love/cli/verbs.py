@@ -59,6 +59,7 @@ def evaluate(
         instrument: names from `shl list instruments`; every default one when none is named
         out: the JSON file to write
     """
+    screen.say_imports()
     from steer_heal_love import alone, evals, report
     from steer_heal_love.evals.vignettes import load_bank
     from steer_heal_love.ground import records
@@ -96,6 +97,7 @@ def vector_extract(
     contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = 256, device: str = "auto", *, out: Path,
 ) -> None:  # fmt: skip
     """Read a steering vector and save it as safetensors."""
+    screen.say_imports()
     from steer_heal_love import vector as vectors
 
     who = load_persona(persona)
@@ -175,6 +177,7 @@ def export(
 
 def doctor(model: str = "smollm2", device: str = "auto") -> None:
     """Check that a model can be steered, healed and evaluated here: template, layers, head, hooks, decoding."""
+    screen.say_imports()
     from steer_heal_love import vector as vectors
     from steer_heal_love.ground import models, records
     from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids

@@ -39,7 +39,7 @@ def _override(config: Any, changes: dict[str, Any], where: str, problems: list[s
                 new = float(new)
             if type(new) is not type(old):
                 problems.append(f"{at}: expected {type(old).__name__}, found {new!r}.")
-            elif isinstance(new, tuple) and not fits(new, old):
+            elif isinstance(new, tuple) and not matches(new, old):
                 wanted = (
                     "names"
                     if not old or isinstance(old[0], str)
@@ -51,7 +51,7 @@ def _override(config: Any, changes: dict[str, Any], where: str, problems: list[s
     return dataclasses.replace(config, **values)
 
 
-def fits(new: tuple[Any, ...], old: tuple[Any, ...]) -> bool:
+def matches(new: tuple[Any, ...], old: tuple[Any, ...]) -> bool:
     """Any number of names for a tuple of names, else as many numbers of the same types."""
     if not old or isinstance(old[0], str):
         return all(isinstance(x, str) for x in new)
