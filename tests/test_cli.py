@@ -259,7 +259,7 @@ def test_a_forced_choice_is_asked_for_and_reads_any_bank_in_either_view(tok, her
 def test_settings_layer_preset_then_file_then_options(tok, here, monkeypatch):
     seen = []
     monkeypatch.setattr("steer_heal_love.loop.run", lambda settings, **_: seen.append(settings) or shutil)
-    monkeypatch.setattr("steer_heal_love.report.terminal", lambda _path: "")
+    monkeypatch.setattr("steer_heal_love.report.terminal", lambda _path, **_: "")
     monkeypatch.setattr(shutil, "folder", shutil, raising=False)
     monkeypatch.setattr(shutil, "path", here, raising=False)
     (here / "mine.toml").write_text("seed = 5\n[heal]\nepochs = 9\nlr = 0.5\n")

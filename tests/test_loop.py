@@ -118,7 +118,7 @@ def test_the_folder_holds_the_contracts_files(whole):
 def test_every_long_step_reports_progress_that_adds_up(whole):
     assert whole.steps[0].label == "load tiny"
     for label, times in {"filter": 3, "vector": 2, "heal": 2, "trust region": 2, "transfer": 2}.items():
-        mine = [s for s in whole.steps if s.label == label]
+        mine = [s for s in whole.steps if s.label.split(": ")[-1] == label]
         assert len(mine) >= times, label
         for s in mine:
             # A search may find early.
@@ -483,6 +483,37 @@ def content(path):
     if path.name == "summary.json":
         return {k: v for k, v in read(path).items() if k not in ("seconds", "peak_memory_gb")}
     return path.read_bytes()
+
+
+def test_a_finished_run_is_shown_and_not_touched(whole, capsys, monkeypatch):
+    monkeypatch.setattr("steer_heal_love.ground.models.load", None)
+    before = {name: (whole.path / name).read_bytes() for name in listing(whole.path)}
+    cli.main(["run", "--resume", str(whole.path)])
+    said = capsys.readouterr()
+    assert "already finished" in said.err and "trait_shift" in said.out
+    assert before == {name: (whole.path / name).read_bytes() for name in listing(whole.path)}
+
+
+def test_the_peak_is_that_of_every_sitting(tmp_path):
+    folder = files.RunFolder(tmp_path)
+    assert folder.peak_memory_gb() == 0.0 and not folder.ended
+    for peak in (2.5, 1.3):
+        folder.event("memory", peak_memory_gb=peak)
+    assert folder.peak_memory_gb() == 2.5
+
+
+def test_steps_are_told_by_round(tiny_load, tmp_path):
+    told = []
+
+    @contextmanager
+    def track(label, _total):
+        told.append(label)
+        yield lambda _n: None
+
+    loop.run(out=str(tmp_path), track=track, **SETTINGS)
+    for number in range(2):
+        assert f"round {number}: heal" in told and f"round {number}: evaluate healed" in told
+    assert "evaluate base" in told
 
 
 def test_a_loop_that_gains_nothing_stops_and_a_resumed_one_too(tiny_load, tmp_path):

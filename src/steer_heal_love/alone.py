@@ -11,14 +11,13 @@ from pathlib import Path
 from steer_heal_love import bake, evals
 from steer_heal_love.config import RunConfig
 from steer_heal_love.evals import neutral
+from steer_heal_love.generate import generate
 from steer_heal_love.ground.banks import bank
-from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
-from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Stage, StageName
 from steer_heal_love.persona import load as load_persona
-from steer_heal_love.session import loaded
+from steer_heal_love.session import loaded, yardstick
 
 
 def evaluate(
@@ -37,12 +36,13 @@ def evaluate(
     prompts = bank("neutral_heldout")[: cfg.eval.neutral_prompts]
     if not any(i.name == "neutral" for i in evals.wanted(cfg.eval)):
         prompts = []
-    answers = sample(
-        model, [prompt_ids(tok, p) for p in prompts], ends=end_of_turn_ids(model, tok), seed=neutral.SEED,
-        max_new_tokens=cfg.eval.sample_tokens, temperature=cfg.eval.temperature, min_p=cfg.eval.min_p,
+    answers = generate(
+        model, tok, prompts, [0.0], config=yardstick(cfg), seed=neutral.SEED, max_new_tokens=cfg.eval.sample_tokens,
+        label="base: neutral", track=track,
     )  # fmt: skip
+    tokens = [c.tokens.answer for c in answers]
     base = evals.Subject(
-        model, tok, who, cfg.eval, evals.neutral_reference(model, tok, prompts, answers, cfg.batch_tokens),
+        model, tok, who, cfg.eval, evals.neutral_reference(model, tok, prompts, tokens, cfg.batch_tokens),
         seed=cfg.seed, draws=cfg.eval.base_draws, batch=cfg.generate.batch, batch_tokens=cfg.batch_tokens,
     )  # fmt: skip
     with track("evaluate base", evals.count(cfg.eval)) as advance:

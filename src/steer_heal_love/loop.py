@@ -16,7 +16,7 @@ from steer_heal_love.gates.loop import stop_reason
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
-from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.ground.progress import Track, labelled, silent
 from steer_heal_love.nouns import Adapter, Completion
 from steer_heal_love.session import Run, created, opened
 from steer_heal_love.vector import Vector
@@ -43,8 +43,10 @@ def run(
 
 def rounds(r: Run) -> Run:
     """Every round on a run whose base has been measured; ends early where the text is past the floor or nothing is gained."""
+    track = r.track
     try:
         for number in range(r.config.rounds):
+            r.track = labelled(track, f"round {number}")
             one_round(r, number)
             conclude(r)
             if stop := stop_reason(r.evidence, r.config.patience):
@@ -108,15 +110,14 @@ def conclude(r: Run) -> None:
         bake.save_peft(
             bake.stack(r.history), r.folder.path / "adapter", base_model=models.base_name(r.config.model)
         )
-    peak = records.peak_memory_gb(r.model.device)
-    r.folder.event("memory", peak_memory_gb=peak)
+    r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
     records.write_json(
         r.folder.path / "summary.json",
         {
             "schema": records.SCHEMA, "persona": r.persona.name, "model": r.config.model, "seed": r.config.seed,
             "rounds": len(r.history), "stages": [{"round": s.round, "stage": s.stage, "dose": s.dose, "scores": s.scores} for s in r.stages],
             "walks": [{k: v for k, v in t.items() if k != "healing"} for t in r.rounds],
-            "gates": r.gates, "seconds": r.folder.seconds(), "peak_memory_gb": peak,
+            "gates": r.gates, "seconds": r.folder.seconds(), "peak_memory_gb": r.folder.peak_memory_gb(),
         },
     )  # fmt: skip
     report.write([r.folder.path], r.folder.path / "report.html")

@@ -7,13 +7,13 @@ import random
 import re
 import shutil
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from steer_heal_love import evals, gates, presets
 from steer_heal_love import filter as sieve
-from steer_heal_love.config import RunConfig
+from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.gates import Evidence
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import memory, models, records
@@ -108,6 +108,11 @@ def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track)
         shutil.copyfile(persona_path(cfg.persona), scratch)
     records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok))
     return Run(cfg, load_persona(cfg.persona), model, tok, folder, track)
+
+
+def yardstick(cfg: RunConfig) -> GenerateConfig:
+    """How the base's answers are drawn that drift is measured on: alike in every run and every `shl eval`."""
+    return replace(cfg.generate, temperature=cfg.eval.temperature, min_p=cfg.eval.min_p)
 
 
 def known(cfg: RunConfig) -> None:

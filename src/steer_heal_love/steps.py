@@ -32,7 +32,7 @@ from steer_heal_love.heal.train import Example, anchor_kl, apart, heal
 from steer_heal_love.heal.trust import STEPS, largest_scale
 from steer_heal_love.nouns import Adapter, Completion, Stage, StageName
 from steer_heal_love.persona import training_prompts
-from steer_heal_love.session import Run
+from steer_heal_love.session import Run, yardstick
 from steer_heal_love.vector import Vector
 
 ANCHOR_SEED = 0
@@ -45,7 +45,6 @@ def before(r: Run) -> None:
     """What every round needs of the pristine base: its own answers, the filter's bounds, its scores."""
     here, once, cfg = r.folder.path / "base", r.folder.once, r.config
     text = cfg.generate
-    yardstick = replace(text, temperature=cfg.eval.temperature, min_p=cfg.eval.min_p)
 
     def answer(drawn: GenerateConfig, seed: int, label: str, prompts: list[str], n: int) -> list[Completion]:
         return generate(
@@ -54,8 +53,8 @@ def before(r: Run) -> None:
 
     training = training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
     wanted = {
-        "anchor": lambda: answer(yardstick, ANCHOR_SEED, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
-        "neutral": lambda: answer(yardstick, neutral.SEED, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
+        "anchor": lambda: answer(yardstick(cfg), ANCHOR_SEED, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
+        "neutral": lambda: answer(yardstick(cfg), neutral.SEED, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
         "calibration": lambda: r.measured(answer(text, r.seed(0, 2), "base: calibration", training, text.max_new_tokens)),
     }  # fmt: skip
     answers = {

@@ -197,7 +197,9 @@ def test_more_trait_than_every_other_axis_either_way(persona):
     for sign in (1, -1):
         off = {"mfv.Fairness": sign * 0.5}
         gate = judged(evidence(persona, steered=off))["steer"]
-        assert gate.outcome == "imprecise" and gate.observed.startswith("target beyond Fairness by -0.1")
+        assert gate.outcome == "imprecise" and gate.observed.startswith(
+            "Care moved further than Fairness by -0.1"
+        )
     assert judged(evidence(persona, steered={"mfv.Fairness": 0.5}, intent={"Care": 1, "Fairness": 1}))[
         "steer"
     ].outcome == "surgical"  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 from steer_heal_love import presets
-from steer_heal_love.cli.screen import out, say_imports
+from steer_heal_love.cli.screen import importing, out, say
 from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground.errors import UserError, resumable
 from steer_heal_love.persona import load as load_persona
@@ -61,20 +61,32 @@ def run(argv: list[str]) -> None:
         settings = None
     else:
         given, settings = layered(Run, argv, "shl run")
-    say_imports()
-    from steer_heal_love import loop, report
+    with importing():
+        from steer_heal_love import loop, report
+        from steer_heal_love.ground.folder import RunFolder
 
+    if given.resume and RunFolder.open(given.resume).ended:
+        say(f"{given.resume}: already finished, nothing is left to do", "dim")
+        show(given.resume)
+        return
     with report.progress(out) as track:
         done = loop.run(settings, resume=given.resume, track=track)
-    out.print(report.terminal(done.folder.path))
+    show(done.folder.path)
+
+
+def show(path: Path) -> None:
+    """The run's screen; whole sentences where no terminal cuts them."""
+    from steer_heal_love import report
+
+    out.print(report.terminal(path, cut=out.is_terminal), soft_wrap=not out.is_terminal)
 
 
 def compare(argv: list[str]) -> None:
     """Parse, compare, print the table."""
     given, settings = layered(Compare, argv, "shl compare", out=Compare.out)
-    say_imports()
-    from steer_heal_love import compare as comparison
-    from steer_heal_love import report
+    with importing():
+        from steer_heal_love import compare as comparison
+        from steer_heal_love import report
 
     with report.progress(out) as track, resumable("the same shl compare"):
         comparison.run(

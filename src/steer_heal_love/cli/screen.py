@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -15,7 +19,21 @@ def say(message: str, style: str) -> None:
     err.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def say_imports() -> None:
-    """Say what the next seconds are spent on, where torch is not imported yet."""
-    if "torch" not in sys.modules:
-        say("importing torch and transformers", "dim")
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around imports that take seconds: say so, and let Ctrl-C end the process at once. Raised inside an import, it
+    would be swallowed by whatever tries another way."""
+    if "torch" in sys.modules:
+        yield
+        return
+    say("importing torch and transformers", "dim")
+
+    def leave(*_: object) -> None:
+        say("interrupted", "yellow")
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -59,10 +59,10 @@ def evaluate(
         instrument: names from `shl list instruments`; every default one when none is named
         out: the JSON file to write
     """
-    screen.say_imports()
-    from steer_heal_love import alone, evals, report
-    from steer_heal_love.evals.vignettes import load_bank
-    from steer_heal_love.ground import records
+    with screen.importing():
+        from steer_heal_love import alone, evals, report
+        from steer_heal_love.evals.vignettes import load_bank
+        from steer_heal_love.ground import records
 
     start = presets.fitting(device, model)
     asked: dict[str, Any] = {"instruments": instrument, "vignette_view": view, "think_tokens": think}
@@ -97,8 +97,8 @@ def vector_extract(
     contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = 256, device: str = "auto", *, out: Path,
 ) -> None:  # fmt: skip
     """Read a steering vector and save it as safetensors."""
-    screen.say_imports()
-    from steer_heal_love import vector as vectors
+    with screen.importing():
+        from steer_heal_love import vector as vectors
 
     who = load_persona(persona)
     vectors.methods[method]
@@ -177,11 +177,11 @@ def export(
 
 def doctor(model: str = "smollm2", device: str = "auto") -> None:
     """Check that a model can be steered, healed and evaluated here: template, layers, head, hooks, decoding."""
-    screen.say_imports()
-    from steer_heal_love import vector as vectors
-    from steer_heal_love.ground import models, records
-    from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
-    from steer_heal_love.ground.decode import sample
+    with screen.importing():
+        from steer_heal_love import vector as vectors
+        from steer_heal_love.ground import models, records
+        from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
+        from steer_heal_love.ground.decode import sample
 
     net, tok = load(model, device=device)
     ends = end_of_turn_ids(net, tok)
@@ -230,7 +230,8 @@ def plugins(kind: str) -> Iterable[str]:
     from importlib import import_module
 
     room, _, registry = KINDS[kind].partition(".")
-    return list(getattr(import_module(f"steer_heal_love.{room}"), registry))
+    with screen.importing():
+        return list(getattr(import_module(f"steer_heal_love.{room}"), registry))
 
 
 def lint(persona: tyro.conf.Positional[str | None] = None) -> None:

@@ -113,7 +113,9 @@ def heal(e: Evidence) -> Found | None:
         "odd": f"own_excess {show(h.scores['own_excess'])} against {show(s.scores['own_excess'])}",
         "loss": f"training loss fell by {fell:.3f}" if math.isfinite(fell) else "",
         "curve": f"held-out NLL ends {rise:.3f} above its lowest" if math.isfinite(rise) else "",
-        "aim": f"target beyond {aim.axis} by {show(aim.gap)}" if aim else "",
+        "aim": f"{' and '.join(e.intended(h))} moved further than {aim.axis} by {show(aim.gap)}"
+        if aim
+        else "",
     }
 
     if e.incoherent(h):

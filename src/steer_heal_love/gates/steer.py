@@ -101,7 +101,7 @@ def steer(e: Evidence) -> Found | None:
     reliability = next((r.get("reliability", math.nan) for r in e.rounds if r["round"] == 0), math.nan)
     parts = {
         "trait": f"trait_shift {show(trait, 'nats/token')} at dose {s.dose:g}",
-        "aim": f"target beyond {aim.axis} by {show(aim.gap)}" if aim else "",
+        "aim": f"{' and '.join(intended)} moved further than {aim.axis} by {show(aim.gap)}" if aim else "",
         "intent": "; ".join(
             f"{f} {show(m)}, meant to {'rise' if intended[f] > 0 else 'fall'}" for f, m in moves.items()
         ),

@@ -30,9 +30,9 @@ def resumable(command: str) -> Iterator[None]:
         ) from e
 
 
-def unknown(kind: str, found: str, known: Iterable[str]) -> UserError:
-    """A `UserError` for a name outside a registry, with what exists and the nearest match."""
+def unknown(kind: str, found: str, known: Iterable[str], also: str = "") -> UserError:
+    """A `UserError` for a name outside a registry, with what exists (`also`: in words) and the nearest match."""
     names = sorted(known)
     near = difflib.get_close_matches(found, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"unknown {kind} {found!r}; there is: {', '.join(names)}.{hint}")
+    return UserError(f"unknown {kind} {found!r}; there is: {', '.join(names)}{also}.{hint}")

@@ -80,6 +80,16 @@ class RunFolder:
         self.event("done", room=room, file=str(path.relative_to(self.path)), seconds=seconds, **fields)
         return value
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run came to its end; one that starved or diverged did not."""
+        return any(e["event"] == "end" for e in self.event.read())
+
+    def peak_memory_gb(self) -> float:
+        """The most memory that any sitting of this run took."""
+        logged = (e["peak_memory_gb"] for e in self.event.read() if e["event"] == "memory")
+        return max(logged, default=0.0)
+
     def seconds(self) -> dict[str, float]:
         """Seconds by room over every sitting of this run."""
         out: dict[str, float] = {}

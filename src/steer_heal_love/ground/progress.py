@@ -16,3 +16,8 @@ Track = Callable[[str, int], AbstractContextManager[Advance]]
 def silent(_label: str, _total: int) -> Iterator[Advance]:
     """Nobody watches."""
     yield lambda _n: None
+
+
+def labelled(track: Track, by: str) -> Track:
+    """The same, every step's name after `by`."""
+    return lambda label, total: track(f"{by}: {label}", total)

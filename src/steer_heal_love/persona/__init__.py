@@ -14,6 +14,7 @@ from steer_heal_love.ground.errors import UserError, unknown
 from steer_heal_love.nouns import FOUNDATIONS, Persona, Probe
 
 HERE = Path(__file__).parent
+KEYS = ("name", "axis", "pos", "neg", "intent", "prompts", "probes")
 
 
 def names() -> list[str]:
@@ -27,7 +28,7 @@ def path(name: str) -> Path:
             raise UserError(f"persona file {name!r} does not exist.")
         return Path(name)
     if name not in names():
-        raise unknown("persona", name, [*names(), "or the path of a .toml file"])
+        raise unknown("persona", name, names(), also=", or the path of a .toml file")
     return HERE / f"{name}.toml"
 
 
@@ -52,14 +53,11 @@ def load(name: str) -> Persona:
 def mistakes(data: dict[str, Any]) -> list[str]:
     """What keeps this table from being a persona, one line a mistake, each naming its key."""
     out = [
-        f"{key}: expected a text, found {data.get(key)!r}"
+        f"{key}: " + (f"expected a text, found {data[key]!r}" if key in data else "missing")
         for key in ("name", "axis", "pos", "neg")
         if not (isinstance(data.get(key), str) and data[key].strip())
     ]
-    out += [
-        f"unknown key {k!r}"
-        for k in data.keys() - {"name", "axis", "pos", "neg", "intent", "prompts", "probes"}
-    ]
+    out += [f"unknown key {k!r}: there is {', '.join(KEYS)}" for k in data if k not in KEYS]
     intent = data.get("intent", {})
     if not isinstance(intent, dict):
         out.append(f"intent: expected a table, found {intent!r}")
@@ -73,7 +71,9 @@ def mistakes(data: dict[str, Any]) -> list[str]:
     for kind in ("elicit", "plain"):
         items = prompts.get(kind) if isinstance(prompts, dict) else None
         if not isinstance(items, list) or len(items) < 4:
-            out.append(f"prompts.{kind}: expected at least 4 texts (shl lint wants 32), found {items!r:.60}")
+            out.append(
+                f"prompts.{kind}: expected at least 4 texts (shl lint wants 32), found {counted(items)}"
+            )
         else:
             out += [
                 f"prompts.{kind}[{i}]: expected a text, found {t!r:.60}"
@@ -84,7 +84,7 @@ def mistakes(data: dict[str, Any]) -> list[str]:
     if not isinstance(probes, list) or len(probes) < 4:
         return [
             *out,
-            f"probes: expected at least 4 tables [[probes]] (shl lint wants 24), found {probes!r:.60}",
+            f"probes: expected at least 4 tables [[probes]] (shl lint wants 24), found {counted(probes)}",
         ]
     for i, probe in enumerate(probes):
         out += [
@@ -93,6 +93,10 @@ def mistakes(data: dict[str, Any]) -> list[str]:
             if not (isinstance(probe, dict) and isinstance(probe.get(key), str) and probe[key].strip())
         ]
     return out
+
+
+def counted(items: Any) -> str:
+    return str(len(items)) if isinstance(items, list) else "none" if items is None else f"{items!r:.60}"
 
 
 def training_prompts(persona: Persona, n: int, *, seed: int) -> list[str]:

@@ -29,9 +29,9 @@ def write(runs: list[Path], to: Path) -> None:
     html.write([read(Path(run)) for run in runs], Path(to))
 
 
-def terminal(run: Path) -> RenderableType:
-    """A summary of the run for rich's console. Raises `UserError` when the path holds no run."""
-    return summarise(read(Path(run)))
+def terminal(run: Path, cut: bool = True) -> RenderableType:
+    """A summary of the run for rich's console, long lines `cut` at its edge. `UserError` when the path holds no run."""
+    return summarise(read(Path(run)), cut)
 
 
 def write_comparison(folder: Path) -> None:

@@ -44,7 +44,7 @@ def tracker(console: Console, start: Callable[[str, int], tuple[Advance, Callabl
         finally:
             stop()
             took = f"{how} {clock(time.perf_counter() - began)}".strip()
-            console.print(f"  {label:<32} {took:>10}", markup=False, highlight=False)
+            console.print(f"  {label:<36} {took:>10}", markup=False, highlight=False)
 
     return track
 

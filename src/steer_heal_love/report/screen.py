@@ -14,20 +14,21 @@ from rich.text import Text
 from steer_heal_love.nouns import Score
 from steer_heal_love.report.bars import clock
 from steer_heal_love.report.read import RunRecord, number, score
+from steer_heal_love.report.words import outcome
 
-LARGEST = 16
+LARGEST = 12
 """stages shown; a longer run leaves out its middle"""
 COLUMNS = ("trait_shift", "neutral_kl", "own_excess")
 STYLE = {"pass": "green", "fail": "red", "undecided": "yellow"}
 
 
-def summarise(run: RunRecord) -> RenderableType:
-    """The stages, the gates, the paths, the seconds."""
+def summarise(run: RunRecord, cut: bool = True) -> RenderableType:
+    """What came out, the stages, the gates, the paths, the seconds. `cut`: long lines end at the screen's edge."""
     model, seed = (run.manifest.get(k, "?") for k in ("model", "seed"))
     title = f"{run.persona.get('name', '?')} in {model}, seed {seed}: {len(run.healed)} rounds healed"
-    parts: list[RenderableType] = [Text(title, style="bold"), stages(run)]
+    parts: list[RenderableType] = [Text(title, style="bold"), Text(outcome(run)), stages(run)]
     if run.gates:
-        parts.append(gates(run))
+        parts.append(gates(run, cut))
     parts += [Text(note, style="yellow", no_wrap=True, overflow="ellipsis") for note in run.notes[:2]]
     for label, path in (("adapter", run.path / "adapter"), ("report", run.path / "report.html")):
         if path.exists():
@@ -58,7 +59,7 @@ def stages(run: RunRecord) -> Table:
     return table
 
 
-def gates(run: RunRecord) -> RenderableType:
+def gates(run: RunRecord, cut: bool) -> RenderableType:
     """Two lines a gate: its verdict, the outcome and what that says; under it what was observed."""
     lines = []
     name, said = (max(len(getattr(g, field)) for g in run.gates) for field in ("gate", "verdict"))
@@ -70,7 +71,8 @@ def gates(run: RunRecord) -> RenderableType:
             Text.assemble(f" {g.gate:<{name}}  ", verdict, f" {outcome} {says}"),
             Text(f"   {g.observed}", style="dim"),
         ):
-            line.no_wrap, line.overflow = True, "ellipsis"
+            if cut:
+                line.no_wrap, line.overflow = True, "ellipsis"
             lines.append(line)
     return Group(*lines)
 

@@ -1,0 +1,57 @@
+"""Numbers as text, and what came out of a run in a few sentences: for the page and for the terminal."""
+
+from __future__ import annotations
+
+import math
+
+from steer_heal_love.nouns import Score
+from steer_heal_love.report.read import RunRecord, number, score
+
+COSTS = {
+    "neutral_kl": "It drifts by {} nats/token on neutral prompts",
+    "own_excess": "To the base its own text is {} nats/token odder than the base's own",
+}
+"""what a trait costs, as the headline says it"""
+
+
+def outcome(run: RunRecord) -> str:
+    """What came out, in a few sentences, from the last healed stage: trait, what it cost, beside the prompt."""
+    if not run.healed:
+        return "No round was healed." if run.notes else "No round has been healed yet."
+    last, told = run.healed[-1], run.stage("prompt")
+    trait, prompted = score(last, "trait_shift"), score(told, "trait_shift")
+    n = len(run.healed)
+    rounds = f"{n} rounds (0 to {n - 1})" if n > 1 else "1 round"
+    said = f"After {rounds} the healed model's trait shift is {interval(trait, 2)} nats/token"
+    if math.isfinite(prompted.mean):
+        times = f"{num(trait.mean / prompted.mean, 2, False)} times what" if prompted.mean > 0 else "where"
+        said += f", {times} the base model reaches when a system prompt tells it to ({interval(prompted, 2)})"
+    sentences = [said]
+    for name, form in COSTS.items():
+        if math.isfinite(cost := score(last, name).mean):
+            signed = name == "own_excess"
+            sentences.append(form.format(num(cost, 3, signed)) + beside(score(told, name).mean, signed))
+    return ". ".join(sentences) + "."
+
+
+def beside(prompted: float, sign: bool) -> str:
+    return f" (told by the prompt, {num(prompted, 3, sign)})" if math.isfinite(prompted) else ""
+
+
+def num(value: float | None, digits: int = 3, sign: bool = True) -> str:
+    """A number with a true minus, or a dash where it is undefined."""
+    value = number(value)
+    return format(value, f"{'+' * sign}.{digits}f").replace("-", "−") if math.isfinite(value) else "–"
+
+
+def percent(share: float | None) -> str:
+    """A share as a whole percentage, or a dash."""
+    return f"{shown}%" if (shown := num(100 * number(share), 0, False)) != "–" else shown
+
+
+def interval(s: Score, digits: int = 3, sign: bool = True) -> str:
+    """Mean and 95% interval, as far as they are defined."""
+    text = num(s.mean, digits, sign)
+    if math.isfinite(s.lo) and math.isfinite(s.hi):
+        text += f" [{num(s.lo, digits, sign)}, {num(s.hi, digits, sign)}]"
+    return text
