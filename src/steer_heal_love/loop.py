@@ -56,6 +56,8 @@ def rounds(r: Run) -> Run:
         r.folder.event(type(e).__name__.lower(), reason=str(e))
         conclude(r)
         raise
+    finally:
+        r.track = track
     r.folder.event("end", gates={g.gate: g.verdict for g in r.gates})
     return r
 

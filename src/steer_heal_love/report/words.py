@@ -23,9 +23,11 @@ def outcome(run: RunRecord) -> str:
     n = len(run.healed)
     rounds = f"{n} rounds (0 to {n - 1})" if n > 1 else "1 round"
     said = f"After {rounds} the healed model's trait shift is {interval(trait, 2)} nats/token"
-    if math.isfinite(prompted.mean):
-        times = f"{num(trait.mean / prompted.mean, 2, False)} times what" if prompted.mean > 0 else "where"
-        said += f", {times} the base model reaches when a system prompt tells it to ({interval(prompted, 2)})"
+    if prompted.mean > 0:
+        times = num(trait.mean / prompted.mean, 2, False)
+        said += f", {times} times what the base model reaches when a system prompt tells it to ({interval(prompted, 2)})"
+    elif math.isfinite(prompted.mean):
+        said += f"; told by a system prompt, the base model reaches {interval(prompted, 2)}"
     sentences = [said]
     for name, form in COSTS.items():
         if math.isfinite(cost := score(last, name).mean):
