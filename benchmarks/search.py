@@ -43,6 +43,9 @@ def one(cell: dict[str, Any]) -> dict[str, Any]:
         result["error"] = traceback.format_exc().strip().splitlines()[-1]
     for path in Path(out).glob("*/summary.json"):
         result["summary"] = json.loads(path.read_text())
+    result["scales"] = [
+        json.loads(p.read_text())["scale"] for p in sorted(Path(out).glob("*/rounds/*/healing.json"))
+    ]
     result["seconds"] = round(time.time() - began, 1)
     return result
 

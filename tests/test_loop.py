@@ -30,6 +30,7 @@ from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.nouns import Completion, Tokens
+from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as path_of
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
@@ -559,6 +560,42 @@ def test_ctrl_c_before_there_is_a_run_says_no_more(monkeypatch, capsys):
         with pytest.raises(SystemExit) as e:
             cli.main(argv)
         assert e.value.code == 130 and capsys.readouterr().err == f"interrupted{told}\n"
+
+
+def test_the_teacher_is_the_student_moved_by_what_steering_adds_and_its_opposite_takes(model, tok, tmp_path):
+    """Logits l₀ + g/2·(l₊ − l₋) at round 0's dose, whatever dose a text had; the opposite vector mirrors them in l₀;
+    where no round has found a dose, the teacher is the student."""
+    g = torch.Generator().manual_seed(0)
+    vector = Vector({1: torch.randn(model.config.hidden_size, generator=g)})
+    used = [Completion("p", Tokens((1, 5, 7), (9, 4, 3)[:n]), "", 0.1 * n, ended=True) for n in (3, 2)]
+    cfg = override(presets.preset("cpu"), {"heal": {"teacher": 3.0}})
+    r = Run(
+        cfg,
+        load_persona("love"),
+        model,
+        tok,
+        files.RunFolder(tmp_path),
+        rounds=[{"dose": 0.5}, {"dose": 0.1}],
+    )
+
+    def logits(dose: float) -> list[torch.Tensor]:
+        with vector(model, dose), torch.no_grad():
+            return [
+                model(torch.tensor([c.tokens.prompt + c.tokens.answer])).logits[0, 2:-1].double()
+                for c in used
+            ]
+
+    read = lambda states: [model.lm_head(h).detach().double() for h in states]
+    found, mirrored = read(steps.taught(r, used, vector)), read(steps.taught(r, used, -vector))
+    for ours, other, plain, pos, neg in zip(
+        found, mirrored, logits(0.0), logits(0.5), logits(-0.5), strict=True
+    ):
+        torch.testing.assert_close(ours, plain + 1.5 * (pos - neg), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours + other, 2 * plain, atol=1e-4, rtol=1e-4)
+        assert (ours - plain).abs().max() > 0.01
+    r.rounds = []
+    for ours, plain in zip(read(steps.taught(r, used, vector)), logits(0.0), strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
 
 
 def test_a_round_that_diverges_keeps_the_one_before(whole, tiny_load, tmp_path, monkeypatch, capsys):

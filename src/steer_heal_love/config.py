@@ -122,7 +122,9 @@ class HealConfig:
     validation: float = 0.15
     """share of training prompts held out for the curve"""
     soft: float = 0.25
-    """share of the NLL that is replaced by KL(steered teacher‖student) over the whole vocabulary"""
+    """share of the NLL that is replaced by KL(teacher‖student) over the whole vocabulary"""
+    teacher: float = 2.0
+    """how far the teacher is steered, as a multiple of the dose that round 0 found"""
     budget: float = 0.045
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
@@ -285,7 +287,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "at least 2": (lambda v: v >= 2, "vector.contexts walk.doses"),
     "a number, at least 0": (
         lambda v: 0 <= v < math.inf,
-        """coherence_floor patience generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor
+        """coherence_floor patience generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor heal.teacher
         heal.anchor_prompts heal.budget eval.think_tokens eval.lm_eval_limit eval.sample_prompts""",
     ),
     "a number above 0": (

@@ -5,7 +5,7 @@ Nothing here is written or logged but warnings; `before` and `control` alone kee
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -153,18 +153,25 @@ def train(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[
     return adapter.scaled(record.scale), asdict(record)
 
 
-def taught(r: Run, used: list[Completion], vector: Vector) -> list[Any]:
-    """The steered teacher's final hidden states over each completion, at the dose it was sampled with."""
-    out: list[Any] = [None] * len(used)
-    for dose in sorted({c.dose for c in used}):
-        mine = [i for i, c in enumerate(used) if c.dose == dose]
-        with vector(r.model, dose):
-            states = hidden_states(
-                r.model, [used[i].tokens for i in mine], batch_tokens=r.config.batch_tokens
-            )
-        for i, state in zip(mine, states, strict=True):
-            out[i] = state
-    return out
+def taught(r: Run, used: list[Completion], vector: Vector) -> list[Float[Tensor, "t d"]]:
+    """The teacher's final hidden states over each completion: the unsteered student's, moved along what the vector
+    does to them and its opposite undoes, h₀ + g/2·(h₊ − h₋) with g = `heal.teacher`, at the dose that round 0 found.
+
+    Logits are linear in these states, so the difference is one of logits. What steering does in either direction,
+    flattening above all, cancels in it.
+    """
+    dose = r.rounds[0]["dose"] if r.rounds else 0.0
+
+    def read(steering: AbstractContextManager[Any]) -> list[Tensor]:
+        with steering:
+            return hidden_states(r.model, [c.tokens for c in used], batch_tokens=r.config.batch_tokens)
+
+    toward, away = read(vector(r.model, dose)), read(vector(r.model, -dose))
+    step = r.config.heal.teacher / 2
+    return [
+        (plain.float() + step * (pos.float() - neg.float())).to(plain)
+        for plain, pos, neg in zip(read(nullcontext()), toward, away, strict=True)
+    ]
 
 
 def trusted(r: Run, number: int, adapter: Adapter) -> tuple[float, float]:
@@ -251,8 +258,8 @@ def control(r: Run) -> Vector:
     """The own shift of a student healed as round 0's was, but on the base's unsteered text. Made once a run."""
     here, first, once = r.folder.path / "base" / "control", r.folder.round(0), r.folder.once
     vector = Vector.load(first / "vector.safetensors")
-    # Its warnings are its own: they go to a log beside it.
-    bare = replace(r, history=[], folder=files.RunFolder(here))
+    # Its warnings are its own: they go to a log beside it. Without rounds there is no dose: its teacher is itself.
+    bare = replace(r, history=[], rounds=[], folder=files.RunFolder(here))
     text = once(
         "control", here / "completions.jsonl", files.load_completions, files.save_completions,
         lambda: unsteered(r, [c for c in files.load_completions(first / "completions.jsonl") if c.used]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from steer_heal_love import loop
 from steer_heal_love.compare.bench import Bench
@@ -13,7 +14,8 @@ from steer_heal_love.ground.errors import Starved
 
 @method("healed_round", knob=KNOB, kind="healed")
 def healed_round(bench: Bench) -> Iterator[Cell]:
-    adapter, healing = loop.healed(bench.fresh(), 0, bench.kept(), bench.vector())
+    first = replace(bench.fresh(), rounds=[{"dose": bench.walked()}])
+    adapter, healing = loop.healed(first, 0, bench.kept(), bench.vector())
     if not healing["scale"]:
         raise Starved("round 0: the trust region left nothing of the update; raise heal.budget.")
     yield from scaled(bench, bench.placed(adapter).scaled(1.0 / healing["scale"]))

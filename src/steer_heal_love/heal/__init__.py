@@ -1,9 +1,10 @@
 """Distil the survivors into a LoRA that is trained to stay coherent.
 
 In: kept completions, the anchor (the base's own neutral answers), cached reference states. Out: an
-`Adapter` and the record of its training. The loss, per step:
+`Adapter` and the record of its training. The teacher is the student with its logits moved as steering moves
+them (`steps.taught`). The loss, per step:
 
-    (1−β)·NLL(kept) + β·KL(steered teacher‖student)_kept + λ · mean_c relu(agg_t D_ct − τ)
+    (1−β)·NLL(kept) + β·KL(teacher‖student)_kept + λ · mean_c relu(agg_t D_ct − τ)
       + λ_a · mean_t KL(base‖student)_anchor + λ_s · mean_m σ₁(ΔW_m)²
 
 Invariant: only the factors get gradients, and both passes see the weights as folded. A divergence is one

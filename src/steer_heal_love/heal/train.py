@@ -33,7 +33,7 @@ PADDING = 1.4
 @dataclass(frozen=True)
 class Example:
     """Tokens to learn from, the prompt's text, and final hidden states over the answer: the reference's (what
-    the barrier measures from) and, for soft targets, the steered teacher's."""
+    the barrier measures from) and, for soft targets, the teacher's."""
 
     tokens: Tokens
     reference: Float[Tensor, "t d"]
