@@ -125,7 +125,7 @@ class HealConfig:
     """share of the NLL that is replaced by KL(teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """how far the teacher is steered, as a multiple of the dose that round 0 found"""
-    budget: float = 0.045
+    budget: float = 0.037
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from steer_heal_love import compare, loop, persona
-from steer_heal_love.compare import bench, few_shot, study, summary
+from steer_heal_love.compare import bench, few_shot, grpo, study, summary
 from steer_heal_love.compare.method import Trace
 from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground import folder as files
@@ -18,7 +18,7 @@ from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Starved, UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.progress import silent
-from steer_heal_love.nouns import Score
+from steer_heal_love.nouns import Completion, Score, Tokens
 from steer_heal_love.session import Run
 from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of
@@ -80,7 +80,7 @@ def test_every_method_has_a_frontier_in_every_seed(whole):
     out, found = whole
     assert found == read(out / "compare.json")
     assert set(by_name(found)) == set(compare.methods) >= {
-        "prompt", "few_shot", "baking", "sft", "steering", "weight_steering", "healed_round", "healed_loop",
+        "prompt", "few_shot", "baking", "sft", "steering", "weight_steering", "healed_round", "healed_loop", "online", "grpo",
     }  # fmt: skip
     for name, m in by_name(found).items():
         assert m["points"] and not m["stopped"], name
@@ -128,9 +128,39 @@ def test_the_seeds_differ_and_the_base_is_made_once_a_seed(whole):
 
 
 def test_more_scale_costs_more(whole):
-    for name in ("sft", "baking", "weight_steering", "healed_round", "steering"):
+    for name in ("sft", "baking", "weight_steering", "healed_round", "steering", "online", "grpo"):
         costs = [p["scores"]["neutral_kl"]["mean"] for p in by_name(whole[1])[name]["points"]]
         assert costs == sorted(costs) and costs[0] < costs[-1], name
+
+
+def test_training_step_by_step_takes_the_loops_steps_and_completions(whole):
+    out, found = whole
+    heal, walk, rounds = SETTINGS["heal"], SETTINGS["walk"], SETTINGS["rounds"]
+    steps = rounds * heal["epochs"] * SETTINGS["filter"]["keep"] // heal["batch"]
+    drawn = rounds * walk["passes"] * walk["doses"] * SETTINGS["generate"]["prompts"]
+    for seed in found["seeds"]:
+        run = out / "seeds" / str(seed) / "methods"
+        for name, a_step in (("online", drawn // steps), ("grpo", 4)):
+            rows = read(run / name / "adapter/healing.json")["steps"]
+            assert 0 < len(rows) <= steps and {r["made"] for r in rows} == {a_step}, (name, rows)
+            assert all(0 < r["used"] <= r["made"] <= r["tokens"] for r in rows)
+            assert rows[-1]["anchor"] > 1e-6 > abs(rows[0]["anchor"]), (
+                "it learned, from nothing, with the adapter on"
+            )
+        assert any(r["soft"] > 0 for r in read(run / "online/adapter/healing.json")["steps"])
+
+
+def test_advantages_are_a_groups_own_scale_and_undefined_rewards_pull_nothing():
+    def made(on_trait: float, nll: float) -> Completion:
+        return Completion("p", Tokens((1,), (2,)), "", 0.0, True, {"on_trait": on_trait, "nll": nll})
+
+    group = [made(0.5, 2.0), made(0.1, 2.0), made(0.4, 3.0), made(math.nan, 2.0)]
+    found = grpo.advantages(group, usual=2.5)
+    rewards = [0.5, 0.1, 0.4 - 0.5]
+    mean, sd = sum(rewards) / 3, (sum((r - sum(rewards) / 3) ** 2 for r in rewards) / 3) ** 0.5
+    assert found == pytest.approx([*((r - mean) / sd for r in rewards), 0.0])
+    assert grpo.advantages([made(0.3, 1.0), made(0.3, 2.0)], usual=2.5) == [0.0, 0.0], "coherent is free"
+    assert grpo.advantages([made(math.nan, 1.0)] * 2, usual=2.5) == [0.0, 0.0]
 
 
 def test_a_budget_that_nobody_reaches_is_undefined_and_counted(whole):

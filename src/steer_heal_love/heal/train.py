@@ -39,6 +39,8 @@ class Example:
     reference: Float[Tensor, "t d"]
     prompt: str
     teacher: Float[Tensor, "t d"] | None = None
+    weight: float = 1.0
+    """of its NLL: a policy gradient's advantage, below 0 for what is to become less likely"""
 
 
 @dataclass
@@ -70,21 +72,12 @@ def heal(
     Raises `Diverged` when a loss is not a number; the model is left as it was.
     """
     adapter = fresh(model, rank=config.rank, alpha=config.alpha, share=config.layers, seed=seed)
-    parameters = [f.requires_grad_(True) for pair in adapter.factors.values() for f in pair]
     train, held = split(kept, config.validation, seed)
     anchor_train, anchor_held = apart(anchor, config.anchor_validation)
-    weights = {
-        "nll": 1 - config.soft, "soft": config.soft, "barrier": config.lam * config.lam_growth**round,
-        "anchor": config.anchor, "spectral": config.spectral,
-    }  # fmt: skip
-    record, spectral, rng = Healing(), SpectralPenalty(adapter), random.Random(seed)
-
     per_epoch = math.ceil(len(train) / config.batch)
     total = per_epoch * config.epochs
-    optimiser = torch.optim.AdamW(
-        parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: shape(s, total, config.warmup))
+    descent = Descent(model, adapter, config, total, round=round)
+    record, rng = Healing(), random.Random(seed)
     completions, anchors = cycle(train, rng), cycle(anchor_train, rng)
 
     with adapted(model, adapter.factors, adapter.scaling), track("heal", total) as advance:
@@ -94,49 +87,77 @@ def heal(
             extra = (
                 [next(anchors) for _ in range(config.anchor_batch)] if config.anchor and anchor_train else []
             )
-            terms, config = gradient(model, optimiser, batch, extra, config, weights)
+            terms = descent.gradient(batch, extra)
             if step in {total // 4, total // 2, (3 * total) // 4}:
-                record.pressure.append({"step": step, **pressure(model, batch, extra, config, weights)})
-            terms["spectral"] = 0.0
-            if config.spectral:
-                penalty = spectral(adapter)
-                (config.spectral * penalty).backward()
-                terms["spectral"] = penalty.item()
-            if not all(math.isfinite(t) for t in terms.values()):
-                raise Diverged(f"round {round}, step {step}: {terms}; lower heal.lr (now {config.lr}).")
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            schedule.step()
-            record.steps.append({"step": step, "lr": schedule.get_last_lr()[0], **terms})
+                seen = pressure(model, batch, extra, descent.config, descent.weights)
+                record.pressure.append({"step": step, **seen})
+            record.steps.append(descent.update(terms))
             advance(1)
             if (step + 1) % per_epoch == 0:
                 seen = validate(model, held, anchor_held[: len(held)], config, batch_tokens)
                 record.validation.append({"epoch": (step + 1) // per_epoch, **seen})
 
-    for f in parameters:
-        f.requires_grad_(False)
+    descent.end()
     record.warnings = warn(record, config)
     return adapter, record
 
 
-def gradient(
-    model: PreTrainedModel,
-    optimiser: torch.optim.Optimizer,
-    kept: list[Example],
-    anchor: list[Example],
-    config: HealConfig,
-    weights: dict[str, float],
-) -> tuple[dict[str, float], HealConfig]:
-    """One step's gradient and the terms' means; and the settings to go on with, their passes halved until they fit."""
-    terms: dict[str, float] = {}
+class Descent:
+    """AdamW on an adapter's factors, warmed up and cooled down over `total` steps: a gradient, then an update.
 
-    def add_up() -> None:
-        optimiser.zero_grad()
-        terms.update(backward(model, kept, anchor, config, weights))
+    Both are taken with the adapter on. `weights` are the loss terms'; passes of `config` are halved until they fit.
+    """
 
-    while not fits(add_up, config.micro_batch):
-        config = replace(config, micro_batch=config.micro_batch // 2)
-    return terms, config
+    def __init__(
+        self, model: PreTrainedModel, adapter: Adapter, config: HealConfig, total: int, *, round: int = 0
+    ) -> None:
+        self.model, self.adapter, self.config, self.round, self.done = model, adapter, config, round, 0
+        self.parameters = [f.requires_grad_(True) for pair in adapter.factors.values() for f in pair]
+        self.weights = {
+            "nll": 1 - config.soft, "soft": config.soft, "barrier": config.lam * config.lam_growth**round,
+            "anchor": config.anchor, "spectral": config.spectral,
+        }  # fmt: skip
+        self.spectral = SpectralPenalty(adapter)
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda s: shape(s, total, config.warmup)
+        )
+
+    def gradient(self, kept: list[Example], anchor: list[Example]) -> dict[str, float]:
+        """One step's gradient into the factors; the terms' means."""
+        terms: dict[str, float] = {}
+
+        def add_up() -> None:
+            self.optimiser.zero_grad()
+            terms.update(backward(self.model, kept, anchor, self.config, self.weights))
+
+        while not fits(add_up, self.config.micro_batch):
+            self.config = replace(self.config, micro_batch=self.config.micro_batch // 2)
+        return terms
+
+    def update(self, terms: dict[str, float]) -> dict[str, float]:
+        """One step along the gradient; the step's row. Raises `Diverged` when a term is not a number."""
+        terms["spectral"] = 0.0
+        if self.config.spectral:
+            penalty = self.spectral(self.adapter)
+            (self.config.spectral * penalty).backward()
+            terms["spectral"] = penalty.item()
+        if not all(math.isfinite(t) for t in terms.values()):
+            raise Diverged(
+                f"round {self.round}, step {self.done}: {terms}; lower heal.lr (now {self.config.lr})."
+            )
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.schedule.step()
+        row = {"step": self.done, "lr": self.schedule.get_last_lr()[0], **terms}
+        self.done += 1
+        return row
+
+    def end(self) -> None:
+        for f in self.parameters:
+            f.requires_grad_(False)
 
 
 def backward(
@@ -184,7 +205,8 @@ def losses(
             references["soft"] = theirs, forward_kl
         nll, *found = token_terms(model, hidden[:n], batches[0].targets[:n], *references.values())
         each = dict(zip(references, found, strict=True))
-        terms["nll"] = nll.mean()
+        weight = [nll.new_full((len(e.tokens.answer),), e.weight) for e in kept]
+        terms["nll"] = (nll * torch.cat(weight)).mean()
         if "barrier" in each:
             lengths = [len(e.tokens.answer) for e in kept]
             terms["barrier"] = hinge(each["barrier"], lengths, config.aggregate, config.tau)

@@ -1,0 +1,59 @@
+"""The loop without rounds: steer, generate, filter, one gradient step; the vector is read anew as often as rounds would.
+
+The dose follows the filter: it rises while more of the text is coherent than `walk.survival` asks for, and falls
+while less is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from steer_heal_love import filter as sieve
+from steer_heal_love import steps
+from steer_heal_love.compare.bench import Bench
+from steer_heal_love.compare.method import Cell, method
+from steer_heal_love.compare.scaled import KNOB, scaled
+from steer_heal_love.compare.stepwise import Lesson, Student, learned
+from steer_heal_love.generate import generate
+from steer_heal_love.heal.train import Example
+from steer_heal_love.nouns import Completion
+from steer_heal_love.vector import Vector
+
+GAIN = 0.5
+"""how fast the dose follows: the change of its log for a survival that is off by one"""
+
+
+@method("online", knob=KNOB, kind="healed")
+def online(bench: Bench) -> Iterator[Cell]:
+    cfg = bench.run.config
+    dose = cfg.walk.start
+    vector: Vector | None = None
+
+    def lesson(student: Student) -> Lesson:
+        nonlocal dose, vector
+        r, pace = student.run, student.pace
+        with student.worn():
+            if vector is None or student.step % (pace.steps // cfg.rounds) == 0:
+                vector = steps.steer(r)
+            made = generate(
+                r.model, r.tok, student.prompts(pace.completions), [dose], config=cfg.generate,
+                directions=vector.directions, seed=student.seed(),
+            )  # fmt: skip
+        kept = [c for c in sieve.judge(r.measured(made), r.bounds) if c.kept]
+        survival = sum(c.coherent for c in made) / len(made)
+        dose *= math.exp(GAIN * (survival - cfg.walk.survival * r.coherent))
+        dose = min(max(dose, cfg.walk.floor), cfg.walk.ceiling)
+        tokens = sum(len(c.tokens.answer) for c in made)
+        return Lesson(taught(student, kept, vector), len(made), tokens)
+
+    yield from scaled(bench, learned(bench, cfg.heal, lesson))
+
+
+def taught(student: Student, kept: list[Completion], vector: Vector) -> list[Example]:
+    """The kept completions with the loop's teacher, at the dose that the run starts from."""
+    r = student.run
+    r.rounds = [{"dose": r.config.walk.start}]
+    with student.worn():
+        states = steps.taught(r, kept, vector) if kept else []
+    return [Example(c.tokens, h, c.prompt, h) for c, h in zip(kept, states, strict=True)]

@@ -1,0 +1,100 @@
+"""Training on text that the student writes as it learns: a few completions, judged by the base, then one gradient step.
+
+What the loop does in rounds, in as many steps and completions as its rounds have together (the walk's first passes; a
+starving walk draws more), with the same loss terms, anchor and optimiser. There is no trust region: the scale is the knob.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from steer_heal_love import steps
+from steer_heal_love.compare.bench import Bench
+from steer_heal_love.config import HealConfig, RunConfig
+from steer_heal_love.ground.errors import Starved
+from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.ground.progress import silent
+from steer_heal_love.heal.lora import fresh
+from steer_heal_love.heal.train import Descent, Example, Healing, apart, cycle
+from steer_heal_love.nouns import Adapter
+from steer_heal_love.persona import training_prompts
+from steer_heal_love.session import Run
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many gradient steps, and how many completions before each."""
+
+    steps: int
+    completions: int
+
+    @classmethod
+    def of(cls, cfg: RunConfig) -> Pace:
+        """The loop's: every round's steps, and every round's completions shared out among them."""
+        a_round = cfg.heal.epochs * -(-cfg.filter.keep // cfg.heal.batch)
+        drawn = cfg.walk.passes * cfg.walk.doses * cfg.generate.prompts
+        return cls(cfg.rounds * a_round, max(1, round(drawn / a_round)))
+
+
+@dataclass
+class Student:
+    """The model as it is after so many steps: `run` has the base, `worn()` puts on what was learned so far."""
+
+    run: Run
+    adapter: Adapter
+    pace: Pace
+    step: int = 0
+
+    def worn(self) -> AbstractContextManager[None]:
+        return adapted(self.run.model, self.adapter.factors, self.adapter.scaling)
+
+    def prompts(self, n: int) -> list[str]:
+        """This step's training prompts, half of them drawing the trait out."""
+        return training_prompts(self.run.persona, n, seed=self.seed())
+
+    def seed(self) -> int:
+        return self.run.seed(6, self.step)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one step learns from, and what it took: completions made, and tokens in them."""
+
+    examples: list[Example]
+    made: int
+    tokens: int
+
+
+def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Lesson]) -> Adapter:
+    """An adapter trained on one lesson a step, made once. Raises `Starved` when every lesson was empty."""
+
+    def make() -> tuple[Adapter, dict[str, Any]]:
+        r = replace(bench.fresh(), track=silent)
+        cfg, pace = replace(settings, lam=0.0), Pace.of(r.config)
+        adapter = fresh(r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(2, 0))
+        student, descent = Student(r, adapter, pace), Descent(r.model, adapter, cfg, pace.steps)
+        free, _ = apart(r.anchor, cfg.anchor_validation) if cfg.anchor else ([], [])
+        anchors = cycle(free, random.Random(r.seed(2, 0)))
+        record = Healing()
+        with bench.run.track("heal", pace.steps) as advance:
+            for student.step in range(pace.steps):
+                got = lesson(student)
+                if got.examples:
+                    with student.worn():
+                        beside = [next(anchors) for _ in range(cfg.anchor_batch)] if free else []
+                        terms = descent.update(descent.gradient(got.examples, beside))
+                    used = len(got.examples)
+                    record.steps.append({**terms, "made": got.made, "used": used, "tokens": got.tokens})
+                advance(1)
+        descent.end()
+        if not record.steps:
+            raise Starved("no step had a completion to learn from.")
+        return adapter, asdict(record)
+
+    file = bench.folder.path / "adapter" / "healing.json"
+    adapter, _ = bench.folder.once("heal", file, steps.load_healed, steps.save_healed, make)
+    return bench.placed(adapter)
