@@ -142,12 +142,11 @@ def test_training_step_by_step_takes_the_loops_steps_and_completions(whole):
         run = out / "seeds" / str(seed) / "methods"
         for name, a_step in (("online", drawn // steps), ("grpo", 4)):
             rows = read(run / name / "adapter/healing.json")["steps"]
-            assert 0 < len(rows) <= steps and {r["made"] for r in rows} == {a_step}, (name, rows)
-            assert all(0 < r["used"] <= r["made"] <= r["tokens"] for r in rows)
-            assert rows[-1]["anchor"] > 1e-6 > abs(rows[0]["anchor"]), (
-                "it learned, from nothing, with the adapter on"
-            )
-        assert any(r["soft"] > 0 for r in read(run / "online/adapter/healing.json")["steps"])
+            assert len(rows) == steps and {r["made"] for r in rows} == {a_step}, (name, rows)
+            assert all(0 <= r["used"] <= r["made"] <= r["tokens"] for r in rows)
+            learned = [r["anchor"] for r in rows if r["used"]]
+            assert learned[-1] > 1e-6 > abs(learned[0]), "it learned, from nothing, with the adapter on"
+        assert any(r.get("soft", 0) > 0 for r in read(run / "online/adapter/healing.json")["steps"])
 
 
 def test_advantages_are_a_groups_own_scale_and_undefined_rewards_pull_nothing():

@@ -104,6 +104,26 @@ def test_gradient_with_two_folded_rounds_is_the_finite_difference(
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_a_weight_scales_what_its_own_text_pulls_and_turns_it_round_below_zero(
+    model, sequences, random_adapter
+):
+    kept = examples(model, sequences[:2])
+    new = random_adapter(model, 7, size=0.02)
+    factors = [f.requires_grad_(True) for pair in new.factors.values() for f in pair]
+    config = replace(CONFIG, lam=0.0, anchor=0.0)
+
+    def pull(*weights: float) -> torch.Tensor:
+        weighed = [replace(e, weight=w) for e, w in zip(kept, weights, strict=True)]
+        with adapted(model, new.factors, new.scaling):
+            terms, _ = losses(model, weighed, [], config)
+            return torch.cat([g.flatten() for g in torch.autograd.grad(terms["nll"], factors)])
+
+    first, second = pull(1.0, 0.0), pull(0.0, 1.0)
+    assert min(first.norm(), second.norm()) > 1e-4
+    torch.testing.assert_close(pull(1.0, 1.0), first + second, atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(pull(-2.0, 0.5), 0.5 * second - 2 * first, atol=1e-6, rtol=1e-3)
+
+
 def test_gradient_as_it_runs_in_fp32_is_the_slope_along_itself(model, sequences, history, random_adapter):
     kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
     new = random_adapter(model, 7, size=0.02)

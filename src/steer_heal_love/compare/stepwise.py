@@ -82,16 +82,16 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
         record = Healing()
         with bench.run.track("heal", pace.steps) as advance:
             for student.step in range(pace.steps):
-                got = lesson(student)
+                got, terms = lesson(student), {}
                 if got.examples:
                     with student.worn():
                         beside = [next(anchors) for _ in range(cfg.anchor_batch)] if free else []
                         terms = descent.update(descent.gradient(got.examples, beside))
-                    used = len(got.examples)
-                    record.steps.append({**terms, "made": got.made, "used": used, "tokens": got.tokens})
+                used = len(got.examples)
+                record.steps.append({**terms, "made": got.made, "used": used, "tokens": got.tokens})
                 advance(1)
         descent.end()
-        if not record.steps:
+        if not any(row["used"] for row in record.steps):
             raise Starved("no step had a completion to learn from.")
         return adapter, asdict(record)
 
