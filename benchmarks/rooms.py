@@ -246,7 +246,8 @@ def heal(b: Bench, *, rounds: int | None = None, epochs: int | None = None) -> R
     used = b.completions(cycled(distinct(bank("contexts")), b.sizes.trained + held), 4)
 
     def train(cfg: RunConfig, history: list[Adapter], used: list[Completion]) -> dict[str, int]:
-        rows: list[dict[str, Any]] = [{"healing": {"spent": 0.0, "scale": 0.5}} for _ in range(cfg.rounds)]
+        row: dict[str, Any] = {"dose": used[0].dose, "healing": {"spent": 0.0, "scale": 0.5}}
+        rows = [row for _ in range(cfg.rounds)]
         r = Run(
             cfg, b.persona, b.model, b.tok, RunFolder(b.folder), anchor=b.anchor, history=history, rounds=rows
         )
@@ -275,7 +276,8 @@ def fold(b: Bench, rounds: list[Adapter]) -> None:
 
 
 def heal_work(b: Bench, h: config.HealConfig, used: list[Completion], held: int) -> Work:
-    """Training steps, the two readings of what is trained on, and one fold. Validation and the trust region are
+    """Training steps, the readings of what is trained on (by the reference; for soft targets by the student, plain and
+    steered either way), and one fold. Validation and the trust region are
     measurements that a heal could do without, and aren't counted."""
     c, adapter = b.counted, b.adapter(0)
     lora = sum(a.numel() + f.numel() for a, f in adapter.factors.values())
@@ -289,7 +291,7 @@ def heal_work(b: Bench, h: config.HealConfig, used: list[Completion], held: int)
     rows += [round(statistics.mean(anchors))] * (h.anchor_batch if h.anchor else 0)
     predicted = b.sizes.tokens * n // per_epoch + h.anchor_tokens * (h.anchor_batch if h.anchor else 0)
     step = c.train(rows, predicted=predicted, adapted=adapted, lora=lora)
-    readings = c.read(lengths) * (2 if h.soft else 1)
+    readings = c.read(lengths) * (4 if h.soft else 1)
     folding = Work(2 * c.size * weights)
     return step * (per_epoch * h.epochs) + readings + folding
 
