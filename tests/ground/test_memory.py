@@ -11,6 +11,7 @@ from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import decode, memory, scoring
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.heal import train
+from steer_heal_love.heal.lora import fresh
 
 FULL = torch.OutOfMemoryError("injected")
 
@@ -77,21 +78,19 @@ def test_readings_and_answers_are_those_of_a_device_that_holds_all(model, sequen
 
 
 def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypatch):
-    weights = {"nll": 1.0}
-    factor = torch.zeros(3, requires_grad=True)
-    optimiser = torch.optim.SGD([factor], lr=1.0)
-    passes = []
+    start = dataclasses.replace(HealConfig(), micro_batch=8)
+    descent = train.Descent(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), start, 1)
+    factor, passes = descent.parameters[0], []
 
     def backward(_model, kept, _anchor, config, _weights):
         passes.append(config.micro_batch)
-        factor.grad = (factor.grad if factor.grad is not None else 0) + torch.ones(3)
+        factor.grad = (factor.grad if factor.grad is not None else 0) + torch.ones_like(factor)
         if config.micro_batch > 2:
             raise FULL
         return {"nll": 1.5}
 
     monkeypatch.setattr(train, "backward", backward)
-    start = dataclasses.replace(HealConfig(), micro_batch=8)
     with pytest.warns(UserWarning, match="4 at a time"):
-        terms, after = train.gradient(model, optimiser, [], [], start, weights)
-    assert passes == [8, 4, 2] and after.micro_batch == 2 and terms == {"nll": 1.5}
-    assert torch.equal(factor.grad, torch.ones(3))
+        terms = descent.gradient([], [])
+    assert passes == [8, 4, 2] and descent.config.micro_batch == 2 and terms == {"nll": 1.5}
+    assert torch.equal(factor.grad, torch.ones_like(factor))
