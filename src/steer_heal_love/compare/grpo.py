@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -18,9 +19,8 @@ from steer_heal_love import filter as sieve
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.method import Cell, method
 from steer_heal_love.compare.scaled import KNOB, scaled
-from steer_heal_love.compare.stepwise import Lesson, Student, learned
+from steer_heal_love.compare.stepwise import Lesson, Student, example, learned
 from steer_heal_love.generate import generate
-from steer_heal_love.heal.train import Example
 from steer_heal_love.nouns import Completion
 from steer_heal_love.session import Run
 
@@ -31,7 +31,10 @@ GROUP = 4
 @method("grpo", knob=KNOB, kind="healed")
 def grpo(bench: Bench) -> Iterator[Cell]:
     cfg = bench.run.config
-    usual = float(np.mean([c.checks["nll"] for c in measured(bench.run, bench.run.calibration)]))
+
+    @cache
+    def usual() -> float:
+        return float(np.mean([c.checks["nll"] for c in measured(bench.run, bench.run.calibration)]))
 
     def lesson(student: Student) -> Lesson:
         r, groups = student.run, max(1, student.pace.completions // GROUP)
@@ -40,13 +43,8 @@ def grpo(bench: Bench) -> Iterator[Cell]:
             made = generate(r.model, r.tok, prompts, [0.0], config=cfg.generate, seed=student.seed())
         made = measured(r, made)
         groups_of = [made[i : i + GROUP] for i in range(0, len(made), GROUP)]
-        pulled = [pair for group in groups_of for pair in zip(group, advantages(group, usual), strict=True)]
-        states = bench.states([c.tokens for c, a in pulled if a])
-        examples = [
-            Example(c.tokens, h, c.prompt, weight=a)
-            for (c, a), h in zip([pair for pair in pulled if pair[1]], states, strict=True)
-        ]
-        return Lesson(examples, len(made), sum(len(c.tokens.answer) for c in made))
+        pulls = [a for group in groups_of for a in advantages(group, usual())]
+        return Lesson([example(c, weight=a) for c, a in zip(made, pulls, strict=True) if a], made)
 
     yield from scaled(bench, learned(bench, replace(cfg.heal, soft=0.0), lesson))
 

@@ -14,10 +14,8 @@ from steer_heal_love import steps
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.method import Cell, method
 from steer_heal_love.compare.scaled import KNOB, scaled
-from steer_heal_love.compare.stepwise import Lesson, Student, learned
+from steer_heal_love.compare.stepwise import Lesson, Student, example, learned
 from steer_heal_love.generate import generate
-from steer_heal_love.heal.train import Example
-from steer_heal_love.nouns import Completion
 from steer_heal_love.vector import Vector
 
 GAIN = 0.5
@@ -44,16 +42,8 @@ def online(bench: Bench) -> Iterator[Cell]:
         survival = sum(c.coherent for c in made) / len(made)
         dose *= math.exp(GAIN * (survival - cfg.walk.survival * r.coherent))
         dose = min(max(dose, cfg.walk.floor), cfg.walk.ceiling)
-        tokens = sum(len(c.tokens.answer) for c in made)
-        return Lesson(taught(student, kept, vector), len(made), tokens)
+        with student.worn():
+            states = steps.taught(r, kept, vector) if kept else []
+        return Lesson([example(c, teacher=h) for c, h in zip(kept, states, strict=True)], made)
 
     yield from scaled(bench, learned(bench, cfg.heal, lesson))
-
-
-def taught(student: Student, kept: list[Completion], vector: Vector) -> list[Example]:
-    """The kept completions with the loop's teacher, at the dose that the run starts from."""
-    r = student.run
-    r.rounds = [{"dose": r.config.walk.start}]
-    with student.worn():
-        states = steps.taught(r, kept, vector) if kept else []
-    return [Example(c.tokens, h, c.prompt, h) for c, h in zip(kept, states, strict=True)]

@@ -12,6 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from steer_heal_love import steps
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.config import HealConfig, RunConfig
@@ -20,7 +23,7 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.train import Descent, Example, Healing, apart, cycle
-from steer_heal_love.nouns import Adapter
+from steer_heal_love.nouns import Adapter, Completion
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
 
@@ -62,18 +65,25 @@ class Student:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one step learns from, and what it took: completions made, and tokens in them."""
+    """What one step learns from, and the completions that were made for it."""
 
     examples: list[Example]
-    made: int
-    tokens: int
+    made: list[Completion]
+
+
+def example(c: Completion, *, teacher: Tensor | None = None, weight: float = 1.0) -> Example:
+    """A completion to learn from. Nothing reads its reference: the barrier is off, and nothing is held out."""
+    unread = torch.empty(len(c.tokens.answer), 0) if teacher is None else teacher
+    return Example(c.tokens, unread, c.prompt, teacher, weight)
 
 
 def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Lesson]) -> Adapter:
     """An adapter trained on one lesson a step, made once. Raises `Starved` when every lesson was empty."""
 
     def make() -> tuple[Adapter, dict[str, Any]]:
-        r = replace(bench.fresh(), track=silent)
+        # No walk: what is steered, the teacher too, begins at the dose that the settings start from.
+        start = {"dose": bench.run.config.walk.start}
+        r = replace(bench.fresh(), track=silent, rounds=[start])
         cfg, pace = replace(settings, lam=0.0), Pace.of(r.config)
         adapter = fresh(r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(2, 0))
         student, descent = Student(r, adapter, pace), Descent(r.model, adapter, cfg, pace.steps)
@@ -87,8 +97,9 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
                     with student.worn():
                         beside = [next(anchors) for _ in range(cfg.anchor_batch)] if free else []
                         terms = descent.update(descent.gradient(got.examples, beside))
-                used = len(got.examples)
-                record.steps.append({**terms, "made": got.made, "used": used, "tokens": got.tokens})
+                tokens = sum(len(c.tokens.answer) for c in got.made)
+                counts = {"made": len(got.made), "used": len(got.examples), "tokens": tokens}
+                record.steps.append(terms | counts)
                 advance(1)
         descent.end()
         if not any(row["used"] for row in record.steps):
