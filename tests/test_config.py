@@ -19,7 +19,7 @@ WRONG = {
     "heal.micro_batch": 0, "heal.warmup": 1.1, "heal.weight_decay": -0.1, "heal.spectral": -0.1, "heal.aggregate": "median",
     "heal.lam": -1.0, "heal.lam_growth": 0.0, "heal.tau": -0.1, "heal.reference": "next", "heal.anchor": -1.0,
     "heal.anchor_prompts": -1, "heal.anchor_tokens": 0, "heal.anchor_batch": 0, "heal.anchor_validation": 1.0,
-    "heal.validation": 1.0, "heal.soft": 1.01, "heal.teacher": -0.1, "heal.budget": -0.1,
+    "heal.validation": 1.0, "heal.soft": 1.01, "heal.teacher": -0.1, "heal.budget": -0.1, "heal.anchor_temperature": 0.0,
     "eval.probes": 0, "eval.probe_half": "third", "eval.vignettes": 0, "eval.vignette_view": "they", "eval.think_tokens": -1,
     "eval.paraphrases": 0, "eval.capability_blocks": 0, "eval.lm_eval_limit": -1, "eval.neutral_prompts": 0,
     "eval.transfer": "some", "eval.sample_prompts": -1, "eval.base_draws": 0, "eval.healed_draws": 0, "eval.sample_tokens": 0, "eval.temperature": -1.0, "eval.min_p": 1.0, "eval.resamples": 0,

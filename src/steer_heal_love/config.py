@@ -113,6 +113,8 @@ class HealConfig:
     reference: Literal["base", "previous"] = "base"
     anchor: float = 1.0
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
+    anchor_temperature: float = 0.92
+    """of the base's distribution in the anchor; drift itself is measured at 1. 1 lets the student get less sure"""
     anchor_prompts: int = 108
     anchor_tokens: int = 48
     anchor_batch: int = 4
@@ -125,7 +127,7 @@ class HealConfig:
     """share of the NLL that is replaced by KL(teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """how far the teacher is steered, as a multiple of the dose that round 0 found"""
-    budget: float = 0.037
+    budget: float = 0.045
     """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
     this many nats, which the last round may spend whole; 0 leaves updates as trained"""
 
@@ -292,7 +294,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "a number above 0": (
         lambda v: 0 < v < math.inf,
-        "walk.start walk.floor walk.ceiling heal.alpha heal.lr heal.lam_growth",
+        "walk.start walk.floor walk.ceiling heal.alpha heal.lr heal.lam_growth heal.anchor_temperature",
     ),
     "a number above 1": (lambda v: 1 < v < math.inf, "walk.span"),
     "from 0 to 1": (lambda v: 0 <= v <= 1, "heal.warmup heal.soft"),

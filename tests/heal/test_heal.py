@@ -31,6 +31,7 @@ CONFIG = HealConfig(
     tau=0.0,
     lam=0.5,
     anchor=1.0,
+    anchor_temperature=1.0,
     validation=0.0,
     anchor_validation=0.0,
     soft=0.0,
@@ -142,7 +143,7 @@ def test_gradient_as_it_runs_in_fp32_is_the_slope_along_itself(model, sequences,
 
 def test_the_terms_are_what_they_say(model, sequences, history):
     """NLL, barrier and anchor of a folded student, by hand from plain logits."""
-    config = replace(CONFIG, tau=0.05, divergence="reverse_kl", aggregate="mean")
+    config = replace(CONFIG, tau=0.05, divergence="reverse_kl", aggregate="mean", anchor_temperature=0.8)
     kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
 
     def logp(e):
@@ -157,7 +158,8 @@ def test_the_terms_are_what_they_say(model, sequences, history):
         ours = {e.prompt: logp(e) for e in kept + anchor}
     nll = torch.cat([-ours[e.prompt].gather(1, torch.tensor(e.tokens.answer)[:, None])[:, 0] for e in kept])
     reverse = [(ours[e.prompt].exp() * (ours[e.prompt] - base[e.prompt])).sum(-1).mean() for e in kept]
-    forward = [(base[e.prompt].exp() * (base[e.prompt] - ours[e.prompt])).sum(-1) for e in anchor]
+    cooled = {e.prompt: (base[e.prompt] / 0.8).log_softmax(-1) for e in anchor}
+    forward = [(cooled[e.prompt].exp() * (cooled[e.prompt] - ours[e.prompt])).sum(-1) for e in anchor]
     assert terms["nll"].item() == pytest.approx(nll.mean().item(), rel=1e-4)
     assert terms["barrier"].item() == pytest.approx(
         sum(max(0.0, r.item() - 0.05) for r in reverse) / 3, rel=1e-3

@@ -214,7 +214,8 @@ def losses(
             terms["soft"] = each["soft"].mean()
     if anchor:
         reference = stack([e.reference for e in anchor], hidden)
-        _, kl = token_terms(model, hidden[n:], None, (reference, forward_kl))
+        cooled = lambda base, ours: forward_kl(base / config.anchor_temperature, ours)
+        _, kl = token_terms(model, hidden[n:], None, (reference, cooled))
         terms["anchor"] = kl.mean()
     return terms, hidden
 
