@@ -5,7 +5,7 @@ In: kept completions, the anchor (the base's own neutral answers), cached refere
 them (`steps.taught`). The loss, per step:
 
     (1−β)·NLL(kept) + β·KL(teacher‖student)_kept + λ · mean_c relu(agg_t D_ct − τ)
-      + λ_a · mean_t KL(base‖student)_anchor + λ_s · mean_m σ₁(ΔW_m)²
+      + λ_a · mean_t KL(base^(1/T)‖student)_anchor + λ_s · mean_m σ₁(ΔW_m)²
 
 Invariant: only the factors get gradients, and both passes see the weights as folded. A divergence is one
 file here with `@divergences(name)`: logits of (reference, student) → nats per token.
