@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ablation import ALONE, barrier, merged
+from ablation import ALONE, barrier, merged, told
 from heals import Lab
 from jaxtyping import Float
 from torch import Tensor
@@ -42,13 +42,15 @@ from torch import Tensor
 from steer_heal_love import steps
 from steer_heal_love.ground import models
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
-from steer_heal_love.ground.scoring import forward_kl, hidden_states
+from steer_heal_love.ground.scoring import forward_kl, hidden_states, log_likelihood
 from steer_heal_love.nouns import Adapter, Completion, Tokens
 
 TEXTS, SETS, SET_SIZE = 36, 12, 6
 SHARES = (0.0, 0.1, 0.3, 0.6)
-SCALES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+SCALES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4)
 NONE = "none"
+GAINS = ("beta", "trait_shift")
+"""what of the trait is set against the null line at equal off_trait_kl"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class Effects:
             for p in r.persona.probes[:questions] for text in (p.pos, p.neg)
         ]  # fmt: skip
         self.tokens = asked + [t for _, t, _ in r.neutral[:neutral]]
+        self.asked = len(asked)
         self.plain = self._states()
+        self.base_nll = self.nll(self.plain)
         up, down = (self._states(vector=sign * lab.dose) for sign in (1, -1))
         self.trait = (up - down) / 2
         weight = r.model.get_output_embeddings().weight.float()
@@ -104,6 +108,20 @@ class Effects:
         moved = self._states(adapter) - self.plain
         beta = self.dot(moved, self.trait) / self.dot(self.trait, self.trait)
         return beta, moved - beta * self.trait
+
+    def nll(self, states: Float[Tensor, "t d"]) -> Float[Tensor, "n 2"]:
+        """NLL per token of every probe's pos and neg answer, nats."""
+        model, sizes = self.lab.run.model, [len(t.answer) for t in self.tokens]
+        out = []
+        for t, h in zip(self.tokens[: self.asked], states.split(sizes), strict=False):
+            targets = torch.tensor(t.answer, device=h.device)
+            out.append(log_likelihood(model, h.to(model.dtype), targets).mean().neg().cpu())
+        return torch.stack(out).view(-1, 2)
+
+    def shifts(self, states: Float[Tensor, "t d"]) -> dict[str, float]:
+        """How far the pos answers' NLL fell, the neg answers' rose, and the sum, nats per token."""
+        pos, neg = (self.nll(states) - self.base_nll).mean(0).tolist()
+        return {"trait_shift": neg - pos, "trait_pos": -pos, "trait_neg": neg}
 
     def kl(self, rest: Float[Tensor, "t d"]) -> tuple[float, float]:
         """KL(base‖base + rest) per token, nats: the mean, and the 99th percentile over tokens."""
@@ -136,7 +154,7 @@ def exchange(lab: Lab, effects: Effects, texts: int, full: bool) -> Iterator[dic
                 line: dict[str, Any] = {
                     "part": "exchange", "soup": share, "texts": len(used), "penalty": p.name, "weight": p.weight,
                     "scale": scale, "beta": beta, "off_trait_kl": off, "off_trait_kl_p99": worst,
-                    "neutral_kl": lab.drift(scaled),
+                    "neutral_kl": lab.drift(scaled), **effects.shifts(effects.plain + beta * effects.trait + rest),
                 }  # fmt: skip
                 if full:
                     scores = lab.evaluate(scaled).scores
@@ -191,6 +209,7 @@ def work(job: tuple[str, int, argparse.Namespace]) -> int:
         "generate": {"prompts": 24, "batch": 96},
         "filter": {"keep": pool},
     }
+    changes["heal"] = {"epochs": 4}  # long enough that the update does harm
     lab = Lab.open(merged(changes, small), texts=pool)
     effects, n = Effects(lab, a.questions, a.neutral), 0
     with a.out.with_name(f"{a.out.stem}-{persona}-{seed}.jsonl").open("w") as f:
@@ -207,20 +226,17 @@ def work(job: tuple[str, int, argparse.Namespace]) -> int:
 
 
 def above_line(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For every regularised heal: β over that of the scaled unregularised heal at the same off_trait_kl, on a log scale."""
+    """For every regularised heal: its trait less that of the scaled unregularised heal at the same off_trait_kl."""
     out = []
     for x in lines:
         if x["part"] != "exchange" or x["penalty"] == NONE:
             continue
-        null = sorted(
-            (n["off_trait_kl"], n["beta"]) for n in lines
-            if n["part"] == "exchange" and n["penalty"] == NONE
-            and all(n[k] == x[k] for k in ("persona", "seed", "soup"))
-        )  # fmt: skip
-        at = interpolated(null, x["off_trait_kl"])
-        out.append(
-            x | {"null_beta": at, "gain": x["beta"] - at, "times": x["beta"] / at if at > 0 else math.nan}
-        )
+        same = [n for n in lines if n["part"] == "exchange" and n["penalty"] == NONE]
+        same = [n for n in same if all(n[k] == x[k] for k in ("persona", "seed", "soup"))]
+        at = {
+            k: interpolated(sorted((n["off_trait_kl"], n[k]) for n in same), x["off_trait_kl"]) for k in GAINS
+        }
+        out.append(x | {f"{k}_gain": x[k] - at[k] for k in GAINS})
     return out
 
 
@@ -242,16 +258,20 @@ def table(lines: list[dict[str, Any]]) -> str:
     for x in above_line(lines):
         found.setdefault((x["persona"], x["soup"], x["penalty"], x["weight"]), []).append(x)
     rows = [
-        "| persona | soup | regulariser | weight | β | off_trait_kl | neutral_kl | β over the null line's | seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| persona | soup | regulariser | weight | β | trait_shift | off_trait_kl | neutral_kl | β less the null line's | "
+        "trait_shift less the null line's | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for key, group in sorted(found.items()):
-        mean = {k: sum(g[k] for g in group) / len(group) for k in ("beta", "off_trait_kl", "neutral_kl")}
-        gain = bootstrap([g["gain"] for g in group], resamples=2000)
+        mean = {
+            k: sum(g[k] for g in group) / len(group)
+            for k in ("beta", "trait_shift", "off_trait_kl", "neutral_kl")
+        }
+        gains = [bootstrap([g[f"{k}_gain"] for g in group], resamples=2000) for k in GAINS]
         persona, soup, name, weight = key
         rows.append(
-            f"| {persona} | {soup:.0%} | {name} | {weight:g} | {mean['beta']:+.3f} | {mean['off_trait_kl']:.4f} | "
-            f"{mean['neutral_kl']:.4f} | {gain.mean:+.3f} [{gain.lo:+.3f}, {gain.hi:+.3f}] | {gain.n} |"
+            f"| {persona} | {soup:.0%} | {name} | {weight:g} | {mean['beta']:+.3f} | {mean['trait_shift']:+.3f} | "
+            f"{mean['off_trait_kl']:.4f} | {mean['neutral_kl']:.4f} | {' | '.join(map(told, gains))} | {gains[0].n} |"
         )
     rows += ["", "| persona | text | regulariser | β | off_trait_kl | systematic share of β | of the rest | seeds |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -260,8 +280,7 @@ def table(lines: list[dict[str, Any]]) -> str:
             kinds.setdefault((x["persona"], x["text"], x["penalty"]), []).append(x)
     for key, group in kinds.items():
         cells = [bootstrap([g[k] for g in group], resamples=2000) for k in ("beta", "off_trait_kl", "trait_systematic", "rest_systematic")]  # fmt: skip
-        told = " | ".join(f"{c.mean:+.3f} [{c.lo:+.3f}, {c.hi:+.3f}]" for c in cells)
-        rows.append(f"| {' | '.join(key)} | {told} | {len(group)} |")
+        rows.append(f"| {' | '.join(key)} | {' | '.join(map(told, cells))} | {len(group)} |")
     return "\n".join(rows)
 
 
