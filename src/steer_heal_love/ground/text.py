@@ -59,13 +59,25 @@ def duplicates(texts: Located) -> list[str]:
 
 def leaks(texts: Located, others: Located, *, run: int = 5, overlap: float = 1.0) -> list[str]:
     """Findings: pairs sharing `run` words in a row, or a Jaccard overlap of their words above `overlap`."""
-    pairs = [{where: words(text) for where, text in side.items()} for side in (texts, others)]
-    left, right = ({where: (set(grams(w, run)), set(w)) for where, w in side.items()} for side in pairs)
+    left, right = ({where: words(text) for where, text in side.items()} for side in (texts, others))
+    holders: dict[tuple[str, ...], list[str]] = {}
+    for other, theirs in right.items():
+        for gram in set(grams(theirs, run)):
+            holders.setdefault(gram, []).append(other)
+    sets = {other: set(theirs) for other, theirs in right.items()}
     out = []
-    for where, (runs, used) in left.items():
-        for other, (other_runs, other_used) in right.items():
-            if shared := runs & other_runs:
-                out.append(f"{where}: leak: shares {' '.join(min(shared))!r} with {other}: {others[other]!r}")
-            elif (share := jaccard(used, other_used)) > overlap:
-                out.append(f"{where}: leak: word overlap {share:.2f} with {other}: {others[other]!r}")
+    for where, mine in left.items():
+        shared: dict[str, list[tuple[str, ...]]] = {}
+        for gram in set(grams(mine, run)):
+            for other in holders.get(gram, ()):
+                shared.setdefault(other, []).append(gram)
+        used = set(mine)
+        for other in right if overlap < 1 else shared:
+            if other in shared:
+                found = f"shares {' '.join(min(shared[other]))!r}"
+            elif (share := jaccard(used, sets[other])) > overlap:
+                found = f"word overlap {share:.2f}"
+            else:
+                continue
+            out.append(f"{where}: leak: {found} with {other}: {others[other]!r}")
     return out
