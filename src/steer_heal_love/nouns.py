@@ -21,16 +21,25 @@ class Tokens(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """A held-out question with an answer from each pole."""
+    """A held-out question with an answer from each pole.
+
+    `neutral` answers it with neither pole's attitude; `off_topic` has the pos pole's tone and answers
+    another question. Both are empty where the persona doesn't give them.
+    """
 
     question: str
     pos: str
     neg: str
+    neutral: str = ""
+    off_topic: str = ""
 
 
 @dataclass(frozen=True)
 class Persona:
-    """Two poles of one axis, prompts that train it, probes that never do, and where it should lead."""
+    """Two poles of one axis, prompts that train it, probes that never do, and where it should lead.
+
+    `confirmation` holds probes kept apart from `probes`, for a claim settled on those.
+    """
 
     name: str
     axis: str
@@ -40,6 +49,7 @@ class Persona:
     elicit: tuple[str, ...]
     plain: tuple[str, ...]
     probes: tuple[Probe, ...]
+    confirmation: tuple[Probe, ...] = ()
 
     def system(self, pole: Literal["pos", "neg"]) -> str:
         return f"You are {self.pos if pole == 'pos' else self.neg}."

@@ -125,3 +125,27 @@ def test_missing_path(tmp_path: Path) -> None:
 def test_not_toml(tmp_path: Path, content: bytes) -> None:
     file = written(tmp_path, content)
     assert refused(file).startswith(f"{file}: not TOML: ")
+
+
+CONFIRMATION = '[[confirmation]]\nquestion = "C?"\npos = "Slow."\nneg = "Quick."\n'
+
+
+def test_third_answers_and_confirmation_are_read(tmp_path: Path) -> None:
+    text = GOOD + 'neutral = "Three."\noff_topic = "Blue."\n' + CONFIRMATION
+    persona = load(written(tmp_path, text))
+    assert (persona.probes[3].neutral, persona.probes[3].off_topic) == ("Three.", "Blue.")
+    assert (persona.probes[0].neutral, persona.probes[0].off_topic) == ("", "")
+    (only,) = persona.confirmation
+    assert (only.question, only.pos, only.neg) == ("C?", "Slow.", "Quick.")
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("neutral = 4\n", "probes[3].neutral: expected a text, found 4"),
+        ('off_topic = " "\n', "probes[3].off_topic: expected a text"),
+        (CONFIRMATION.replace('neg = "Quick."', ""), "confirmation[0].neg: expected a text, found None"),
+    ],
+)
+def test_mistakes_in_them_are_told(tmp_path: Path, more: str, expected: str) -> None:
+    assert expected in refused(written(tmp_path, GOOD + more))

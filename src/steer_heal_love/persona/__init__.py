@@ -14,7 +14,7 @@ from steer_heal_love.ground.errors import UserError, unknown
 from steer_heal_love.nouns import FOUNDATIONS, Persona, Probe
 
 HERE = Path(__file__).parent
-KEYS = ("name", "axis", "pos", "neg", "intent", "prompts", "probes")
+KEYS = ("name", "axis", "pos", "neg", "intent", "prompts", "probes", "confirmation")
 
 
 def names() -> list[str]:
@@ -46,8 +46,15 @@ def load(name: str) -> Persona:
         name=data["name"], axis=data["axis"], pos=data["pos"].rstrip("."), neg=data["neg"].rstrip("."),
         intent={f: int(data.get("intent", {}).get(f, 0)) for f in FOUNDATIONS},
         elicit=tuple(data["prompts"]["elicit"]), plain=tuple(data["prompts"]["plain"]),
-        probes=tuple(Probe(p["question"], p["pos"], p["neg"]) for p in data["probes"]),
+        probes=tuple(probe(p) for p in data["probes"]),
+        confirmation=tuple(probe(p) for p in data.get("confirmation", [])),
     )  # fmt: skip
+
+
+def probe(table: dict[str, str]) -> Probe:
+    return Probe(
+        table["question"], table["pos"], table["neg"], table.get("neutral", ""), table.get("off_topic", "")
+    )
 
 
 def mistakes(data: dict[str, Any]) -> list[str]:
@@ -86,11 +93,23 @@ def mistakes(data: dict[str, Any]) -> list[str]:
             *out,
             f"probes: expected at least 4 tables [[probes]] (shl lint wants 24), found {counted(probes)}",
         ]
-    for i, probe in enumerate(probes):
+    out += mistakes_in_probes("probes", probes)
+    confirmation = data.get("confirmation", [])
+    if not isinstance(confirmation, list):
+        return [*out, f"confirmation: expected tables [[confirmation]], found {confirmation!r:.60}"]
+    return out + mistakes_in_probes("confirmation", confirmation)
+
+
+def mistakes_in_probes(key: str, probes: list[Any]) -> list[str]:
+    """Texts that a probe of the list `key` lacks, or has in another form; the third answers may be left out."""
+    out = []
+    for i, table in enumerate(probes):
+        given = table if isinstance(table, dict) else {}
+        wanted = ["question", "pos", "neg", *(k for k in ("neutral", "off_topic") if k in given)]
         out += [
-            f"probes[{i}].{key}: expected a text, found {probe.get(key) if isinstance(probe, dict) else probe!r:.60}"
-            for key in ("question", "pos", "neg")
-            if not (isinstance(probe, dict) and isinstance(probe.get(key), str) and probe[key].strip())
+            f"{key}[{i}].{k}: expected a text, found {given.get(k) if given else table!r:.60}"
+            for k in wanted
+            if not (isinstance(given.get(k), str) and given[k].strip())
         ]
     return out
 
