@@ -31,6 +31,7 @@ def evaluate(
     who = load_persona(cfg.persona)
     cfg.check()
     evals.ready(cfg.eval)
+    evals.chosen_probes(who, cfg.eval)
     whole = bake.load_peft(adapter) if adapter else None
     model, tok = loaded(cfg, track)
     prompts = bank("neutral_heldout")[: cfg.eval.neutral_prompts]
@@ -53,7 +54,7 @@ def evaluate(
     changed = [lambda: adapted(model, whole.factors, whole.scaling)] if whole else []
     subject = replace(
         base, system=base.system if system is None else system, draws=cfg.eval.healed_draws,
-        base_samples=reference.samples,
+        base_samples=reference.samples, base_drawn=[*reference.samples, *reference.redrawn],
     )  # fmt: skip
     with track(f"evaluate {name}", evals.count(cfg.eval)) as advance:
         return evals.evaluate(subject, name, *changed, base=reference, advance=advance)

@@ -139,8 +139,9 @@ class EvalConfig:
     instruments: tuple[str, ...] = ()
     """instruments to run; empty means every default one (`shl list instruments`)"""
     probes: int = 48
-    probe_half: Literal["all", "search", "report"] = "all"
-    """settings are searched on every second probe, and reported on the others"""
+    probe_half: Literal["all", "search", "report", "confirmation"] = "all"
+    """settings are searched on every second probe, and reported on the others; confirmation takes the persona's probes
+    of that name, which no search ever opens"""
     vignettes: int = 35
     vignette_bank: str = ""
     """a JSONL file of vignettes instead of the shipped bank"""

@@ -139,6 +139,8 @@ class Stage:
     items: Items
     samples: list[dict[str, Any]] = field(default_factory=list)
     dose: float | None = None
+    redrawn: list[dict[str, Any]] = field(default_factory=list)
+    """further samples of the same prompts; `samples` holds each prompt's first"""
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ def known(cfg: RunConfig) -> None:
         for name in names:
             registry[name]  # type: ignore[index]
     evals.ready(cfg.eval)
+    evals.chosen_probes(load_persona(cfg.persona), cfg.eval)
 
 
 def opened(path: Path, track: Track) -> Run:

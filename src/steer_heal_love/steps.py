@@ -204,9 +204,10 @@ def exported(r: Run, rounds: list[Adapter]) -> AbstractContextManager[None]:
 def subject(r: Run, **told: Any) -> evals.Subject:
     """What every instrument is given of this run. `told`: what it has that others don't, such as a `system` prompt."""
     cfg = r.config
+    base = r.stages[0] if r.stages else Stage(-1, "base", {}, {})
     return evals.Subject(
         r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch=cfg.generate.batch,
-        batch_tokens=cfg.batch_tokens, base_samples=r.stages[0].samples if r.stages else [], **told,
+        batch_tokens=cfg.batch_tokens, base_samples=base.samples, base_drawn=[*base.samples, *base.redrawn], **told,
     )  # fmt: skip
 
 
