@@ -22,6 +22,7 @@ WRONG = {
     "heal.validation": 1.0, "heal.soft": 1.01, "heal.teacher": -0.1, "heal.budget": -0.1, "heal.anchor_temperature": 0.0,
     "eval.probes": 0, "eval.probe_half": "third", "eval.vignettes": 0, "eval.vignette_view": "they", "eval.think_tokens": -1,
     "eval.paraphrases": 0, "eval.capability_blocks": 0, "eval.lm_eval_limit": -1, "eval.neutral_prompts": 0,
+    "eval.neutral_kinds": ("short", "verse"), "eval.neutral_bank": "train", "eval.neutral_min_p": 1.0, "heal.anchor_kinds": (),
     "eval.transfer": "some", "eval.sample_prompts": -1, "eval.base_draws": 0, "eval.healed_draws": 0, "eval.sample_tokens": 0, "eval.temperature": -1.0, "eval.min_p": 1.0, "eval.resamples": 0,
 }  # fmt: skip
 """a value just outside for every setting that has limits, against the other defaults"""
@@ -109,7 +110,7 @@ def test_zero_is_fine_where_it_means_off():
     off = [
         "heal.lam", "heal.anchor", "heal.anchor_prompts", "heal.budget", "heal.soft", "heal.teacher", "heal.spectral", "heal.weight_decay",
         "heal.tau", "heal.warmup", "heal.validation", "heal.anchor_validation", "eval.sample_prompts",
-        "eval.lm_eval_limit", "eval.think_tokens", "patience", "generate.min_p", "generate.temperature",
+        "eval.lm_eval_limit", "eval.think_tokens", "patience", "generate.min_p", "eval.neutral_min_p", "generate.temperature",
     ]  # fmt: skip
     zero = {n: 0 if isinstance(WRONG[n], int) else 0.0 for n in off}
     changed(**zero).check()

@@ -43,7 +43,7 @@ SETTINGS = {
     "walk": {"start": 0.2, "doses": 2, "survival": 0.3, "passes": 1, "floor": 0.02, "ceiling": 0.4},
     "filter": {"checks": ["nll", "repeat_words", "on_trait"], "quantile": 1.0, "keep": 6, "calibration": 12, "least": 2},
     "heal": {"rank": 2, "alpha": 4.0, "epochs": 2, "lr": 4e-3, "batch": 3, "anchor": 0.1, "lam": 0.1, "anchor_prompts": 4, "anchor_tokens": 6},
-    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "capability_blocks": 1, "transfer": "full", "neutral_prompts": 3, "sample_prompts": 2, "sample_tokens": 8, "resamples": 50},
+    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "capability_blocks": 1, "transfer": "full", "neutral_prompts": 4, "sample_prompts": 2, "sample_tokens": 8, "resamples": 50},
 }  # fmt: skip
 
 
@@ -97,6 +97,7 @@ def test_the_folder_holds_the_contracts_files(whole):
     wanted = [
         "base/bounds.json",
         "base/checks.json",
+        "base/wording.json",
         "config.toml",
         "manifest.json",
         "events.jsonl",
@@ -167,6 +168,12 @@ def test_the_summary_says_what_the_contract_says(whole):
     wanted = {
         "trait",
         "trait_shift",
+        "trait_pos",
+        "trait_neg",
+        "own_kl",
+        "own_entropy_shift",
+        "neutral_kl.short",
+        "neutral_kl.code",
         "trait_generated",
         "neutral_kl",
         "own_excess",
@@ -210,7 +217,10 @@ def test_every_score_is_the_mean_of_its_items_or_of_their_shift_from_base(whole)
     stages = [s for p in sorted(whole.path.rglob("scores.json")) for s in read(p)["stages"]]
     assert len(stages) == 6
     base = next(s["items"] for s in stages if s["stage"] == "base")
-    shifts = {"trait_shift": "trait", "trait_generated_shift": "trait_generated", "own_excess": "own_nll",
+    shifts = {"trait_shift": "trait", "trait_pos": "nll_pos", "trait_neg": "nll_neg", "trait_generated_shift": "trait_generated",
+              "trait_over_neutral": "over_neutral", "trait_over_off_topic": "over_off_topic", "own_excess": "own_nll",
+              "own_excess.probes": "own_nll.probes", "own_excess.neutral": "own_nll.neutral", "own_entropy_shift": "own_entropy",
+              "repetition_shift": "repetition", "distinct_2_shift": "distinct_2",
               "capability_shift": "capability", "capability_margin_shift": "capability_margin"}  # fmt: skip
     for s in stages:
         assert set(s["items"]) <= set(s["scores"]) <= set(s["items"]) | set(shifts)
@@ -218,19 +228,25 @@ def test_every_score_is_the_mean_of_its_items_or_of_their_shift_from_base(whole)
             values = s["items"][shifts.get(name, name)]
             if name in shifts or name.startswith("mfv."):
                 pairs = zip(values, base[shifts.get(name, name)], strict=True)
-                values = [None if None in pair else pair[0] - pair[1] for pair in pairs]
+                sign = -1 if name == "trait_pos" else 1
+                values = [None if None in pair else sign * (pair[0] - pair[1]) for pair in pairs]
             values = [v for v in values if v is not None]
             assert score["n"] == len(values), (s["stage"], name)
             if values:
                 assert score["mean"] == pytest.approx(sum(values) / len(values), abs=1e-9), (s["stage"], name)
-    summary = [{k: v for k, v in s.items() if k not in ("items", "samples")} for s in stages]
+    summary = [{k: v for k, v in s.items() if k not in ("items", "samples", "redrawn")} for s in stages]
     key = lambda s: (s["round"], s["stage"])
     assert sorted(summary, key=key) == sorted(read(whole.path / "summary.json")["stages"], key=key)
 
 
 def test_the_manifest_hashes_everything_that_is_read(whole, tmp_path):
     data = read(whole.path / "manifest.json")["data"]
-    assert set(data) == {"contexts", "neutral_train", "neutral_heldout", "vignettes", "foundations", "capability", "persona"}  # fmt: skip
+    kinds = {
+        f"neutral_{kind}_{part}" for kind in ("long", "code", "languages") for part in ("train", "heldout")
+    }
+    banks = {"contexts", "neutral_train", "neutral_heldout"} | kinds
+    sealed = {f"neutral_{kind}_sealed" for kind in ("short", "long", "code", "languages")}
+    assert set(data) == banks | sealed | {"vignettes", "foundations", "capability", "persona"}
     assert len(set(data.values())) == len(data)
     own = tmp_path / "mine.jsonl"
     for text in ("one", "two"):

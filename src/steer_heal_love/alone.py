@@ -12,12 +12,11 @@ from steer_heal_love import bake, evals
 from steer_heal_love.config import RunConfig
 from steer_heal_love.evals import neutral
 from steer_heal_love.generate import generate
-from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Stage, StageName
 from steer_heal_love.persona import load as load_persona
-from steer_heal_love.session import loaded, yardstick
+from steer_heal_love.session import OWN_SAMPLES, loaded, seed_for, yardstick
 
 
 def evaluate(
@@ -31,9 +30,10 @@ def evaluate(
     who = load_persona(cfg.persona)
     cfg.check()
     evals.ready(cfg.eval)
+    evals.chosen_probes(who, cfg.eval)
     whole = bake.load_peft(adapter) if adapter else None
     model, tok = loaded(cfg, track)
-    prompts = bank("neutral_heldout")[: cfg.eval.neutral_prompts]
+    prompts = [text for _, text in neutral.prompts(cfg.eval)]
     if not any(i.name == "neutral" for i in evals.wanted(cfg.eval)):
         prompts = []
     answers = generate(
@@ -43,7 +43,7 @@ def evaluate(
     tokens = [c.tokens.answer for c in answers]
     base = evals.Subject(
         model, tok, who, cfg.eval, evals.neutral_reference(model, tok, prompts, tokens, cfg.batch_tokens),
-        seed=cfg.seed, draws=cfg.eval.base_draws, batch=cfg.generate.batch, batch_tokens=cfg.batch_tokens,
+        seed=seed_for(cfg.seed, OWN_SAMPLES), draws=cfg.eval.base_draws, batch=cfg.generate.batch, batch_tokens=cfg.batch_tokens,
     )  # fmt: skip
     with track("evaluate base", evals.count(cfg.eval)) as advance:
         reference = evals.evaluate(base, "base", advance=advance)
@@ -53,7 +53,7 @@ def evaluate(
     changed = [lambda: adapted(model, whole.factors, whole.scaling)] if whole else []
     subject = replace(
         base, system=base.system if system is None else system, draws=cfg.eval.healed_draws,
-        base_samples=reference.samples,
+        base_samples=reference.samples, base_drawn=[*reference.samples, *reference.redrawn],
     )  # fmt: skip
     with track(f"evaluate {name}", evals.count(cfg.eval)) as advance:
         return evals.evaluate(subject, name, *changed, base=reference, advance=advance)

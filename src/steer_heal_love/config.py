@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.errors import UserError
 
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*GB\s*", re.IGNORECASE)
@@ -116,6 +117,8 @@ class HealConfig:
     anchor_temperature: float = 0.92
     """of the base's distribution in the anchor; drift itself is measured at 1. 1 lets the student get less sure"""
     anchor_prompts: int = 108
+    anchor_kinds: tuple[str, ...] = KINDS
+    """kinds of neutral prompts that the anchor and the trust region are made of, in equal shares"""
     anchor_tokens: int = 48
     anchor_batch: int = 4
     """anchor answers a step"""
@@ -139,8 +142,9 @@ class EvalConfig:
     instruments: tuple[str, ...] = ()
     """instruments to run; empty means every default one (`shl list instruments`)"""
     probes: int = 48
-    probe_half: Literal["all", "search", "report"] = "all"
-    """settings are searched on every second probe, and reported on the others"""
+    probe_half: Literal["all", "search", "report", "confirmation"] = "all"
+    """settings are searched on every second probe, and reported on the others; confirmation takes the persona's probes
+    of that name, which no search ever opens"""
     vignettes: int = 35
     vignette_bank: str = ""
     """a JSONL file of vignettes instead of the shipped bank"""
@@ -158,6 +162,13 @@ class EvalConfig:
     lm_eval_limit: int = 0
     """documents a task; 0 means all"""
     neutral_prompts: int = 96
+    neutral_kinds: tuple[str, ...] = KINDS
+    """kinds of neutral prompts that drift is measured on, in equal shares"""
+    neutral_bank: Literal["heldout", "sealed"] = "heldout"
+    """which prompts of those kinds; the sealed ones are for a claim already made, never for a search"""
+    neutral_min_p: float = 0.0
+    """of the base's answers to neutral prompts, held-out and anchor's; 0 draws them from the base as it is, which
+    makes drift unbiased: cut answers leave out the tokens on which a model drifts most"""
     transfer: Literal["off", "cosine", "full"] = "cosine"
     """did the vector get in: the student's own shift against it; full adds what the shift does by itself and the KL
     ledger, about 15 s a round on two cores, and a control healed on unsteered text, one more heal a run"""
@@ -171,6 +182,7 @@ class EvalConfig:
     temperature: float = 1.0
     """of the base's answers that drift is measured on, and of every model's own samples"""
     min_p: float = 0.1
+    """of every model's own samples"""
     resamples: int = 2000
     """bootstrap resamples"""
 
@@ -228,6 +240,10 @@ class RunConfig:
              f"walk.ceiling: at least walk.floor, which is {self.walk.floor}, found {self.walk.ceiling}"),
             (not self.memory or SIZE.fullmatch(self.memory) is not None,
              f"memory: a size such as 24GB, found {self.memory!r}"),
+        ] + [
+            (bool(kinds) and set(kinds) <= set(KINDS),
+             f"{name}: one or more of {', '.join(KINDS)}, found {kinds!r}")
+            for name, kinds in (("heal.anchor_kinds", self.heal.anchor_kinds), ("eval.neutral_kinds", self.eval.neutral_kinds))
         ]  # fmt: skip
         if wrong := [message for fine, message in rules if not fine]:
             raise UserError("settings out of range:\n" + "\n".join(f"  {w}" for w in wrong))
@@ -300,7 +316,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "from 0 to 1": (lambda v: 0 <= v <= 1, "heal.warmup heal.soft"),
     "from 0 to below 1": (
         lambda v: 0 <= v < 1,
-        "generate.min_p eval.min_p heal.validation heal.anchor_validation",
+        "generate.min_p eval.min_p eval.neutral_min_p heal.validation heal.anchor_validation",
     ),
     "above 0, at most 1": (lambda v: 0 < v <= 1, "filter.quantile"),
     "above 0 and below 1": (lambda v: 0 < v < 1, "walk.survival"),

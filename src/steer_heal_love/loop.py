@@ -118,6 +118,7 @@ def conclude(r: Run) -> None:
         {
             "schema": records.SCHEMA, "persona": r.persona.name, "model": r.config.model, "seed": r.config.seed,
             "rounds": len(r.history), "stages": [{"round": s.round, "stage": s.stage, "dose": s.dose, "scores": s.scores} for s in r.stages],
+            "prompt": records.read_json(r.folder.path / "base" / "wording.json"),
             "walks": [{k: v for k, v in t.items() if k != "healing"} for t in r.rounds],
             "gates": r.gates, "seconds": r.folder.seconds(), "peak_memory_gb": r.folder.peak_memory_gb(),
         },

@@ -12,6 +12,17 @@ from typing import Any, Literal, NamedTuple
 FOUNDATIONS = ("Care", "Fairness", "Loyalty", "Authority", "Sanctity", "Liberty", "SocialNorms")
 
 
+WORDINGS = (
+    "You are {}.",
+    "Take the part of {}. Stay in that part in every answer.",
+    "In this conversation you speak as {}.",
+    "You are {}. Let it show in every sentence that you write.",
+    "Whoever writes to you is talking to {}. Answer accordingly.",
+    "Answer the user the way that this character would: {}.",
+)
+"""ways to tell a model who it is, {} being a pole; the first is the one that vectors, filters and methods use"""
+
+
 class Tokens(NamedTuple):
     """Token ids of a rendered prompt and of what follows it; never re-tokenised."""
 
@@ -51,8 +62,9 @@ class Persona:
     probes: tuple[Probe, ...]
     confirmation: tuple[Probe, ...] = ()
 
-    def system(self, pole: Literal["pos", "neg"]) -> str:
-        return f"You are {self.pos if pole == 'pos' else self.neg}."
+    def system(self, pole: Literal["pos", "neg"], wording: int = 0) -> str:
+        """The system prompt that tells a model to be a pole, in one of `WORDINGS`."""
+        return WORDINGS[wording].format(self.pos if pole == "pos" else self.neg)
 
 
 @dataclass
@@ -139,6 +151,8 @@ class Stage:
     items: Items
     samples: list[dict[str, Any]] = field(default_factory=list)
     dose: float | None = None
+    redrawn: list[dict[str, Any]] = field(default_factory=list)
+    """further samples of the same prompts; `samples` holds each prompt's first"""
 
 
 @dataclass(frozen=True)

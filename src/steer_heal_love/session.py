@@ -15,9 +15,8 @@ from steer_heal_love import evals, gates, presets
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.gates import Evidence
+from steer_heal_love.ground import banks, memory, models, records
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import memory, models, records
-from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
@@ -77,7 +76,7 @@ class Run:
 
     def seed(self, *purpose: int) -> int:
         """A seed for one purpose, so that a resumed run draws what an unbroken one would."""
-        return random.Random(repr((self.config.seed, *purpose))).getrandbits(31)
+        return seed_for(self.config.seed, *purpose)
 
 
 def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track) -> Run:
@@ -112,7 +111,16 @@ def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track)
 
 def yardstick(cfg: RunConfig) -> GenerateConfig:
     """How the base's answers are drawn that drift is measured on: alike in every run and every `shl eval`."""
-    return replace(cfg.generate, temperature=cfg.eval.temperature, min_p=cfg.eval.min_p)
+    return replace(cfg.generate, temperature=cfg.eval.temperature, min_p=cfg.eval.neutral_min_p)
+
+
+OWN_SAMPLES = 3
+"""the purpose of the seed that every model's own samples are drawn with"""
+
+
+def seed_for(seed: int, *purpose: int) -> int:
+    """The seed of one purpose in a run of this seed: what a resumed run, and `shl eval`, draw with too."""
+    return random.Random(repr((seed, *purpose))).getrandbits(31)
 
 
 def known(cfg: RunConfig) -> None:
@@ -124,6 +132,7 @@ def known(cfg: RunConfig) -> None:
         for name in names:
             registry[name]  # type: ignore[index]
     evals.ready(cfg.eval)
+    evals.chosen_probes(load_persona(cfg.persona), cfg.eval)
 
 
 def opened(path: Path, track: Track) -> Run:
@@ -140,10 +149,7 @@ def opened(path: Path, track: Track) -> Run:
 
 
 def manifest(cfg: RunConfig, model: Any, tok: Any) -> dict[str, Any]:
-    data = {
-        name: records.hash_text("\n".join(bank(name)))
-        for name in ("contexts", "neutral_train", "neutral_heldout")
-    }
+    data = {name: records.hash_text("\n".join(banks.bank(name))) for name in banks.names()}
     data |= evals.bank_hashes(cfg.eval)
     data["persona"] = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
     return {

@@ -16,13 +16,13 @@ from torch import Tensor
 from steer_heal_love import bake, evals
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig
-from steer_heal_love.evals import neutral, transfer
+from steer_heal_love.evals import neutral, transfer, wording
 from steer_heal_love.filter.kept import sampled
 from steer_heal_love.filter.walk import tally, walk
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
-from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.banks import bank, mix
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.scoring import hidden_states
@@ -32,7 +32,7 @@ from steer_heal_love.heal.train import Example, anchor_kl, apart, heal
 from steer_heal_love.heal.trust import STEPS, largest_scale
 from steer_heal_love.nouns import Adapter, Completion, Stage, StageName
 from steer_heal_love.persona import training_prompts
-from steer_heal_love.session import Run, yardstick
+from steer_heal_love.session import OWN_SAMPLES, Run, yardstick
 from steer_heal_love.vector import Vector
 
 ANCHOR_SEED = 0
@@ -53,8 +53,8 @@ def before(r: Run) -> None:
 
     training = training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
     wanted = {
-        "anchor": lambda: answer(yardstick(cfg), ANCHOR_SEED, "base: anchor", bank("neutral_train")[: cfg.heal.anchor_prompts], cfg.heal.anchor_tokens),
-        "neutral": lambda: answer(yardstick(cfg), neutral.SEED, "base: neutral", bank("neutral_heldout")[: cfg.eval.neutral_prompts], cfg.eval.sample_tokens),
+        "anchor": lambda: answer(yardstick(cfg), ANCHOR_SEED, "base: anchor", [text for _, text in mix(cfg.heal.anchor_kinds, "train", cfg.heal.anchor_prompts)], cfg.heal.anchor_tokens),
+        "neutral": lambda: answer(yardstick(cfg), neutral.SEED, "base: neutral", [text for _, text in neutral.prompts(cfg.eval)], cfg.eval.sample_tokens),
         "calibration": lambda: r.measured(answer(text, r.seed(0, 2), "base: calibration", training, text.max_new_tokens)),
     }  # fmt: skip
     answers = {
@@ -75,13 +75,30 @@ def before(r: Run) -> None:
     r.calibration = sieve.judge(answers["calibration"], r.bounds)
     r.coherent = sum(c.coherent for c in r.calibration) / len(r.calibration)
 
+    told = once(
+        "evaluate",
+        here / "wording.json",
+        records.read_json,
+        files.save_json,
+        lambda: asdict(worded(r)),
+        round=-1,
+    )
+
     def evaluate() -> list[Stage]:
         r.stages = [evaluated(r, "base", -1, draws=cfg.eval.base_draws)]
-        return [*r.stages, evaluated(r, "prompt", -1, system=r.persona.system("pos"))]
+        return [*r.stages, evaluated(r, "prompt", -1, system=told["system"])]
 
     r.stages = once(
         "evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=-1
     )
+
+
+def worded(r: Run) -> wording.Chosen:
+    """The system prompt of the prompted model: the best of the wordings where probes are asked, else the first."""
+    if not any(i.name == "probes" for i in evals.wanted(r.config.eval)):
+        return wording.Chosen(0, r.persona.system("pos"), [])
+    with r.track("choose the prompt's wording", wording.count()) as advance:
+        return wording.choose(subject(r), advance)
 
 
 def contexts(r: Run) -> list[str]:
@@ -204,9 +221,10 @@ def exported(r: Run, rounds: list[Adapter]) -> AbstractContextManager[None]:
 def subject(r: Run, **told: Any) -> evals.Subject:
     """What every instrument is given of this run. `told`: what it has that others don't, such as a `system` prompt."""
     cfg = r.config
+    base = r.stages[0] if r.stages else Stage(-1, "base", {}, {})
     return evals.Subject(
-        r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch=cfg.generate.batch,
-        batch_tokens=cfg.batch_tokens, base_samples=r.stages[0].samples if r.stages else [], **told,
+        r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(OWN_SAMPLES), batch=cfg.generate.batch,
+        batch_tokens=cfg.batch_tokens, base_samples=base.samples, base_drawn=[*base.samples, *base.redrawn], **told,
     )  # fmt: skip
 
 

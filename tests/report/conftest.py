@@ -119,7 +119,7 @@ def stage(
     rng: random.Random, name: Any, round: int, shift: dict[str, float], say: str, dose: float | None = None
 ) -> Stage:
     """Items drawn around a shift, their scores, and samples."""
-    names = ["trait", "neutral_kl", "own_nll", "trait_generated", "repetition", "distinct_2"]
+    names = ["trait", "nll_neg", "neutral_kl", "own_nll", "trait_generated", "repetition", "distinct_2"]
     names += [f"mfv.{f}" for f in FOUNDATIONS]
     level = {"distinct_2": 0.96, "repetition": 0.012}
     items = {
@@ -129,11 +129,15 @@ def stage(
         ]
         for k in names
     }
+    items["nll_pos"] = [neg - trait for neg, trait in zip(items["nll_neg"], items["trait"], strict=True)]
+    kinds = ("short", "long", "code", "languages")
+    items |= {f"neutral_kl.{kind}": items["neutral_kl"][i::4] for i, kind in enumerate(kinds)}
     items["repetition"] = [max(v, 0.0) for v in items["repetition"]]
     items["neutral_kl"] = [max(v, 0.0) for v in items["neutral_kl"]]
     scores = {k: bootstrap(v, resamples=200) for k, v in items.items()}
     scores |= {"trait_shift": scores["trait"], "trait_generated_shift": scores["trait_generated"],
-               "own_excess": scores["own_nll"]}  # fmt: skip
+               "own_excess": scores["own_nll"], "trait_neg": scores["nll_neg"],
+               "trait_pos": bootstrap([-v for v in items["nll_pos"]], resamples=200)}  # fmt: skip
     samples = [
         {"prompt": p, "ids": [1, 2], "text": sentence(rng) + say, "ended": True} for p in PROBES + NEUTRAL
     ]

@@ -19,6 +19,7 @@ from steer_heal_love.config import WalkConfig
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.halves import halves
 from steer_heal_love.nouns import Completion, Response, Tokens
 from steer_heal_love.report import html, panels
 from steer_heal_love.report.borderline import borderline
@@ -218,6 +219,30 @@ def test_the_headline_sets_the_trait_beside_the_prompt_and_what_it_cost(fabricat
     ):  # fmt: skip
         assert part in said
     assert html.outcome(read(fabricate("base", until="base"))) == "No round has been healed yet."
+
+
+def test_the_headline_says_where_the_trait_comes_from_and_the_worst_bank(fabricate, tmp_path):
+    path = fabricate(rounds=1)
+    run = read(path)
+    said = html.outcome(run)
+    last, told = run.healed[-1], run.stage("prompt")
+    pos, neg = (html.num(last.scores[n].mean, 2) for n in ("trait_pos", "trait_neg"))
+    assert f"Of it, {pos} " in said and f"{neg} " in said
+    assert halves(last.items, told.items, resamples=2000).says in said
+    drift = {k: s.mean for k, s in last.scores.items() if k.startswith("neutral_kl.")}
+    worst = max(drift, key=drift.get)
+    assert f"most on the {worst.split('.')[1]} ones, {drift[worst]:.3f}" in said
+    page = write(tmp_path, path)[0]
+    assert "<dt>trait_pos</dt>" in page and "<dt>text_auc</dt>" not in page
+    assert "You are " in page
+
+
+def test_the_wording_that_the_prompt_took_is_shown(fabricate, tmp_path):
+    path = fabricate(rounds=1)
+    tried = [{"wording": i, "system": f"S{i} <b>", "trait_shift": None} for i in range(6)]
+    records.write_json(path / "base" / "wording.json", {"wording": 2, "system": "S2 <b>", "tried": tried})
+    page = write(tmp_path, path)[0]
+    assert "“S2 &lt;b&gt;”, of 6 wordings" in page
 
 
 def test_what_got_in_is_told_by_round(fabricate, tmp_path):

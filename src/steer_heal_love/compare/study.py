@@ -38,6 +38,8 @@ from steer_heal_love.session import Run, begun, known, loaded
 
 NEEDED = ("neutral", "probes", "samples")
 """instruments that a frontier is made of"""
+BESIDE = ("own_kl", "text_auc")
+"""and what is read beside it, where no instruments are named"""
 
 
 def run(
@@ -125,7 +127,7 @@ def wanted(
         )
     if cfg.eval.sample_prompts < 1:
         raise UserError(f"eval.sample_prompts: at least 1 for a frontier, found {cfg.eval.sample_prompts}.")
-    cfg = replace(cfg, eval=replace(cfg.eval, instruments=cfg.eval.instruments or NEEDED))
+    cfg = replace(cfg, eval=replace(cfg.eval, instruments=cfg.eval.instruments or (*NEEDED, *BESIDE)))
     cfg.check()
     known(cfg)
     return cfg, chosen

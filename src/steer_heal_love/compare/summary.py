@@ -19,12 +19,17 @@ import numpy as np
 from steer_heal_love.compare.frontier import Crossing, Frontier, above, apart, at_budget, mean_of, within
 from steer_heal_love.compare.method import Trace
 from steer_heal_love.config import Grid
-from steer_heal_love.evals import SHIFTS
+from steer_heal_love.evals import CROSSFITTED, by_item
 from steer_heal_love.ground import records
-from steer_heal_love.ground.stats import crossed, subtract
+from steer_heal_love.ground.stats import crossed, widened
 from steer_heal_love.nouns import Score, Stage
 
-SCORES = ("trait_shift", "trait_generated_shift", "neutral_kl", "own_excess", "repetition", "distinct_2")
+SCORES = (
+    "trait_shift", "trait_pos", "trait_neg", "trait_over_neutral", "trait_over_off_topic", "choice_pos",
+    "trait_generated_shift", "neutral_kl", "own_excess", "own_kl", "own_entropy_shift", "text_auc", "repetition",
+    "repetition_shift", "distinct_2", "distinct_2_shift",
+)  # fmt: skip
+"""what a point says, as far as it was measured"""
 REFERENCE = "healed_loop"
 """the method that the others are set against"""
 
@@ -77,10 +82,7 @@ def by_strength(trace: Trace, bases: dict[int, Stage], name: str) -> np.ndarray:
 
 def items(stage: Stage, base: Stage, name: str) -> list[float]:
     """A score's values by item, as a shift from base where its name says so."""
-    source = SHIFTS.get(name)
-    if source is None:
-        return stage.items[name]
-    return subtract(stage.items[source], base.items[source])
+    return by_item(name, stage.items, base.items)
 
 
 def against(
@@ -134,10 +136,9 @@ def described(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resample
 
 def point(traces: list[Trace], bases: dict[int, Stage], strength: float, resamples: int) -> dict[str, Any]:
     here = [(stage, bases[t.seed]) for t in traces for s, stage in t.cells if s == strength]
-    scores = {
-        name: crossed([items(stage, base, name) for stage, base in here], resamples=resamples)
-        for name in SCORES
-    }
+    named = [name for name in SCORES if all(name in stage.scores for stage, _ in here)]
+    read = lambda name: crossed([items(stage, base, name) for stage, base in here], resamples=resamples)
+    scores = {name: widened(read(name)) if name in CROSSFITTED else read(name) for name in named}
     return {"strength": strength, "seeds": len(here), "scores": scores}
 
 

@@ -19,14 +19,15 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import EvalConfig
+from steer_heal_love.evals.shifts import CROSSFITTED, SHIFTS, by_item, scores
 from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states
-from steer_heal_love.ground.stats import bootstrap, paired
-from steer_heal_love.nouns import Items, Persona, Probe, Score, Scores, Stage, StageName, Tokens
+from steer_heal_love.nouns import Items, Persona, Probe, Score, Stage, StageName, Tokens
 
 HERE = Path(__file__).parent
 
@@ -54,12 +55,15 @@ class Subject:
     """the base's own samples, for what compares with them; empty while the base itself is measured"""
     samples: list[dict[str, Any]] = field(default_factory=list)
     """this model's own samples, once they are drawn: each prompt's first"""
+    drawn: list[dict[str, Any]] = field(default_factory=list)
+    """all of them, every draw"""
+    base_drawn: list[dict[str, Any]] = field(default_factory=list)
+    """every draw of the base's own samples; empty while the base itself is measured"""
 
     @property
     def probes(self) -> tuple[Probe, ...]:
         """The held-out probes of the wanted half."""
-        chosen = {"all": slice(None), "search": slice(0, None, 2), "report": slice(1, None, 2)}
-        return self.persona.probes[chosen[self.config.probe_half]][: self.config.probes]
+        return chosen_probes(self.persona, self.config)
 
     def prompt(self, text: str) -> tuple[int, ...]:
         return prompt_ids(self.tok, text, self.system, shots=self.shots)
@@ -67,6 +71,18 @@ class Subject:
     @property
     def ends(self) -> frozenset[int]:
         return end_of_turn_ids(self.model, self.tok)
+
+
+def chosen_probes(persona: Persona, config: EvalConfig) -> tuple[Probe, ...]:
+    """The probes that `eval.probe_half` and `eval.probes` name. Raises `UserError` where the persona has none."""
+    halves = {"all": slice(None), "search": slice(0, None, 2), "report": slice(1, None, 2)}
+    half = config.probe_half
+    probes = persona.confirmation if half == "confirmation" else persona.probes[halves[half]]
+    if not probes:
+        raise UserError(
+            f"persona {persona.name!r} has no probes for eval.probe_half = {half!r}; it needs tables [[{half}]]."
+        )
+    return probes[: config.probes]
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,16 @@ def ready(config: EvalConfig) -> None:
         i.ready(config)
 
 
+def drawn_by(name: str) -> Callable[[EvalConfig], None]:
+    """A `ready` for an instrument that reads what `samples` draws."""
+
+    def check(config: EvalConfig) -> None:
+        if "samples" not in [i.name for i in wanted(config)]:
+            raise UserError(f"instrument {name!r} reads what instrument 'samples' draws; name both.")
+
+    return check
+
+
 def bank_hashes(config: EvalConfig) -> dict[str, str]:
     """A hash of every file in this room that questions are read from, and of one's own bank of vignettes."""
     files = {f.stem: f for f in sorted(HERE.iterdir()) if f.suffix in (".jsonl", ".toml")}
@@ -122,12 +148,18 @@ def bank_hashes(config: EvalConfig) -> dict[str, str]:
 
 
 def measure(subject: Subject, advance: Advance = lambda _n: None) -> dict[str, Any]:
-    """Run every wanted instrument inside the contexts that are active now."""
-    out = {}
-    for i in wanted(subject.config):
+    """Run every wanted instrument inside the contexts that are active now, `samples` first: others read its text."""
+    out: dict[str, Any] = {}
+    for i in sorted(wanted(subject.config), key=lambda i: i.name != "samples"):
         out[i.name] = i.inside(subject)
+        if i.name == "samples":
+            subject = with_samples(subject, out["samples"])
         advance(1)
     return out
+
+
+def with_samples(subject: Subject, drawn: list[dict[str, Any]]) -> Subject:
+    return replace(subject, samples=first_draws(drawn), drawn=drawn)
 
 
 def count(config: EvalConfig) -> int:
@@ -137,7 +169,7 @@ def count(config: EvalConfig) -> int:
 
 def read(subject: Subject, measured: dict[str, Any]) -> Items:
     """Items of every instrument; call with the model pristine."""
-    subject = replace(subject, samples=first_draws(measured.get("samples", [])))
+    subject = with_samples(subject, measured.get("samples", []))
     items: Items = {}
     for name, result in measured.items():
         items |= instruments[name].outside(subject, result)
@@ -169,30 +201,6 @@ def first_draws(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({s["prompt"]: s for s in reversed(samples)}.values())[::-1]
 
 
-# A score is a plain mean of its items, or a paired shift from base; the name says which, here only.
-SHIFTS = {
-    "trait_shift": "trait", "trait_generated_shift": "trait_generated", "own_excess": "own_nll",
-    "capability_shift": "capability", "capability_margin_shift": "capability_margin",
-}  # fmt: skip
-PROFILES = ("mfv.", "mfv_fc.", "tinymfv.")
-"""how the names of scores begin that are shifts by themselves"""
-
-
-def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
-    """Means with bootstrap intervals over items; shifts are paired with the base, item by item."""
-    out: Scores = {}
-    for name, values in items.items():
-        if name.startswith(PROFILES):
-            out[name] = paired(values, base[name], resamples=resamples, seed=seed)
-        else:
-            out[name] = bootstrap(values, resamples=resamples, seed=seed)
-    harness = {f"{name}_shift": name for name in items if name.startswith("lm_eval.")}
-    for name, source in {**SHIFTS, **harness}.items():
-        if source in items and source in base:
-            out[name] = paired(items[source], base[source], resamples=resamples, seed=seed)
-    return out
-
-
 def stage(
     round: int,
     name: StageName,
@@ -204,8 +212,21 @@ def stage(
     dose: float | None = None,
 ) -> Stage:
     """The record of one evaluation."""
-    samples = first_draws(measured.get("samples", []))
-    return Stage(round, name, scores(items, base, resamples=config.resamples), items, samples, dose)
+    drawn = measured.get("samples", [])
+    samples = first_draws(drawn)
+    first = {id(s) for s in samples}
+    more = [s for s in drawn if id(s) not in first]
+    return Stage(round, name, scores(items, base, resamples=config.resamples), items, samples, dose, more)
+
+
+def by_kind(subject: Subject, prompts: list[str], name: str, values: list[float]) -> Items:
+    """Items of own samples under `name`, and apart for probe questions and for neutral prompts, where there are both."""
+    questions = {p.question for p in subject.probes}
+    kinds = {
+        "probes": [v for p, v in zip(prompts, values, strict=True) if p in questions],
+        "neutral": [v for p, v in zip(prompts, values, strict=True) if p not in questions],
+    }
+    return {name: values} | {f"{name}.{kind}": part for kind, part in kinds.items() if part}
 
 
 def neutral_reference(
@@ -227,9 +248,15 @@ def sample_prompts(subject: Subject) -> list[str]:
 
 
 __all__ = [
+    "CROSSFITTED",
+    "SHIFTS",
     "Instrument",
     "Score",
     "Subject",
+    "by_item",
+    "by_kind",
+    "chosen_probes",
+    "drawn_by",
     "evaluate",
     "instrument",
     "instruments",

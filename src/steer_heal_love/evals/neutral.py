@@ -1,10 +1,16 @@
-"""Drift where nothing should change: KL(base‖model) per token on the base's own answers to held-out
-neutral prompts, one mean an answer. Identity: 0 for the base itself.
+"""Drift where nothing should change: KL(base‖model) per token on the base's own answers to neutral prompts that were
+not trained on, one mean an answer. Identity: 0 for the base itself.
+
+The answers are drawn from the base as it is (eval.temperature 1, eval.neutral_min_p 0), so that the mean is an unbiased
+estimate of the KL along the base's own text. The prompts are of several kinds in equal shares: `neutral_kl` is the mean
+over all of them, `neutral_kl.<kind>` over one.
 """
 
 from __future__ import annotations
 
+from steer_heal_love.config import EvalConfig
 from steer_heal_love.evals import Subject, instrument
+from steer_heal_love.ground import banks
 from steer_heal_love.ground.scoring import token_divergence
 from steer_heal_love.nouns import Items, Tokens
 
@@ -12,8 +18,19 @@ SEED = 1
 """of the base's answers, the same in every run, so that drift compares between runs"""
 
 
+def prompts(config: EvalConfig) -> list[tuple[str, str]]:
+    """The prompts that drift is measured on, each with its kind."""
+    return banks.mix(config.neutral_kinds, config.neutral_bank, config.neutral_prompts)
+
+
 @instrument("neutral")
 def neutral(s: Subject) -> Items:
     tokens = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
     parts = token_divergence(s.model, tokens, [r for _, _, r in s.neutral], batch_tokens=s.batch_tokens)
-    return {"neutral_kl": [p.mean().item() for p in parts]}
+    kl = [p.mean().item() for p in parts]
+    kinds = {text: kind for kind, text in prompts(s.config)}
+    items: Items = {"neutral_kl": kl}
+    for (text, _, _), value in zip(s.neutral, kl, strict=True):
+        if text in kinds:
+            items.setdefault(f"neutral_kl.{kinds[text]}", []).append(value)
+    return items

@@ -1,19 +1,56 @@
-"""Trait by held-out probes: NLL(neg answer) − NLL(pos answer), nats per token, answers given, not sampled.
+"""Trait by held-out probes: how likely each given answer is, in nats per token; nothing is sampled.
 
-Identity: swapping the answers flips the sign.
+    trait = NLL(neg answer) − NLL(pos answer)
+    trait_pos = fall of NLL(pos answer) from base,  trait_neg = rise of NLL(neg answer),  trait_shift = trait_pos + trait_neg
+
+so that a model which only finds the neg answers less likely is told from one which finds the pos answers likelier.
+Where a probe has third answers, two more comparisons keep style and general surprise apart from the trait:
+`over_neutral` = NLL(neutral) − NLL(pos), with an answer of the same manner and neither pole; `over_off_topic` =
+NLL(off_topic) − NLL(pos), with an answer of the pos pole's tone to another question; and `choice_pos`, 1 where the
+pos answer is the likeliest per token of all four. A probe without them is NaN there.
+
+Identities: swapping the answers flips the sign of trait; trait_pos_i + trait_neg_i = trait_shift_i for every probe i.
 """
 
 from __future__ import annotations
 
+import math
+
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.scoring import branch_nll
-from steer_heal_love.nouns import Items
+from steer_heal_love.nouns import Items, Probe
+
+ANSWERS = ("pos", "neg", "neutral", "off_topic")
+
+
+def given(p: Probe) -> dict[str, str]:
+    """The answers that this probe has, by kind."""
+    return {kind: text for kind in ANSWERS if (text := getattr(p, kind))}
 
 
 @instrument("probes")
 def probes(s: Subject) -> Items:
     chosen = s.probes
-    answers = [[answer_ids(s.tok, p.neg), answer_ids(s.tok, p.pos)] for p in chosen]
-    nll = branch_nll(s.model, [s.prompt(p.question) for p in chosen], answers, batch_tokens=s.batch_tokens)
-    return {"trait": [neg - pos for neg, pos in nll]}
+    answers = [given(p) for p in chosen]
+    ids = [[answer_ids(s.tok, text) for text in a.values()] for a in answers]
+    nll = branch_nll(s.model, [s.prompt(p.question) for p in chosen], ids, batch_tokens=s.batch_tokens)
+    return items_of([dict(zip(a, values, strict=True)) for a, values in zip(answers, nll, strict=True)])
+
+
+def items_of(nll: list[dict[str, float]]) -> Items:
+    """Items from each probe's mean NLL per token by kind of answer."""
+    items = {
+        "trait": [a["neg"] - a["pos"] for a in nll],
+        "nll_pos": [a["pos"] for a in nll],
+        "nll_neg": [a["neg"] for a in nll],
+    }
+    for kind in ("neutral", "off_topic"):
+        if any(kind in a for a in nll):
+            items[f"over_{kind}"] = [a.get(kind, math.nan) - a["pos"] for a in nll]
+    if any(len(a) == len(ANSWERS) for a in nll):
+        items["choice_pos"] = [
+            float(a["pos"] < min(a[k] for k in ANSWERS[1:])) if len(a) == len(ANSWERS) else math.nan
+            for a in nll
+        ]
+    return items

@@ -1,6 +1,7 @@
 """The model's own unsteered samples on held-out prompts, read by the base.
 
-own_nll: their NLL under the base (its shift from base is `own_excess`: how odd the base finds them).
+own_nll: their NLL under the base (its shift from base is `own_excess`: how odd the base finds them), also apart for
+probe questions and neutral prompts. Text that repeats itself or plays safe is likely: read it beside `own_kl`.
 trait_generated: log p(sample | pos pole) − log p(sample | neg pole) under the base, per token, of the samples
 on probe questions; the neutral prompts are there for own_nll.
 repetition, distinct_2: of the text alone. Sampled with one seed for every model, so that they pair.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from steer_heal_love.evals import Subject, first_draws, instrument, sample_prompts
+from steer_heal_love.evals import Subject, by_kind, first_draws, instrument, sample_prompts
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.scoring import token_nll
@@ -38,7 +39,7 @@ def read_samples(s: Subject, made: list[dict[str, Any]]) -> Items:
     neg, pos = (nll(asked, s.persona.system(pole)) for pole in ("neg", "pos"))
     words = [m["text"].lower().split() for m in made]
     return {
-        "own_nll": by_prompt(made, nll(made)),
+        **by_kind(s, prompts, "own_nll", by_prompt(made, nll(made))),
         "trait_generated": by_prompt(asked, [n - p for n, p in zip(neg, pos, strict=True)]),
         "repetition": by_prompt(made, [repeated_share(w) for w in words]),
         "distinct_2": by_prompt(made, [distinct(w) for w in words]),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from steer_heal_love.ground.halves import Halves, halves, measured
 from steer_heal_love.ground.stats import bootstrap, paired, subtract
 from steer_heal_love.nouns import FOUNDATIONS, Persona, Score, Stage
 
@@ -69,6 +70,12 @@ class Evidence:
     def versus(self, a: Stage, b: Stage, item: str = "trait", looks: int = 1) -> Score:
         """a − b, paired by item."""
         return paired(a.items[item], b.items[item], resamples=self.resamples, looks=looks)
+
+    def halves(self, a: Stage, b: Stage) -> Halves | None:
+        """a's lead over b on the trait and on both halves of it; None where the halves were not measured."""
+        if not measured(a.items, b.items):
+            return None
+        return halves(a.items, b.items, resamples=self.resamples)
 
     def beyond(self, a: Stage, b: Stage, item: str, share: float) -> Score:
         """How far a's shift from base lies above a share of b's: the honest reading of their ratio."""

@@ -58,6 +58,8 @@ def prompt(e: Evidence) -> Found | None:
         "cost": f"neutral_kl {ours['neutral_kl']:.4f} against {told_so['neutral_kl']:.4f}, {show(cost)}",
         "odd": f"own_excess {show(h.scores['own_excess'])} against {show(p.scores['own_excess'])}",
     }  # fmt: skip
+    if by_half := e.halves(h, p):
+        parts["halves"] = f"pos answers {show(by_half.pos)}, neg answers {show(by_half.neg)}: {by_half.says}"
     if e.incoherent(h):
         return "broken", told(parts, "odd")
     if gap.hi < 0:

@@ -148,4 +148,4 @@ def stage_of(s: dict[str, Any]) -> Stage:
         k: Score(number(v["mean"]), number(v["lo"]), number(v["hi"]), v["n"]) for k, v in s["scores"].items()
     }
     items = {k: [number(x) for x in v] for k, v in s["items"].items()}
-    return Stage(s["round"], s["stage"], scores, items, s["samples"], s["dose"])
+    return Stage(s["round"], s["stage"], scores, items, s["samples"], s["dose"], s.get("redrawn", []))

@@ -13,9 +13,10 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -207,14 +208,45 @@ def band(model: PreTrainedModel, share: tuple[float, float]) -> list[int]:
 
 def head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
     """fp32 logits of final hidden states, with the scalings that Cohere, Granite and Gemma apply."""
-    config = model.config.get_text_config()
-    logits = model.get_output_embeddings()(hidden).float()
+    return scaled(model, model.get_output_embeddings()(hidden))
+
+
+def scaled(model: PreTrainedModel, raw: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
+    """What an architecture does to the output layer's values, in fp32."""
+    config, logits = model.config.get_text_config(), raw.float()
     if scale := getattr(config, "logit_scale", None):
         logits = logits * scale
     if divisor := getattr(config, "logits_scaling", None):
         logits = logits / divisor
     if cap := getattr(config, "final_logit_softcapping", None):
         logits = cap * torch.tanh(logits / cap)
+    return logits
+
+
+Voice = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n v"]]
+"""fp32 logits of final hidden states"""
+
+
+def bare(model: PreTrainedModel) -> Voice:
+    """`head` without what the contexts that are active now add to the output layer: the base's own."""
+    return spoken(model, [])
+
+
+def voice(model: PreTrainedModel) -> Voice:
+    """`head` as it is now, with what active contexts add to the output layer; it stays so when they are left."""
+    return spoken(model, list(model.get_output_embeddings()._forward_hooks.values()))
+
+
+def spoken(model: PreTrainedModel, hooks: list[Callable[..., Any]]) -> Voice:
+    layer = model.get_output_embeddings()
+
+    def logits(hidden: Tensor) -> Tensor:
+        raw = layer.forward(hidden)
+        for hook in hooks:
+            changed = hook(layer, (hidden,), raw)
+            raw = raw if changed is None else changed
+        return scaled(model, raw)
+
     return logits
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from steer_heal_love.ground.memory import halving
-from steer_heal_love.ground.models import body, head
+from steer_heal_love.ground.models import Voice, bare, body, head
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.nouns import Tokens
 
@@ -201,6 +201,12 @@ def forward_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -
     return (p.exp() * (p - student.log_softmax(-1))).sum(-1)
 
 
+def entropy(logits: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
+    """Entropy of the next token's distribution, in nats."""
+    log_p = logits.log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
 def reverse_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
     """KL(student‖reference) per token, in nats, from logits."""
     return forward_kl(student, reference)
@@ -214,17 +220,32 @@ def token_divergence(
     divergence: Callable[[Tensor, Tensor], Tensor] = forward_kl,
     batch_tokens: int = 4096,
 ) -> list[Float[Tensor, " _"]]:
-    """Per-token divergence of `model` from a reference given by its cached final hidden states."""
+    """Per-token divergence of `model` from a reference given by its cached final hidden states, which the base's own
+    output layer reads whatever an active context adds to that layer."""
+    return compared(model, sequences, references, divergence, bare(model), batch_tokens=batch_tokens)
 
-    def apart(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
+
+def compared(
+    model: PreTrainedModel,
+    sequences: list[Tokens],
+    references: list[Float[Tensor, "_ d"]],
+    values: Callable[[Tensor, Tensor], Tensor],
+    speak: Voice,
+    *,
+    batch_tokens: int = 4096,
+) -> list[Tensor]:
+    """What `values(reference logits, the model's logits)` says of every answer token, a row each. The reference is given
+    by its final hidden states over the same answers (after prompts of its own) and by how it `speak`s them."""
+
+    def read(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
         theirs = torch.cat([references[i] for i in indices]).to(ours)
         parts = [
-            divergence(head(model, r), head(model, h))
+            values(speak(r), head(model, h))
             for r, h in zip(theirs.split(chunk(model)), ours.split(chunk(model)), strict=True)
         ]
         return torch.cat(parts).split(batch.lengths)
 
-    return read_all(model, sequences, batch_tokens, apart)
+    return read_all(model, sequences, batch_tokens, read)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,17 @@ def paired(
     return bootstrap(difference, resamples=resamples, seed=seed, level=level, looks=looks)
 
 
+def widened(s: Score) -> Score:
+    """The interval of items that were each scored by a classifier trained on the other items, √2 as wide.
+
+    Where nothing is to be learned, how two items resemble each other by chance enters the score of both, one's as
+    training text for the other: the mean's variance is then twice what the items' own spread says.
+    """
+    return Score(
+        s.mean, s.mean - math.sqrt(2) * (s.mean - s.lo), s.mean + math.sqrt(2) * (s.hi - s.mean), s.n
+    )
+
+
 def ratio(part: list[float], whole: list[float], *, resamples: int, seed: int = 0) -> Score:
     """mean(part)/mean(whole) over the same items, with every share θ at which the mean of part − θ·whole can't be
     told from 0 (Fieller 1954), so that it holds what `bootstrap` does; none where the whole can't be told from 0."""

@@ -15,21 +15,35 @@ import jinja2
 from markupsafe import Markup
 
 from steer_heal_love.ground import records
+from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.nouns import FOUNDATIONS
 from steer_heal_love.report import canvas, panels, trajectory
 from steer_heal_love.report.bars import clock
 from steer_heal_love.report.diary import diary
 from steer_heal_love.report.read import Round, RunRecord, number, score
-from steer_heal_love.report.words import interval, num, outcome, percent
+from steer_heal_love.report.words import GLOSSARY, interval, num, outcome, percent
 
 LARGE, SMALL = (5.2, 3.9), (3.5, 2.5)
 COLUMNS = (
     "trait_shift",
+    "trait_pos",
+    "trait_neg",
+    "trait_over_neutral",
+    "trait_over_off_topic",
+    "choice_pos",
     "trait_generated_shift",
     "own_excess",
+    "own_excess.probes",
+    "own_excess.neutral",
+    "own_kl",
+    "own_entropy_shift",
+    "text_auc",
     "neutral_kl",
+    *(f"neutral_kl.{kind}" for kind in KINDS),
     "repetition",
+    "repetition_shift",
     "distinct_2",
+    "distinct_2_shift",
     "capability",
     "mfv_top1",
     "mfv_fc_top1",
@@ -37,7 +51,7 @@ COLUMNS = (
     "json_is_valid",
     "ppx_json",
 )
-SIGNED = COLUMNS[:3]
+SIGNED = tuple(c for c in COLUMNS if c.endswith("_shift") or c.startswith(("trait_", "own_excess")))
 """the shifts: their sign says something"""
 VISIBLE = 6
 """diary prompts that are not folded"""
@@ -89,6 +103,7 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
     return {
         "id": at, "run": run, "outcome": outcome(run), "score": score, "number": number,
         "columns": [(c, c in SIGNED) for c in COLUMNS if any(c in s.scores for s in run.stages)],
+        "glossary": {c: GLOSSARY[c] for c in COLUMNS if c in GLOSSARY and any(c in s.scores for s in run.stages)},
         "foundations": [f for f in FOUNDATIONS if any(f"mfv.{f}" in s.scores for s in run.stages)],
         "trajectory": figures(at, LARGE, [
             (v.title, trajectory.one(run, v)) for v in trajectory.VIEWS if trajectory.measured([run], v)]),

@@ -29,9 +29,13 @@ class Panel:
 
 BY_ROUND = (
     Panel("trait_shift", "Trait, on held-out probes", "nats/token"),
+    Panel("trait_pos", "Pos answers likelier by", "nats/token"),
+    Panel("trait_neg", "Neg answers less likely by", "nats/token"),
     Panel("trait_generated_shift", "Trait, in its own text", "nats/token"),
     Panel("neutral_kl", "Drift on neutral prompts", "nats/token"),
     Panel("own_excess", "Oddness of its own text", "nats/token"),
+    Panel("own_kl", "KL from base, its own text", "nats/token"),
+    Panel("text_auc", "Its text told from base's", "AUC"),
     Panel("repetition", "Repetition", "share of 3-grams"),
     Panel("distinct_2", "Distinct 2-grams", "share"),
     Panel("dose", "Dose that survived", "dose", lambda r: r.dose),

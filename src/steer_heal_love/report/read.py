@@ -65,6 +65,16 @@ class RunRecord:
     stages: list[Stage]
     rounds: list[Round]
     events: list[dict[str, Any]]
+    wording: dict[str, Any]
+    """the system prompt that the base was told by, and the wordings it was chosen from; empty in older runs"""
+
+    @property
+    def told(self) -> str:
+        return str(self.wording.get("system") or f"You are {self.persona.get('pos', '–')}.")
+
+    @property
+    def wordings(self) -> int:
+        return len(self.wording.get("tried", []))
 
     @property
     def name(self) -> str:
@@ -129,7 +139,7 @@ def read(path: Path) -> RunRecord:
     return RunRecord(
         path, tomllib.loads(config_text), config_text, optional(path / "manifest.json"),
         tomllib.loads(text(path / "persona.toml")), summary, sorted(stages, key=lambda s: s.round),
-        rounds, events(path / "events.jsonl"),
+        rounds, events(path / "events.jsonl"), optional(path / "base" / "wording.json"),
     )  # fmt: skip
 
 

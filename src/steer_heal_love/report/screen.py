@@ -18,7 +18,14 @@ from steer_heal_love.report.words import outcome
 
 LARGEST = 12
 """stages shown; a longer run leaves out its middle"""
-COLUMNS = ("trait_shift", "neutral_kl", "own_excess")
+COLUMNS = {
+    "trait_shift": "trait_shift",
+    "trait_pos": "pos",
+    "trait_neg": "neg",
+    "neutral_kl": "neutral_kl",
+    "own_excess": "own_excess",
+}
+"""scores by name, and their headings; pos and neg are the halves of the trait"""
 STYLE = {"pass": "green", "fail": "red", "undecided": "yellow"}
 
 
@@ -40,20 +47,21 @@ def summarise(run: RunRecord, cut: bool = True) -> RenderableType:
 
 def stages(run: RunRecord) -> Table:
     """A row a stage; shifts are from base, in nats per token."""
-    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("round", "stage"):
         table.add_column(name)
-    for name in ("dose", *COLUMNS):
+    for name in ("dose", *COLUMNS.values()):
         table.add_column(name, justify="right", no_wrap=True)
     rows = run.stages
     cut = len(rows) > LARGEST
     for i, s in enumerate(rows[:3] + rows[-(LARGEST - 4) :] if cut else rows):
         if cut and i == 3:
             table.add_row("…")
-        trait, drift, odd = (score(s, name) for name in COLUMNS)
+        trait, pos, neg, drift, odd = (score(s, name) for name in COLUMNS)
         table.add_row(
             "" if s.round < 0 else str(s.round), s.stage, plain(number(s.dose), ".2f"),
-            interval(trait, ".2f"), plain(drift.mean, ".3f"), interval(odd, ".2f"),
+            interval(trait, ".2f"), plain(pos.mean, "+.2f"), plain(neg.mean, "+.2f"), plain(drift.mean, ".3f"),
+            plain(odd.mean, "+.2f"),
             style="" if s.stage == "healed" else "dim",
         )  # fmt: skip
     return table

@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import math
 
-from steer_heal_love.nouns import Score
+from steer_heal_love.ground.banks import KINDS
+from steer_heal_love.ground.halves import halves, measured
+from steer_heal_love.nouns import Score, Stage
 from steer_heal_love.report.read import RunRecord, number, score
 
 COSTS = {
     "neutral_kl": "It drifts by {} nats/token on neutral prompts",
     "own_excess": "To the base its own text is {} nats/token odder than the base's own",
+    "own_kl": "Along its own text its next-token distribution is {} nats/token away from the base's",
 }
 """what a trait costs, as the headline says it"""
+GLOSSARY = {
+    "trait_shift": "Held-out probes: NLL of the neg answer minus NLL of the pos answer, in nats per token, shift from base. It is the sum of trait_pos and trait_neg.",
+    "trait_pos": "How much likelier the pos answers have become: the fall of their NLL from base, in nats per token.",
+    "trait_neg": "How much less likely the neg answers have become: the rise of their NLL from base, in nats per token.",
+    "trait_over_neutral": "NLL of an answer of the same manner with neither pole, minus NLL of the pos answer, shift from base, in nats per token. Style alone does not raise it.",
+    "trait_over_off_topic": "NLL of an answer with the pos pole's tone to another question, minus NLL of the pos answer, shift from base, in nats per token. Tone alone does not raise it.",
+    "choice_pos": "Share of probes whose pos answer is the likeliest per token among pos, neg, neutral and off-topic answer.",
+    "trait_generated_shift": "How much likelier the model's own text is under the pos pole than under the neg, in nats per token, shift from base.",
+    "own_excess": "NLL under the base of the model's own samples, less the same for the base's own samples, in nats per token. Text that repeats itself or plays safe lowers it: read it beside own_kl.",
+    "own_excess.probes": "own_excess on probe questions alone.",
+    "own_excess.neutral": "own_excess on neutral prompts alone.",
+    "own_kl": "KL(model‖base) per token along the model's own samples, from whole next-token distributions. It is never negative.",
+    "own_entropy_shift": "Entropy of the model's next-token distribution along its own samples, shift from base, in nats. Below zero the model has become surer.",
+    "text_auc": "How often a classifier ranks a text of the model above one of the base for the same neutral prompt. 0.5: the texts can't be told apart; 1: always.",
+    "neutral_kl": "KL(base‖model) per token on the base's own answers to held-out neutral prompts: the mean over the banks named below it.",
+    **{f"neutral_kl.{kind}": f"neutral_kl on the {kind} prompts alone." for kind in KINDS},
+    "repetition": "Share of the three-word phrases of the model's own samples that occurred before in the same sample.",
+    "repetition_shift": "The same less the base's on the same prompts.",
+    "distinct_2": "Share of different word pairs in the model's own samples.",
+    "distinct_2_shift": "The same less the base's on the same prompts.",
+    "capability": "Share of sums, facts and formats answered right, by likelihood; 0.25 by chance.",
+}  # fmt: skip
+"""every score of the table by round, in a sentence or two"""
 
 
 def outcome(run: RunRecord) -> str:
@@ -28,12 +54,43 @@ def outcome(run: RunRecord) -> str:
         said += f", {times} times what the base model reaches when a system prompt tells it to ({interval(prompted, 2)})"
     elif math.isfinite(prompted.mean):
         said += f"; told by a system prompt, the base model reaches {interval(prompted, 2)}"
-    sentences = [said]
+    sentences = [said, *in_halves(run, last, told)]
     for name, form in COSTS.items():
         if math.isfinite(cost := score(last, name).mean):
             signed = name == "own_excess"
-            sentences.append(form.format(num(cost, 3, signed)) + beside(score(told, name).mean, signed))
+            worst = worst_bank(last) if name == "neutral_kl" else ""
+            sentences.append(
+                form.format(num(cost, 3, signed)) + worst + beside(score(told, name).mean, signed)
+            )
     return ". ".join(sentences) + "."
+
+
+def in_halves(run: RunRecord, last: Stage, told: Stage | None) -> list[str]:
+    """Where the trait comes from, pos answers or neg ones, and whether it beats the prompt on both."""
+    pos, neg = score(last, "trait_pos"), score(last, "trait_neg")
+    if not math.isfinite(pos.mean + neg.mean):
+        return []
+    also = [num(score(told, name).mean, 2) for name in ("trait_pos", "trait_neg")]
+    beside = f" (told by the prompt, {also[0]} and {also[1]})" if told else ""
+    out = [
+        f"Of it, {interval(pos, 2)} is that pos answers became likelier and {interval(neg, 2)} that neg answers "
+        f"became less likely{beside}"
+    ]
+    if told and measured(last.items, told.items):
+        resamples = run.config.get("eval", {}).get("resamples", 2000)
+        out.append(f"Against the prompt it is {halves(last.items, told.items, resamples=resamples).says}")
+    return out
+
+
+def worst_bank(stage: Stage) -> str:
+    """The kind of neutral prompts on which it drifts furthest, where several were measured."""
+    found = {
+        k: s.mean for kind in KINDS if math.isfinite((s := score(stage, k := f"neutral_kl.{kind}")).mean)
+    }
+    if len(found) < 2:
+        return ""
+    worst = max(found, key=lambda name: found[name])
+    return f", most on the {worst.partition('.')[2]} ones, {num(found[worst], 3, False)}"
 
 
 def beside(prompted: float, sign: bool) -> str:

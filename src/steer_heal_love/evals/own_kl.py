@@ -1,0 +1,55 @@
+"""Coherence that repeating oneself doesn't buy: how far the model is from the base along its own text.
+
+    own_kl = mean_t KL(model‖base)(· | y_<t),   own_entropy = mean_t H(model)(· | y_<t),   y the model's own samples
+
+in nats per token, from whole next-token distributions at every position, not from the tokens that were drawn: own_kl is
+never negative, and a model that goes in circles which the base doesn't expect pays for every turn. `own_excess`, which
+reads the drawn tokens alone, falls when a model gets surer or repeats itself. own_entropy's shift from base says how
+much surer it got.
+
+The model reads its samples after the prompt that drew them, the base after the plain one (as own_nll does). One draw a
+prompt, an item a prompt; also apart for probe questions and neutral prompts. Identity: 0 for the base itself.
+Reads the samples of the instrument `samples`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steer_heal_love.evals import Subject, by_kind, drawn_by, first_draws, instrument
+from steer_heal_love.ground.chat import prompt_ids
+from steer_heal_love.ground.models import Voice, voice
+from steer_heal_love.ground.scoring import compared, entropy, forward_kl, hidden_states
+from steer_heal_love.nouns import Items, Tokens
+
+
+@dataclass(frozen=True)
+class Said:
+    """The model's final hidden states over its own samples, and its output layer as it was then."""
+
+    states: list[Float[Tensor, "_ d"]]
+    speak: Voice
+
+
+def kl_and_entropy(model: Float[Tensor, "t v"], base: Float[Tensor, "t v"]) -> Float[Tensor, "t 2"]:
+    """KL(model‖base) and the model's entropy per token, from logits."""
+    return torch.stack([forward_kl(model, base), entropy(model)], -1)
+
+
+def read_own(s: Subject, said: Said) -> Items:
+    made = s.samples
+    prompts = [m["prompt"] for m in made]
+    plain = [Tokens(prompt_ids(s.tok, m["prompt"]), tuple(m["ids"])) for m in made]
+    rows = compared(s.model, plain, said.states, kl_and_entropy, said.speak, batch_tokens=s.batch_tokens)
+    kl, spread = zip(*(r.mean(0).tolist() for r in rows), strict=True) if rows else ((), ())
+    return by_kind(s, prompts, "own_kl", list(kl)) | {"own_entropy": list(spread)}
+
+
+@instrument("own_kl", outside=read_own, ready=drawn_by("own_kl"))
+def own_kl(s: Subject) -> Said:
+    read = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in first_draws(s.drawn)]
+    return Said(hidden_states(s.model, read, batch_tokens=s.batch_tokens), voice(s.model))
