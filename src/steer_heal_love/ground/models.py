@@ -13,9 +13,10 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 import transformers
@@ -205,8 +206,26 @@ def band(model: PreTrainedModel, share: tuple[float, float]) -> list[int]:
     return list(range(round(share[0] * depth), max(round(share[1] * depth), round(share[0] * depth) + 1)))
 
 
+Edit = Callable[[Tensor], Tensor]
+_edits: WeakKeyDictionary[nn.Module, list[Edit]] = WeakKeyDictionary()
+
+
+def edits(model: nn.Module) -> list[Edit]:
+    """What is done to this model's final logits just now, in order; contexts in `ground.hooks` add to it."""
+    return _edits.setdefault(model, [])
+
+
 def head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
-    """fp32 logits of final hidden states, with the scalings that Cohere, Granite and Gemma apply."""
+    """fp32 logits of final hidden states: the model's own, with whatever edits are active."""
+    logits = pristine_head(model, hidden)
+    for edit in edits(model):
+        logits = edit(logits)
+    return logits
+
+
+def pristine_head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+    """fp32 logits of final hidden states, with the scalings that Cohere, Granite and Gemma apply and no edits: what
+    the base says where its own cached states are a reference."""
     config = model.config.get_text_config()
     logits = model.get_output_embeddings()(hidden).float()
     if scale := getattr(config, "logit_scale", None):
