@@ -7,7 +7,7 @@ import torch
 
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.hooks import adapted, added, biased, captured, cooled
-from steer_heal_love.ground.models import edits, head, pristine_head
+from steer_heal_love.ground.models import bare, edits, head, voice
 from steer_heal_love.ground.scoring import hidden_states, token_divergence
 from steer_heal_love.heal.lora import fresh
 
@@ -218,14 +218,16 @@ def test_an_edit_acts_on_the_models_own_logits_and_on_those_of_states(model, bia
     with enter():
         assert torch.allclose(logits(model), edit(plain), atol=1e-5)
         assert torch.allclose(head(model, states), edit(plain[0]), atol=1e-4)
-        assert torch.allclose(pristine_head(model, states), plain[0], atol=1e-4)
+        assert torch.allclose(bare(model)(states), plain[0], atol=1e-4)
         assert torch.allclose(model(IDS, return_dict=False)[0], edit(plain), atol=1e-5)
         with pytest.raises(RuntimeError, match=f"already inside '{kind}'"), enter():
             pass
         with pytest.raises(RuntimeError, match="loss"):
             model(IDS, labels=IDS)
         assert torch.allclose(logits(model), edit(plain), atol=1e-5), "a refused entry leaves the first one in place"
+        kept = voice(model)
     assert hooks(model) == before and edits(model) == []
+    assert torch.allclose(kept(states), edit(plain[0]), atol=1e-4), "a voice outlasts the context"
     assert torch.equal(logits(model), plain)
 
 

@@ -7,7 +7,7 @@
 `cooled`   divides the final logits by a temperature.
 
 The last two act after the model's own scalings and softcap, on the logits of its forward and on those that
-`models.head` makes of hidden states; cached states of the base stay the base's (`models.pristine_head`).
+`models.head` makes of hidden states; cached states of the base stay the base's (`models.bare`).
 
 Invariants: hooks are registered inside the guard and removed on every way out; no context of the same kind
 is entered twice on one model; dose 0, B = 0, bias 0 and temperature 1 leave the output as it was.

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -207,6 +208,9 @@ def band(model: PreTrainedModel, share: tuple[float, float]) -> list[int]:
 
 
 Edit = Callable[[Tensor], Tensor]
+"""final logits → final logits"""
+Voice = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n v"]]
+"""fp32 logits of final hidden states"""
 _edits: WeakKeyDictionary[nn.Module, list[Edit]] = WeakKeyDictionary()
 
 
@@ -216,24 +220,48 @@ def edits(model: nn.Module) -> list[Edit]:
 
 
 def head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
-    """fp32 logits of final hidden states: the model's own, with whatever edits are active."""
-    logits = pristine_head(model, hidden)
-    for edit in edits(model):
+    """fp32 logits of final hidden states, with the scalings that Cohere, Granite and Gemma apply, and active edits."""
+    return edited(scaled(model, model.get_output_embeddings()(hidden)), edits(model))
+
+
+def edited(logits: Float[Tensor, "n v"], by: list[Edit]) -> Float[Tensor, "n v"]:
+    for edit in by:
         logits = edit(logits)
     return logits
 
 
-def pristine_head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
-    """fp32 logits of final hidden states, with the scalings that Cohere, Granite and Gemma apply and no edits: what
-    the base says where its own cached states are a reference."""
-    config = model.config.get_text_config()
-    logits = model.get_output_embeddings()(hidden).float()
+def scaled(model: PreTrainedModel, raw: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
+    """What an architecture does to the output layer's values, in fp32."""
+    config, logits = model.config.get_text_config(), raw.float()
     if scale := getattr(config, "logit_scale", None):
         logits = logits * scale
     if divisor := getattr(config, "logits_scaling", None):
         logits = logits / divisor
     if cap := getattr(config, "final_logit_softcapping", None):
         logits = cap * torch.tanh(logits / cap)
+    return logits
+
+
+def bare(model: PreTrainedModel) -> Voice:
+    """`head` without what active contexts add to the output layer or the logits: how the base speaks its own states."""
+    return _spoken(model, [], [])
+
+
+def voice(model: PreTrainedModel) -> Voice:
+    """`head` as it is now, with what active contexts add; it stays so when they are left."""
+    return _spoken(model, list(model.get_output_embeddings()._forward_hooks.values()), list(edits(model)))
+
+
+def _spoken(model: PreTrainedModel, hooks: list[Callable[..., Any]], by: list[Edit]) -> Voice:
+    layer = model.get_output_embeddings()
+
+    def logits(hidden: Tensor) -> Tensor:
+        raw = layer.forward(hidden)
+        for hook in hooks:
+            changed = hook(layer, (hidden,), raw)
+            raw = raw if changed is None else changed
+        return edited(scaled(model, raw), by)
+
     return logits
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from steer_heal_love.ground.memory import halving
-from steer_heal_love.ground.models import body, head, pristine_head
+from steer_heal_love.ground.models import bare, body, head
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.nouns import Tokens
 
@@ -219,7 +219,7 @@ def token_divergence(
     def apart(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
         theirs = torch.cat([references[i] for i in indices]).to(ours)
         parts = [
-            divergence(pristine_head(model, r), head(model, h))
+            divergence(bare(model)(r), head(model, h))
             for r, h in zip(theirs.split(chunk(model)), ours.split(chunk(model)), strict=True)
         ]
         return torch.cat(parts).split(batch.lengths)
