@@ -39,7 +39,9 @@ def base(subject):
 
 
 def context(subject, b, name, strength):
-    return lambda: biased(subject.model, strength * b) if name == "bias" else cooled(subject.model, 1 / strength)
+    return lambda: (
+        biased(subject.model, strength * b) if name == "bias" else cooled(subject.model, 1 / strength)
+    )
 
 
 def test_the_bias_is_the_mean_logit_difference_of_the_two_told_models(subject, answers):
@@ -86,7 +88,9 @@ def test_a_null_has_nothing_above_the_best_null_and_a_stage_with_more_has(subjec
     more = nulls.beside(lifted, base, found, resamples=200)
     assert more.scores["above_null"].lo > 0
     assert np.mean(more.items["above_null"]) == pytest.approx(more.scores["above_null"].mean)
-    assert more.scores["above_null"].mean <= 9 + own.scores["above_null"].mean + 1e-6, "the best is no worse than one"
+    assert more.scores["above_null"].mean <= 9 + own.scores["above_null"].mean + 1e-6, (
+        "the best is no worse than one"
+    )
 
 
 def stage_of(items):
@@ -120,7 +124,9 @@ def test_the_better_null_at_the_stages_own_drift_is_taken_and_the_interval_cover
         kl = 0.09 * text * (1 + 0.3 * g.normal(size=60))
         trait = 1.0 * 0.3 * (1 + probe) + own
         base = stage_of({"trait": [0.0] * 48, "neutral_kl": [0.0] * 60})
-        stage = nulls.beside(stage_of({"trait": trait.tolist(), "neutral_kl": kl.tolist()}), base, found, resamples=200)
+        stage = nulls.beside(
+            stage_of({"trait": trait.tolist(), "neutral_kl": kl.tolist()}), base, found, resamples=200
+        )
         score = stage.scores["above_null"]
         covered.append(score.lo <= 0.06 <= score.hi)
         if not i:

@@ -224,7 +224,9 @@ def test_an_edit_acts_on_the_models_own_logits_and_on_those_of_states(model, bia
             pass
         with pytest.raises(RuntimeError, match="loss"):
             model(IDS, labels=IDS)
-        assert torch.allclose(logits(model), edit(plain), atol=1e-5), "a refused entry leaves the first one in place"
+        assert torch.allclose(logits(model), edit(plain), atol=1e-5), (
+            "a refused entry leaves the first one in place"
+        )
         kept = voice(model)
     assert hooks(model) == before and edits(model) == []
     assert torch.allclose(kept(states), edit(plain[0]), atol=1e-4), "a voice outlasts the context"
@@ -267,7 +269,9 @@ def test_decoding_and_scoring_see_the_edit_and_the_bases_states_stay_the_bases(m
     ruled = torch.zeros_like(bias)
     ruled[5] = 1e4
     with biased(model, ruled):
-        assert sample(model, prompts, ends=frozenset(), max_new_tokens=3, seed=0) == [(5, 5, 5)] * len(prompts)
+        assert sample(model, prompts, ends=frozenset(), max_new_tokens=3, seed=0) == [(5, 5, 5)] * len(
+            prompts
+        )
     states = hidden_states(model, sequences)
     with cooled(model, 0.5):
         found = token_divergence(model, sequences, states)

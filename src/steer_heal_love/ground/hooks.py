@@ -152,7 +152,9 @@ def _edited(model: PreTrainedModel, kind: str, edit: Edit) -> Iterator[None]:
         if isinstance(output, tuple):
             return (edit(output[0]), *output[1:])
         if output.loss is not None:
-            raise RuntimeError("the library's loss is taken before the logits are edited; score with ground.scoring")
+            raise RuntimeError(
+                "the library's loss is taken before the logits are edited; score with ground.scoring"
+            )
         output.logits = edit(output.logits)
         return output
 
