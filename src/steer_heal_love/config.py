@@ -261,6 +261,10 @@ class Grid:
     """healed loop, past its last round: multiples of all rounds together"""
     shots: tuple[float, ...] = (1.0, 2.0, 4.0)
     """few-shot prompt: how many examples"""
+    biases: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+    """null of one unconditional bias: multiples of the prompted models' mean logit difference"""
+    coolings: tuple[float, ...] = (1.05, 1.1, 1.2, 1.35, 1.5, 2.0)
+    """null of temperature: inverse temperatures"""
     budgets: tuple[float, ...] = (0.02, 0.05)
     """neutral_kl, nats/token, at which methods are compared"""
     own_budgets: tuple[float, ...] = (0.02, 0.05, 0.1)
@@ -273,8 +277,9 @@ class Grid:
             values = getattr(self, f.name)
             if not values or list(values) != sorted({v for v in values if v > 0}):
                 out.append(f"grid.{f.name}: numbers above 0, rising, found {values}")
-        if any(v <= 1 for v in self.beyond):
-            out.append(f"grid.beyond: above 1, found {self.beyond}")
+        for name in ("beyond", "coolings"):
+            if any(v <= 1 for v in getattr(self, name)):
+                out.append(f"grid.{name}: above 1, found {getattr(self, name)}")
         if any(v != int(v) for v in self.shots):
             out.append(f"grid.shots: whole numbers, found {self.shots}")
         return out

@@ -16,7 +16,7 @@ from torch import Tensor
 from steer_heal_love import bake, evals
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig
-from steer_heal_love.evals import neutral, transfer, wording
+from steer_heal_love.evals import neutral, nulls, transfer, wording
 from steer_heal_love.filter.kept import sampled
 from steer_heal_love.filter.walk import tally, walk
 from steer_heal_love.generate import generate
@@ -82,6 +82,9 @@ def before(r: Run) -> None:
         files.save_json,
         lambda: asdict(worded(r)),
         round=-1,
+    )
+    r.nulls = once(
+        "nulls", here / "nulls.json", nulls.load, nulls.save, lambda: nulls.traced(subject(r), r.calibration)
     )
 
     def evaluate() -> list[Stage]:
@@ -231,12 +234,13 @@ def subject(r: Run, **told: Any) -> evals.Subject:
 def evaluated(
     r: Run, name: StageName, number: int, *contexts: Any, dose: float | None = None, **told: Any
 ) -> Stage:
-    """One evaluation in the contexts, paired with the run's base."""
+    """One evaluation in the contexts, paired with the run's base and set beside the nulls."""
     base = r.stages[0] if r.stages else None
     with r.track(f"evaluate {name}", evals.count(r.config.eval)) as advance:
-        return evals.evaluate(
+        found = evals.evaluate(
             subject(r, **told), name, *contexts, base=base, number=number, dose=dose, advance=advance
         )
+    return nulls.beside(found, base, r.nulls, resamples=r.config.eval.resamples) if base else found
 
 
 def scored(r: Run, number: int, vector: Vector, dose: float) -> list[Stage]:

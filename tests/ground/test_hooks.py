@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from steer_heal_love.ground.hooks import adapted, added, captured
+from steer_heal_love.ground.decode import sample
+from steer_heal_love.ground.hooks import adapted, added, biased, captured, cooled
+from steer_heal_love.ground.models import bare, edits, head, voice
+from steer_heal_love.ground.scoring import hidden_states, token_divergence
 from steer_heal_love.heal.lora import fresh
 
 IDS = torch.arange(3, 27).reshape(3, 8)
@@ -192,3 +195,87 @@ def test_captured_sees_steering_and_leaves_no_hook_after_a_failure(model, direct
     with pytest.raises((IndexError, RuntimeError)):
         captured(model, [1], input_ids=IDS + 10_000)
     assert hooks(model) == 0
+
+
+BIAS = torch.linspace(-2.0, 3.0, 7)
+
+
+@pytest.fixture
+def bias(model):
+    out = torch.zeros(model.config.vocab_size)
+    out[3:10] = BIAS
+    return out
+
+
+@pytest.mark.parametrize("kind", ["biased", "cooled"])
+def test_an_edit_acts_on_the_models_own_logits_and_on_those_of_states(model, bias, hooks, kind):
+    enter, edit = {
+        "biased": (lambda: biased(model, bias), lambda z: z + bias),
+        "cooled": (lambda: cooled(model, 0.8), lambda z: z / 0.8),
+    }[kind]
+    plain, before = logits(model), hooks(model)
+    states = model.get_decoder()(IDS).last_hidden_state[0]
+    with enter():
+        assert torch.allclose(logits(model), edit(plain), atol=1e-5)
+        assert torch.allclose(head(model, states), edit(plain[0]), atol=1e-4)
+        assert torch.allclose(bare(model)(states), plain[0], atol=1e-4)
+        assert torch.allclose(model(IDS, return_dict=False)[0], edit(plain), atol=1e-5)
+        with pytest.raises(RuntimeError, match=f"already inside '{kind}'"), enter():
+            pass
+        with pytest.raises(RuntimeError, match="loss"):
+            model(IDS, labels=IDS)
+        assert torch.allclose(logits(model), edit(plain), atol=1e-5), (
+            "a refused entry leaves the first one in place"
+        )
+        kept = voice(model)
+    assert hooks(model) == before and edits(model) == []
+    assert torch.allclose(kept(states), edit(plain[0]), atol=1e-4), "a voice outlasts the context"
+    assert torch.equal(logits(model), plain)
+
+
+def test_an_edit_is_unconditional(model, bias):
+    plain = logits(model)
+    with biased(model, bias):
+        moved = logits(model) - plain
+    assert torch.allclose(moved, bias.expand_as(moved), atol=1e-5), "the same at every position of every text"
+
+
+def test_bias_zero_and_temperature_one_change_nothing_and_both_can_be_on(model, bias):
+    plain = logits(model)
+    with biased(model, torch.zeros_like(bias)), cooled(model, 1.0):
+        assert torch.equal(logits(model), plain)
+    with biased(model, bias), cooled(model, 2.0):
+        assert torch.allclose(logits(model), (plain + bias) / 2, atol=1e-5), "in the order of entry"
+    with pytest.raises(ValueError, match="temperature"), cooled(model, 0.0):
+        pass
+
+
+def test_no_edit_survives_an_exception(model, bias, hooks):
+    plain, before = logits(model), hooks(model)
+    with pytest.raises(KeyError, match="in the body"), biased(model, bias), cooled(model, 0.5):
+        raise KeyError("in the body")
+    assert hooks(model) == before and edits(model) == [] and torch.equal(logits(model), plain)
+
+
+def test_an_edit_comes_after_the_softcap(model, bias):
+    model.config.final_logit_softcapping = 5.0
+    states = model.get_decoder()(IDS).last_hidden_state[0]
+    with biased(model, 100 * bias):
+        assert head(model, states).max() > 100, "a bias inside the cap would end at 5"
+
+
+def test_decoding_and_scoring_see_the_edit_and_the_bases_states_stay_the_bases(model, bias, sequences):
+    prompts = [s.prompt for s in sequences]
+    ruled = torch.zeros_like(bias)
+    ruled[5] = 1e4
+    with biased(model, ruled):
+        assert sample(model, prompts, ends=frozenset(), max_new_tokens=3, seed=0) == [(5, 5, 5)] * len(
+            prompts
+        )
+    states = hidden_states(model, sequences)
+    with cooled(model, 0.5):
+        found = token_divergence(model, sequences, states)
+    for s, kl in zip(sequences, found, strict=True):
+        z = logits(model, torch.tensor([s.prompt + s.answer]))[0, len(s.prompt) - 1 : -1]
+        p, q = z.softmax(-1), (z / 0.5).softmax(-1)
+        assert torch.allclose(kl, (p * (p / q).log()).sum(-1), atol=1e-3) and kl.mean() > 0.01

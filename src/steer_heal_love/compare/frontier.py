@@ -33,19 +33,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from steer_heal_love.ground.crossing import Frontier, cross, mean_of
 from steer_heal_love.ground.stats import summed
 from steer_heal_love.nouns import Score
 
 STEPS = 24
 """values of the score at which `within` reads the cost"""
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """One seed's cells in rising strength: items of the cost [k, m] and of the score [k, n]."""
-
-    cost: np.ndarray
-    score: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,32 +61,6 @@ def at_budget(by_seed: list[Frontier], budget: float, **how: int) -> Crossing:
     if len(found) < len(by_seed):
         return Crossing(Score(mean, math.nan, math.nan, tables[0].shape[1]), len(found), len(by_seed))
     return Crossing(summed(list(tables), **how), len(found), len(by_seed), tables)
-
-
-def cross(f: Frontier, budget: float, root: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """Score items [n] at the crossing, and how far each cost item [m] moves it; None when it never gets there."""
-    cost, score = (np.concatenate([np.zeros((1, x.shape[1])), x]) for x in (f.cost, f.score))
-    c, y = mean_of(cost), mean_of(score)
-    g, target = (np.sqrt(np.maximum(c, 0.0)), math.sqrt(budget)) if root else (c, budget)
-    past = g >= target * (1 - 1e-9)  # a mean of equal items may be a rounding below them
-    if not past.any():
-        return None
-    k = max(int(past.argmax()), 1)
-    share = (target - g[k - 1]) / (g[k] - g[k - 1])
-    slope = (y[k] - y[k - 1]) / (g[k] - g[k - 1])
-    if not math.isfinite(share * slope):  # a cell that diverged is not bridged
-        return None
-    steep = [(0.5 / v if v > 0 else 0.0) if root else 1.0 for v in g]
-    pairs = ((k - 1, 1 - share), (k, share))
-    moved = sum(w * steep[i] * (cost[i] - c[i]) for i, w in pairs)
-    return sum(w * score[i] for i, w in pairs), -slope * moved
-
-
-def mean_of(rows: np.ndarray) -> np.ndarray:
-    """[k, n] items → [k] means of the finite ones, NaN where there are none."""
-    finite = np.isfinite(rows)
-    total = np.where(finite, rows, 0.0).sum(1)
-    return np.divide(total, finite.sum(1), out=np.full(len(rows), np.nan), where=finite.any(1))
 
 
 def above(a: Crossing, b: Crossing, **how: int) -> Score:

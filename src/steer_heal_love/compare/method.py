@@ -30,12 +30,14 @@ Cells = Callable[[Bench], Iterator[Cell]]
 
 @dataclass(frozen=True)
 class Method:
-    """`cells` yields in rising strength; `knob` says what strength means; `kind` names the stages."""
+    """`cells` yields in rising strength; `knob` says what strength means; `kind` names the stages. A `null` has no idea
+    of the trait: others are set above the best of them."""
 
     name: str
     knob: str
     kind: Kind
     cells: Cells
+    null: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class Trace:
 methods: Registry[Method] = Registry("method of comparison", "steer_heal_love.compare")
 
 
-def method(name: str, *, knob: str, kind: Kind) -> Callable[[Cells], Cells]:
+def method(name: str, *, knob: str, kind: Kind, null: bool = False) -> Callable[[Cells], Cells]:
     """Register a generator of cells. It may raise `Starved` or `Diverged`; what it yielded before counts."""
 
     def register(cells: Cells) -> Cells:
-        methods.register(name, Method(name, knob, kind, cells))
+        methods.register(name, Method(name, knob, kind, cells, null))
         return cells
 
     return register

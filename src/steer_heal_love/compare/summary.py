@@ -2,20 +2,23 @@
 
 A point is one strength: its scores over items × seeds (`ground.stats.crossed`). At a budget of neutral_kl (`at`):
 `trait_shift` and `own_excess` where the frontier crosses it; at a budget of own_excess (`at_own_excess`):
-`trait_shift`. Beside them the trait's difference from the reference method's and its verdict: ahead, behind or level.
-Its interval is one of `looks` (methods other than the reference × budgets of both axes), so that all of them hold
+`trait_shift`. Beside them the trait's difference from the reference method's and its verdict: ahead, behind or not told
+apart. Its interval is one of `looks` (methods other than the reference and the nulls × budgets of both axes), so that all of them hold
 together with 95%; `_alone` is what it would be as the only look. Undefined is NaN (null in the file) and counted:
 `reached` of `seeds`. An end that the strongest cell doesn't reach is null too.
+
+At a budget of neutral_kl also both halves of the trait, where every cell has them, and what is above the best null
+(`compare.best`).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from steer_heal_love.compare import best
 from steer_heal_love.compare.frontier import Crossing, Frontier, above, apart, at_budget, mean_of, within
 from steer_heal_love.compare.method import Trace
 from steer_heal_love.config import Grid
@@ -37,27 +40,34 @@ REFERENCE = "healed_loop"
 @dataclass(frozen=True)
 class Read:
     """A method at the budgets: trait and own_excess at each neutral_kl; trait at each own_excess, by the number of
-    looks that its intervals share."""
+    looks that its intervals share; both halves of the trait at each neutral_kl, empty where they weren't measured."""
 
     trait: list[Crossing]
     odd: list[Crossing]
     within: dict[int, list[Crossing]]
+    halves: dict[str, list[Crossing]]
 
 
 def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int) -> dict[str, Any]:
     """The whole comparison, JSON-ready."""
     names = list(dict.fromkeys(t.method.name for t in traces))
     mine = {name: [t for t in traces if t.method.name == name] for name in names}
-    looks = (len(names) - 1) * (len(grid.budgets) + len(grid.own_budgets)) if REFERENCE in names else 0
+    nulls = [name for name in names if mine[name][0].method.null]
+    others = len(names) - len(nulls) - 1
+    looks = others * (len(grid.budgets) + len(grid.own_budgets)) if REFERENCE in names else 0
     found = {name: at_budgets(ts, bases, grid, resamples, looks) for name, ts in mine.items()}
+    trait = {name: read.trait for name, read in found.items()}
+    beyond, null_looks = best.beyond(trait, nulls, grid.budgets, resamples)
+    against_it = {name: found.get(REFERENCE) for name in names if name not in [REFERENCE, *nulls]}
     compared = [
         described(ts, bases, grid, resamples)
-        | against(found[name], found.get(REFERENCE) if name != REFERENCE else None, grid, resamples, looks)
+        | against(found[name], against_it.get(name), grid, resamples, looks, beyond.get(name))
         for name, ts in mine.items()
     ]
     return records.plain({
         "schema": records.SCHEMA, "kind": "compare", "seeds": list(bases), "reference": REFERENCE,
-        "budgets": grid.budgets, "own_excess_budgets": grid.own_budgets, "looks": looks, "methods": compared,
+        "budgets": grid.budgets, "own_excess_budgets": grid.own_budgets, "looks": looks, "nulls": nulls,
+        "null_looks": null_looks, "methods": compared,
     })  # fmt: skip
 
 
@@ -71,7 +81,13 @@ def at_budgets(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resampl
     common = [Frontier(c[h[: len(c)]], s[h[: len(s)]]) for c, s, h in zip(odd, trait, has, strict=True)]
     how = {"resamples": resamples}
     at = lambda score: [at_budget(over(kl, score), b, **how) for b in grid.budgets]
-    return Read(at(trait), at(odd), {n: within(common, grid.own_budgets, looks=n, **how) for n in {1, looks}})
+    halves = {
+        name: at([by_strength(t, bases, name) for t in traces])
+        for name, item in HALVES.items()
+        if all(item in s.items for t in traces for s in (bases[t.seed], *(stage for _, stage in t.cells)))
+    }
+    own = {n: within(common, grid.own_budgets, looks=n, **how) for n in {1, looks}}
+    return Read(at(trait), at(odd), own, halves)
 
 
 def by_strength(trace: Trace, bases: dict[int, Stage], name: str) -> np.ndarray:
@@ -86,12 +102,18 @@ def items(stage: Stage, base: Stage, name: str) -> list[float]:
 
 
 def against(
-    mine: Read, reference: Read | None, grid: Grid, resamples: int, looks: int
+    mine: Read,
+    reference: Read | None,
+    grid: Grid,
+    resamples: int,
+    looks: int,
+    beyond: list[dict[str, Any]] | None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows of both axes, a row a budget: how many seeds get there, the scores, the trait over the reference's."""
+    """Rows of both axes, a row a budget: how many seeds get there, the scores, the trait over the reference's and over
+    the best null's."""
     at = [
-        row(b, t) | {"own_excess": o.score}
-        for b, t, o in zip(grid.budgets, mine.trait, mine.odd, strict=True)
+        row(b, t) | {"own_excess": o.score} | {name: half[i].score for name, half in mine.halves.items()}
+        for i, (b, t, o) in enumerate(zip(grid.budgets, mine.trait, mine.odd, strict=True))
     ]
     own = [row(b, t) for b, t in zip(grid.own_budgets, mine.within[1], strict=True)]
     if reference:
@@ -100,6 +122,8 @@ def against(
             r |= said(*(above(a, b, resamples=resamples, looks=n) for n in (looks, 1)))
         for i, r in enumerate(own):
             r |= said(*(apart(mine.within[n][i].score, reference.within[n][i].score) for n in (looks, 1)))
+    for r, more in zip(at, beyond or [], strict=False):
+        r |= more
     return {"at": at, "at_own_excess": own}
 
 
@@ -110,16 +134,9 @@ def row(budget: float, found: Crossing) -> dict[str, Any]:
 def said(shared: Score, alone: Score) -> dict[str, Any]:
     """A difference from the reference and its verdict, with the interval that all looks share and with its own."""
     return {
-        "above_reference": shared, "verdict": verdict(shared),
-        "above_reference_alone": alone, "verdict_alone": verdict(alone),
+        "above_reference": shared, "verdict": best.verdict(shared),
+        "above_reference_alone": alone, "verdict_alone": best.verdict(alone),
     }  # fmt: skip
-
-
-def verdict(difference: Score) -> str | None:
-    """None where there is no interval. Level: the interval holds 0, which doesn't say that they are equal."""
-    if math.isnan(difference.lo) or math.isnan(difference.hi):
-        return None
-    return "ahead" if difference.lo > 0 else "behind" if difference.hi < 0 else "level"
 
 
 def described(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int) -> dict[str, Any]:
@@ -127,6 +144,7 @@ def described(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resample
     strengths = sorted({strength for t in traces for strength, _ in t.cells})
     return {
         "name": traces[0].method.name, "knob": traces[0].method.knob, "kind": traces[0].method.kind,
+        "null": traces[0].method.null,
         "points": [point(traces, bases, strength, resamples) for strength in strengths],
         "stopped": {str(t.seed): t.stopped for t in traces if t.stopped},
         "seconds": round(sum(t.seconds for t in traces), 1),

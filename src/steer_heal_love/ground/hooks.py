@@ -2,10 +2,15 @@
 
 `added`    adds dose·v to the output of decoder layers, one dose a row;
 `captured` reads the last position's hidden state of some layers, and stops the forward after the topmost;
-`adapted`  adds s·B(A x) to linear modules (a LoRA that is not merged).
+`adapted`  adds s·B(A x) to linear modules (a LoRA that is not merged);
+`biased`   adds one vector to the final logits at every position, whatever the context;
+`cooled`   divides the final logits by a temperature.
+
+The last two act after the model's own scalings and softcap, on the logits of its forward and on those that
+`models.head` makes of hidden states; cached states of the base stay the base's (`models.bare`).
 
 Invariants: hooks are registered inside the guard and removed on every way out; no context of the same kind
-is entered twice on one model; dose 0 and B = 0 leave the output as it was.
+is entered twice on one model; dose 0, B = 0, bias 0 and temperature 1 leave the output as it was.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground.models import body, layers
+from steer_heal_love.ground.models import Edit, body, edits, layers
 
 _entered: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
@@ -119,4 +124,43 @@ def adapted(model: PreTrainedModel, factors: Factors, scaling: float = 1.0) -> I
                 return output + (x @ a.to(x).T) @ (b * scaling).to(x).T
 
             stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+        yield
+
+
+@contextmanager
+def biased(model: PreTrainedModel, bias: Float[Tensor, " v"]) -> Iterator[None]:
+    """Add the same fp32 vector to the final logits at every position."""
+    placed = bias.to(model.device, torch.float32)
+    with _edited(model, "biased", lambda logits: logits + placed.to(logits.dtype)):
+        yield
+
+
+@contextmanager
+def cooled(model: PreTrainedModel, temperature: float) -> Iterator[None]:
+    """Divide the final logits by `temperature`: below 1 the model is surer of everything, above 1 less sure."""
+    if not temperature > 0:
+        raise ValueError(f"temperature: above 0, found {temperature}")
+    with _edited(model, "cooled", lambda logits: logits / temperature):
+        yield
+
+
+@contextmanager
+def _edited(model: PreTrainedModel, kind: str, edit: Edit) -> Iterator[None]:
+    """One edit of the final logits, in the model's own forward and in `models.head`. No loss by the library there."""
+
+    def hook(_module, _args, output):
+        if isinstance(output, tuple):
+            return (edit(output[0]), *output[1:])
+        if output.loss is not None:
+            raise RuntimeError(
+                "the library's loss is taken before the logits are edited; score with ground.scoring"
+            )
+        output.logits = edit(output.logits)
+        return output
+
+    with ExitStack() as stack:
+        stack.enter_context(once(model, kind))
+        stack.callback(model.register_forward_hook(hook).remove)
+        edits(model).append(edit)
+        stack.callback(edits(model).remove, edit)
         yield

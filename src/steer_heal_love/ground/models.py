@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import transformers
@@ -206,9 +207,27 @@ def band(model: PreTrainedModel, share: tuple[float, float]) -> list[int]:
     return list(range(round(share[0] * depth), max(round(share[1] * depth), round(share[0] * depth) + 1)))
 
 
+Edit = Callable[[Tensor], Tensor]
+"""final logits → final logits"""
+Voice = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n v"]]
+"""fp32 logits of final hidden states"""
+_edits: WeakKeyDictionary[nn.Module, list[Edit]] = WeakKeyDictionary()
+
+
+def edits(model: nn.Module) -> list[Edit]:
+    """What is done to this model's final logits just now, in order; contexts in `ground.hooks` add to it."""
+    return _edits.setdefault(model, [])
+
+
 def head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
-    """fp32 logits of final hidden states, with the scalings that Cohere, Granite and Gemma apply."""
-    return scaled(model, model.get_output_embeddings()(hidden))
+    """fp32 logits of final hidden states, with the scalings that Cohere, Granite and Gemma apply, and active edits."""
+    return edited(scaled(model, model.get_output_embeddings()(hidden)), edits(model))
+
+
+def edited(logits: Float[Tensor, "n v"], by: list[Edit]) -> Float[Tensor, "n v"]:
+    for edit in by:
+        logits = edit(logits)
+    return logits
 
 
 def scaled(model: PreTrainedModel, raw: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
@@ -223,21 +242,17 @@ def scaled(model: PreTrainedModel, raw: Float[Tensor, "n v"]) -> Float[Tensor, "
     return logits
 
 
-Voice = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n v"]]
-"""fp32 logits of final hidden states"""
-
-
 def bare(model: PreTrainedModel) -> Voice:
-    """`head` without what the contexts that are active now add to the output layer: the base's own."""
-    return spoken(model, [])
+    """`head` without what active contexts add to the output layer or the logits: how the base speaks its own states."""
+    return _spoken(model, [], [])
 
 
 def voice(model: PreTrainedModel) -> Voice:
-    """`head` as it is now, with what active contexts add to the output layer; it stays so when they are left."""
-    return spoken(model, list(model.get_output_embeddings()._forward_hooks.values()))
+    """`head` as it is now, with what active contexts add; it stays so when they are left."""
+    return _spoken(model, list(model.get_output_embeddings()._forward_hooks.values()), list(edits(model)))
 
 
-def spoken(model: PreTrainedModel, hooks: list[Callable[..., Any]]) -> Voice:
+def _spoken(model: PreTrainedModel, hooks: list[Callable[..., Any]], by: list[Edit]) -> Voice:
     layer = model.get_output_embeddings()
 
     def logits(hidden: Tensor) -> Tensor:
@@ -245,7 +260,7 @@ def spoken(model: PreTrainedModel, hooks: list[Callable[..., Any]]) -> Voice:
         for hook in hooks:
             changed = hook(layer, (hidden,), raw)
             raw = raw if changed is None else changed
-        return scaled(model, raw)
+        return edited(scaled(model, raw), by)
 
     return logits
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground.models import head
+from steer_heal_love.ground.models import bare, head
 from steer_heal_love.ground.scoring import chunk
 from steer_heal_love.heal import Divergence
 
@@ -34,7 +34,7 @@ class _TokenTerms(torch.autograd.Function):
                 terms = [] if targets is None else [(0, nll(logits, targets[i : i + size]))]
                 for n, (states, divergence) in enumerate(references, 1):
                     with torch.no_grad():
-                        theirs = head(model, states[i : i + size])
+                        theirs = bare(model)(states[i : i + size])
                     terms.append((n, divergence(theirs, logits)))
                 for n, term in terms:
                     values[n].append(term.detach())

@@ -1,7 +1,8 @@
 """A comparison as it was saved, and its tables on one screen.
 
 In: `compare.json`. Out: methods in the order of their trait at the largest budget of neutral_kl, a rich table for each
-axis of coherence, and in words which methods are ahead of the reference, behind it, or level with it there.
+axis of coherence, and in words what is above the best null (`above`), and which methods are ahead of the reference,
+behind it, or not told apart from it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.stats import LEVEL, corrected, t_quantile
 from steer_heal_love.nouns import Score
 from steer_heal_love.report.read import number
 from steer_heal_love.report.screen import interval, plain
@@ -34,6 +36,23 @@ class Point:
     scores: dict[str, Score]
 
 
+UNTOLD = "not told apart"
+
+
+@dataclass(frozen=True)
+class Null:
+    """A method at one budget of neutral_kl against the best null there: which that is and its trait, what is above it,
+    its interval one of all looks and as the only look, the verdict, and the method's own two halves of the trait."""
+
+    name: str
+    trait: Score
+    above: Score
+    alone: Score
+    verdict: str
+    pos: Score
+    neg: Score
+
+
 @dataclass(frozen=True)
 class Row:
     """A method at one budget of an axis; `reached` of `seeds` frontiers get there. `above` is its trait over the
@@ -49,11 +68,12 @@ class Row:
     alone: Score
     verdict: str
     verdict_alone: str
+    null: Null
 
     @property
     def standing(self) -> str:
         """The verdict, and what it would be as the only look where all looks together don't say so."""
-        if self.verdict == "level" != self.verdict_alone:
+        if self.verdict == UNTOLD != self.verdict_alone:
             return f"{self.verdict_alone} as the only look"
         return self.verdict or "undefined"
 
@@ -70,6 +90,7 @@ class Traced:
     stopped: dict[str, str]
     seconds: float
     samples: dict[str, Any]
+    null: bool = False
 
     @property
     def single(self) -> bool:
@@ -97,6 +118,7 @@ class Comparison:
     looks: int
     budgets: dict[str, list[float]]
     methods: list[Traced]
+    null_looks: int = 0
 
     @property
     def columns(self) -> list[str]:
@@ -104,12 +126,12 @@ class Comparison:
         return list(dict.fromkeys(n for m in self.methods for p in m.points for n in p.scores))
 
     def standings(self, axis: str) -> list[tuple[float, dict[str, list[str]]]]:
-        """By budget: which methods are ahead of the reference, behind it, level with it."""
+        """By budget: which methods are ahead of the reference, behind it, not told apart from it."""
         out = []
         for i, budget in enumerate(self.budgets[axis]):
             groups: dict[str, list[str]] = {}
             for m in self.methods:
-                if m.name != self.reference:
+                if m.name != self.reference and not m.null:
                     groups.setdefault(m.rows[axis][i].standing, []).append(m.name)
             out.append((budget, dict(sorted(groups.items()))))
         return out
@@ -134,8 +156,9 @@ def read(folder: Path) -> Comparison:
     methods = sorted(map(traced, data["methods"]), key=rank)
     budgets = {axis: data[name] for axis, (name, _) in AXES.items()}
     return Comparison(
-        data["persona"], data["model"], data["seeds"], data["reference"], data["looks"], budgets, methods
-    )
+        data["persona"], data["model"], data["seeds"], data["reference"], data["looks"], budgets, methods,
+        data.get("null_looks", 0),
+    )  # fmt: skip
 
 
 def rank(m: Traced) -> list[float]:
@@ -152,15 +175,29 @@ def traced(m: dict[str, Any]) -> Traced:
     ]
     rows = {axis: [row(axis, r) for r in m[name]] for axis, (_, name) in AXES.items()}
     return Traced(
-        m["name"], m["knob"], m.get("kind", ""), points, rows, m["stopped"], m["seconds"], m["samples"]
-    )
+        m["name"], m["knob"], m.get("kind", ""), points, rows, m["stopped"], m["seconds"], m["samples"],
+        m.get("null", False),
+    )  # fmt: skip
 
 
 def row(axis: str, r: dict[str, Any]) -> Row:
     return Row(
         axis, r["budget"], r["reached"], r["seeds"], score_of(r["trait_shift"]), score_of(r.get("own_excess")),
         score_of(r.get("above_reference")), score_of(r.get("above_reference_alone")),
-        r.get("verdict") or "", r.get("verdict_alone") or "",
+        untold(r.get("verdict")), untold(r.get("verdict_alone")), null(r),
+    )  # fmt: skip
+
+
+def untold(verdict: str | None) -> str:
+    """The verdict as it is called now; "level" in files of earlier versions claimed more than it knew."""
+    return UNTOLD if verdict == "level" else verdict or ""
+
+
+def null(r: dict[str, Any]) -> Null:
+    read = lambda name: score_of(r.get(name))
+    return Null(
+        r.get("best_null") or "", read("null_trait"), read("above_null"), read("above_null_alone"),
+        untold(r.get("null_verdict")), read("trait_pos"), read("trait_neg"),
     )  # fmt: skip
 
 
@@ -173,6 +210,8 @@ def score_of(saved: dict[str, Any] | None) -> Score:
 
 def table(c: Comparison) -> RenderableType:
     """For each axis: trait at its budgets, a dash where a method never gets there, and who is ahead of whom."""
+    from steer_heal_love.report import above  # it reads a comparison too
+
     title = f"{c.persona} in {c.model}, {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)}: trait_shift at equal"
     parts: list[RenderableType] = []
     for axis, budgets in c.budgets.items():
@@ -189,6 +228,8 @@ def table(c: Comparison) -> RenderableType:
         parts += [Text(f"{title} {axis}", style="bold"), out]
         if c.compared:
             parts += [Text(line) for line in sentences(c, axis)]
+        if axis == "neutral_kl":
+            parts += above.table(c)
     notes = [f"{m.name}, seed {seed}: {reason}" for m in c.methods for seed, reason in m.stopped.items()]
     if any(m.starred(axis) for m in c.methods for axis in AXES):
         notes.append("* its least prompt is dearer: a line from the base, which no model realises")
@@ -208,8 +249,19 @@ def sentences(c: Comparison, axis: str) -> list[str]:
 
 def caveat(c: Comparison) -> str:
     return (
-        f"Ahead and behind hold for all {c.looks} differences together, with 95%. Level: the interval of the "
+        f"Ahead and behind hold for all {c.looks} differences together, with 95%. Not told apart: the interval of the "
         f"difference holds 0; {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)} can't tell, which isn't to be equal."
+        + few(c, c.looks)
+    )
+
+
+def few(c: Comparison, looks: int) -> str:
+    """What few seeds do to an interval: the factor by which it takes their spread."""
+    if len(c.seeds) < 2 or (t := t_quantile((1 + corrected(LEVEL, looks)) / 2, len(c.seeds) - 1)) < 5:
+        return ""
+    return (
+        f" With so few seeds their standard error counts {t:.0f} times, so what is ahead or behind is so where the seeds "
+        "happen to lie close together; more seeds are what tells."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from steer_heal_love.ground import records
-from steer_heal_love.report import canvas, frontiers
+from steer_heal_love.report import above, canvas, frontiers
 from steer_heal_love.report.comparison import Comparison, caveat, sentences
 from steer_heal_love.report.html import LARGE, SIGNED, name_of, templates
 
@@ -19,9 +19,9 @@ def write(c: Comparison, folder: Path) -> None:
 def render(c: Comparison) -> str:
     """The whole page."""
     figures = [canvas.svg(frontiers.plane(c, v), LARGE, f"{v.title}, all methods") for v in frontiers.PLANES]
-    marks = {m.name: name_of(frontiers.look(c, m.name)[0]) for m in c.methods}
+    marks = {m.name: name_of(frontiers.look(c, m.name)[0]) for m in c.methods if not m.null}
     return templates().get_template("comparison.html.j2").render(
         c=c, figures=figures, marks=marks, columns=[(n, n in SIGNED) for n in c.columns], colours={"light": canvas.COLOURS},
-        caveat=caveat(c), sentences={axis: sentences(c, axis) for axis in c.budgets},
+        nulls=above.measured(c), headline=above.headline(c), null_caveat=above.caveat(c), caveat=caveat(c), sentences={axis: sentences(c, axis) for axis in c.budgets},
         starred=any(m.starred(axis) for m in c.methods for axis in c.budgets),
     )  # fmt: skip

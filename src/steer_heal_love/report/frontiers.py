@@ -1,4 +1,5 @@
-"""Every method's frontier: trait against what it costs, from the base through rising strengths."""
+"""Every method's frontier: trait against what it costs, from the base through rising strengths; the nulls in grey, and
+over neutral_kl the area under the best of them."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ LOOKS = tuple(
 )
 """colour, mark and line: told apart by two of the three"""
 PLANES = VIEWS[:2]
+CURVE = 200
+"""points of the best null's line"""
 FAR = 4
 """how many times the largest budget an axis goes"""
 TICKS = (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
@@ -26,7 +29,7 @@ TICKS = (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 def look(c: Comparison, name: str) -> tuple[str, str, object]:
     """The same for a method in every figure, whatever its rank."""
-    colour, mark, line = LOOKS[sorted(m.name for m in c.methods).index(name) % len(LOOKS)]
+    colour, mark, line = LOOKS[sorted(m.name for m in c.methods if not m.null).index(name) % len(LOOKS)]
     return colour, mark, line
 
 
@@ -39,11 +42,44 @@ def plane(c: Comparison, view: View) -> Draw:
             rooted(axes)
         for budget in c.budgets[view.x]:
             axes.axvline(budget, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2)
+        nulls = [m for m in c.methods if m.null]
+        if view.x == "neutral_kl":
+            best(axes, nulls, view, FAR * max(c.budgets[view.x]))
+        for m in nulls:
+            grey(axes, m, view)
         for m in c.methods:
-            path(axes, c, m, view)
+            if not m.null:
+                path(axes, c, m, view)
         near(axes, [xy(p, view) for m in c.methods for p in m.points], FAR * max(c.budgets[view.x]))
 
     return draw
+
+
+def best(axes: Axes, nulls: list[Traced], view: View, far: float) -> None:
+    """The most trait that any null has at each neutral_kl, filled down to none; never less than the base's."""
+    root = np.linspace(0.0, math.sqrt(far), CURVE)
+    heights = [h for m in nulls if (h := along(m, view, root)) is not None]
+    if not heights:
+        return
+    top = np.fmax(np.fmax.reduce(heights), 0.0)
+    axes.fill_between(root**2, 0.0, top, color=MUTED, alpha=0.18, linewidth=0, zorder=1)
+    axes.plot(root**2, top, color=MUTED, linewidth=1.6, zorder=2, label="best null")
+
+
+def along(m: Traced, view: View, root: np.ndarray) -> np.ndarray | None:
+    """A null's trait where it first has each cost, linear in its root; NaN past its strongest cell."""
+    points = [(0.0, 0.0), *(p for p in (xy(p, view) for p in m.points) if math.isfinite(sum(p)))]
+    rising = [p for i, p in enumerate(points) if all(p[0] > q[0] for q in points[:i])]
+    if len(rising) < 2:
+        return None
+    x, y = np.array(rising).T
+    return np.interp(root, np.sqrt(x), y, right=np.nan)
+
+
+def grey(axes: Axes, m: Traced, view: View) -> None:
+    """A null: a thin line through its points."""
+    points = [(0.0, 0.0), *(p for p in (xy(p, view) for p in m.points) if math.isfinite(sum(p)))]
+    axes.plot(*zip(*points, strict=True), ".-", color=MUTED, linewidth=0.7, markersize=3, zorder=2)
 
 
 def rooted(axes: Axes) -> None:
