@@ -25,6 +25,7 @@ from steer_heal_love.report.words import interval, num, outcome, percent
 LARGE, SMALL = (5.2, 3.9), (3.5, 2.5)
 COLUMNS = (
     "trait_shift",
+    "above_null",
     "trait_generated_shift",
     "own_excess",
     "neutral_kl",
@@ -37,7 +38,7 @@ COLUMNS = (
     "json_is_valid",
     "ppx_json",
 )
-SIGNED = COLUMNS[:3]
+SIGNED = COLUMNS[:4]
 """the shifts: their sign says something"""
 VISIBLE = 6
 """diary prompts that are not folded"""
