@@ -46,6 +46,7 @@ class Run:
     coherent: float = 1.0
     anchor: list[Example] = field(default_factory=list)
     neutral: list[Any] = field(default_factory=list)
+    prepared: dict[str, Any] = field(default_factory=dict)
     history: list[Adapter] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     rounds: list[dict[str, Any]] = field(default_factory=list)

@@ -75,6 +75,10 @@ def before(r: Run) -> None:
     r.calibration = sieve.judge(answers["calibration"], r.bounds)
     r.coherent = sum(c.coherent for c in r.calibration) / len(r.calibration)
 
+    r.prepared = evals.prepared(
+        subject(r), lambda name, make: once("base", here / f"{name}.json", records.read_json, files.save_json, make)
+    )  # fmt: skip
+
     def evaluate() -> list[Stage]:
         r.stages = [evaluated(r, "base", -1, draws=cfg.eval.base_draws)]
         return [*r.stages, evaluated(r, "prompt", -1, system=r.persona.system("pos"))]
@@ -206,7 +210,8 @@ def subject(r: Run, **told: Any) -> evals.Subject:
     cfg = r.config
     return evals.Subject(
         r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(3), batch=cfg.generate.batch,
-        batch_tokens=cfg.batch_tokens, base_samples=r.stages[0].samples if r.stages else [], **told,
+        batch_tokens=cfg.batch_tokens, base_samples=r.stages[0].samples if r.stages else [], prepared=r.prepared,
+        **told,
     )  # fmt: skip
 
 

@@ -8,9 +8,10 @@ where it is named.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from steer_heal_love.config import EvalConfig
 from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states
-from steer_heal_love.ground.stats import bootstrap, paired
+from steer_heal_love.ground.stats import CROSS_FITTED, bootstrap, paired, proportion
 from steer_heal_love.nouns import Items, Persona, Probe, Score, Scores, Stage, StageName, Tokens
 
 HERE = Path(__file__).parent
@@ -54,6 +56,10 @@ class Subject:
     """the base's own samples, for what compares with them; empty while the base itself is measured"""
     samples: list[dict[str, Any]] = field(default_factory=list)
     """this model's own samples, once they are drawn: each prompt's first"""
+    drawn: list[dict[str, Any]] = field(default_factory=list)
+    """all of them, every draw"""
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+    """what instruments made once on the pristine base, by their names; one that finds nothing here makes it anew"""
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -72,13 +78,15 @@ class Subject:
 @dataclass(frozen=True)
 class Instrument:
     """`inside` runs on the model under test; `outside` turns its result into items with the pristine base;
-    `ready` raises `UserError` before any model is loaded when something that it needs is not there."""
+    `ready` raises `UserError` before any model is loaded when something that it needs is not there; `prepare` makes,
+    once a run on the pristine base, what all stages share: JSON-ready, found again as `Subject.prepared[name]`."""
 
     name: str
     inside: Callable[[Subject], Any]
     outside: Callable[[Subject, Any], Items]
     ready: Callable[[EvalConfig], Any]
     optional: bool
+    prepare: Callable[[Subject], Any] | None = None
 
 
 instruments: Registry[Instrument] = Registry("instrument", __name__)
@@ -90,11 +98,12 @@ def instrument(
     *,
     ready: Callable[[EvalConfig], Any] = lambda _config: None,
     optional: bool = False,
+    prepare: Callable[[Subject], Any] | None = None,
 ) -> Callable[[Callable[[Subject], Any]], Callable[[Subject], Any]]:
     """Register `inside`; without `outside`, it returns the items itself."""
 
     def register(inside: Callable[[Subject], Any]) -> Callable[[Subject], Any]:
-        instruments.register(name, Instrument(name, inside, outside, ready, optional))
+        instruments.register(name, Instrument(name, inside, outside, ready, optional, prepare))
         return inside
 
     return register
@@ -111,6 +120,24 @@ def ready(config: EvalConfig) -> None:
     """Raise `UserError` for what the wanted instruments lack: a bank that doesn't load, a missing package."""
     for i in wanted(config):
         i.ready(config)
+
+
+def drawn_by(name: str) -> Callable[[EvalConfig], None]:
+    """A `ready` for an instrument that reads what `samples` draws."""
+
+    def check(config: EvalConfig) -> None:
+        if "samples" not in [i.name for i in wanted(config)]:
+            raise UserError(f"instrument {name!r} reads what instrument 'samples' draws; name both.")
+
+    return check
+
+
+def prepared(
+    subject: Subject, once: Callable[[str, Callable[[], Any]], Any] = lambda _name, make: make()
+) -> dict[str, Any]:
+    """What the wanted instruments share over all stages, by name; call with the model pristine. `once(name, make)`
+    may keep what `make` makes."""
+    return {i.name: once(i.name, partial(i.prepare, subject)) for i in wanted(subject.config) if i.prepare}
 
 
 def bank_hashes(config: EvalConfig) -> dict[str, str]:
@@ -137,7 +164,8 @@ def count(config: EvalConfig) -> int:
 
 def read(subject: Subject, measured: dict[str, Any]) -> Items:
     """Items of every instrument; call with the model pristine."""
-    subject = replace(subject, samples=first_draws(measured.get("samples", [])))
+    drawn = measured.get("samples", [])
+    subject = replace(subject, samples=first_draws(drawn), drawn=drawn)
     items: Items = {}
     for name, result in measured.items():
         items |= instruments[name].outside(subject, result)
@@ -173,9 +201,12 @@ def first_draws(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 SHIFTS = {
     "trait_shift": "trait", "trait_generated_shift": "trait_generated", "own_excess": "own_nll",
     "capability_shift": "capability", "capability_margin_shift": "capability_margin",
+    "behaviour_shift": "behaviour", "behaviour_masked_shift": "behaviour_masked",
 }  # fmt: skip
 PROFILES = ("mfv.", "mfv_fc.", "tinymfv.")
 """how the names of scores begin that are shifts by themselves"""
+AUCS = ("behaviour_auc", "behaviour_masked_auc")
+"""out-of-fold AUCs: parts by prompt"""
 
 
 def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
@@ -184,6 +215,8 @@ def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Score
     for name, values in items.items():
         if name.startswith(PROFILES):
             out[name] = paired(values, base[name], resamples=resamples, seed=seed)
+        elif name in AUCS:
+            out[name] = proportion(values, effect=CROSS_FITTED)
         else:
             out[name] = bootstrap(values, resamples=resamples, seed=seed)
     harness = {f"{name}_shift": name for name in items if name.startswith("lm_eval.")}
@@ -234,6 +267,7 @@ __all__ = [
     "instrument",
     "instruments",
     "measure",
+    "prepared",
     "read",
     "ready",
     "scores",

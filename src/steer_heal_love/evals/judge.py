@@ -21,11 +21,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from steer_heal_love.config import EvalConfig
-from steer_heal_love.evals import Subject, instrument, wanted
+from steer_heal_love.evals import Subject, drawn_by, instrument
 from steer_heal_love.ground import models
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
-from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.scoring import branch_nll
 from steer_heal_love.nouns import Items
 
@@ -33,11 +31,6 @@ QUESTION = "Question: {question}\n\nText A: {a}\n\nText B: {b}\n\nWhich text was
 START = "Text"
 Pair = tuple[str, str, str]
 """a question, one answer, the other"""
-
-
-def has_samples(config: EvalConfig) -> None:
-    if "samples" not in [i.name for i in wanted(config)]:
-        raise UserError("instrument 'judge' compares what instrument 'samples' draws; name both.")
 
 
 @lru_cache(maxsize=1)
@@ -87,6 +80,6 @@ def compare(s: Subject, _measured: Any) -> Items:
     )
 
 
-@instrument("judge", outside=compare, ready=has_samples, optional=True)
+@instrument("judge", outside=compare, ready=drawn_by("judge"), optional=True)
 def judge(_subject: Subject) -> None:
     """Nothing is measured inside: the base judges afterwards what was sampled."""
