@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import EvalConfig
+from steer_heal_love.evals import profile
 from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
@@ -211,10 +212,13 @@ AUCS = ("behaviour_auc", "behaviour_masked_auc")
 
 def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
     """Means with bootstrap intervals over items; shifts are paired with the base, item by item."""
-    out: Scores = {}
+    out: Scores = profile.constant_share(items, base, resamples=resamples, seed=seed)
     for name, values in items.items():
+        if name.startswith(profile.SENTENCE):
+            continue
         if name.startswith(PROFILES):
-            out[name] = paired(values, base[name], resamples=resamples, seed=seed)
+            shift = paired(values, base[name], resamples=resamples, seed=seed)
+            out[name] = profile.with_sentences(name, shift, items, base)
         elif name in AUCS:
             out[name] = proportion(values, effect=CROSS_FITTED)
         else:
