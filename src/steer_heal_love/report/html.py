@@ -26,18 +26,23 @@ LARGE, SMALL = (5.2, 3.9), (3.5, 2.5)
 COLUMNS = (
     "trait_shift",
     "trait_generated_shift",
+    "behaviour_shift",
+    "behaviour_masked_shift",
     "own_excess",
     "neutral_kl",
     "repetition",
     "distinct_2",
     "capability",
     "mfv_top1",
+    "mfv_constant_share",
     "mfv_fc_top1",
     "p_ans_any",
     "json_is_valid",
     "ppx_json",
+    "behaviour_auc",
+    "behaviour_masked_auc",
 )
-SIGNED = COLUMNS[:3]
+SIGNED = COLUMNS[:5]
 """the shifts: their sign says something"""
 VISIBLE = 6
 """diary prompts that are not folded"""
@@ -94,6 +99,10 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
             (v.title, trajectory.one(run, v)) for v in trajectory.VIEWS if trajectory.measured([run], v)]),
         "by_round": figures(at, SMALL, [
             (f"{p.title} by round", panels.by_round(run, p)) for p in panels.BY_ROUND if panels.has(run, p)]),
+        "forced": figures(at, LARGE, [
+            (v.title, trajectory.one(run, v)) for v in trajectory.FORCED if trajectory.measured([run], v)]),
+        "format": figures(at, SMALL, [
+            (f"{p.title} by round", panels.by_round(run, p)) for p in panels.FORMAT if panels.has(run, p)]),
         "heals": [(r, heal_figures(at, run, r), pressure(r.healing)) for r in run.rounds if r.healing],
         "transfers": moved, "got_in": figures(at, LARGE, got_in(run, moved)),
         "survival": figures(at, SMALL, [
