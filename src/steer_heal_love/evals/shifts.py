@@ -5,6 +5,7 @@ Every interval is one over items (`ground.stats`). An item list of a stage and t
 
 from __future__ import annotations
 
+from steer_heal_love.evals import profile
 from steer_heal_love.ground.stats import CROSS_FITTED, bootstrap, paired, proportion, subtract, widened
 from steer_heal_love.nouns import Items, Scores
 
@@ -40,10 +41,13 @@ def by_item(name: str, items: Items, base: Items) -> list[float]:
 
 def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
     """Means with bootstrap intervals over items; shifts are paired with the base, item by item."""
-    out: Scores = {}
+    out: Scores = profile.constant_share(items, base, resamples=resamples, seed=seed)
     for name, values in items.items():
+        if name.startswith(profile.SENTENCE):
+            continue
         if name.startswith(PROFILES):
-            out[name] = paired(values, base[name], resamples=resamples, seed=seed)
+            shift = paired(values, base[name], resamples=resamples, seed=seed)
+            out[name] = profile.with_sentences(name, shift, items, base)
         elif name in CROSSFITTED:
             out[name] = widened(bootstrap(values, resamples=resamples, seed=seed))
         elif name in AUCS:
