@@ -178,7 +178,7 @@ class EvalConfig:
     """the base's own samples a prompt, once a run"""
     healed_draws: int = 3
     """own samples a prompt of each healed model; of the prompted and the steered one"""
-    behaviour_prompts: int = 32
+    behaviour_prompts: int = 64
     """training prompts that the base answers as either pole, once a run, for the readout of instrument `behaviour`"""
     sample_tokens: int = 48
     temperature: float = 1.0

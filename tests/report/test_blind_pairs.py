@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ spec = importlib.util.spec_from_file_location(
     "blind_pairs", Path(__file__).parents[2] / "tools" / "blind_pairs.py"
 )
 blind_pairs = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = blind_pairs
 spec.loader.exec_module(blind_pairs)
 PAIRS = [blind_pairs.Pair(f"question {i}", f"base {i}", f"healed {i}", "run") for i in range(30)]
 

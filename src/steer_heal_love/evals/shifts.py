@@ -47,10 +47,10 @@ def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Score
         if name.startswith(PROFILES):
             shift = paired(values, base[name], resamples=resamples, seed=seed)
             out[name] = profile.with_sentences(name, shift, items, base)
-        elif name in AUCS:
-            out[name] = proportion(values, effect=CROSS_FITTED)
         elif name in CROSSFITTED:
             out[name] = widened(bootstrap(values, resamples=resamples, seed=seed))
+        elif name in AUCS:
+            out[name] = proportion(values, effect=CROSS_FITTED)
         else:
             out[name] = bootstrap(values, resamples=resamples, seed=seed)
     for name, source in SHIFTS.items():
