@@ -23,7 +23,7 @@ WRONG = {
     "eval.probes": 0, "eval.probe_half": "third", "eval.vignettes": 0, "eval.vignette_view": "they", "eval.think_tokens": -1,
     "eval.paraphrases": 0, "eval.capability_blocks": 0, "eval.lm_eval_limit": -1, "eval.neutral_prompts": 0,
     "eval.neutral_kinds": ("short", "verse"), "eval.neutral_bank": "train", "eval.neutral_min_p": 1.0, "heal.anchor_kinds": (),
-    "eval.transfer": "some", "eval.sample_prompts": -1, "eval.base_draws": 0, "eval.healed_draws": 0, "eval.sample_tokens": 0, "eval.temperature": -1.0, "eval.min_p": 1.0, "eval.resamples": 0,
+    "eval.transfer": "some", "eval.behaviour_prompts": 3, "eval.sample_prompts": -1, "eval.base_draws": 0, "eval.healed_draws": 0, "eval.sample_tokens": 0, "eval.temperature": -1.0, "eval.min_p": 1.0, "eval.resamples": 0,
 }  # fmt: skip
 """a value just outside for every setting that has limits, against the other defaults"""
 FREE = {
