@@ -7,6 +7,7 @@ import json
 import peft
 import pytest
 import torch
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from fuzz import fuzz

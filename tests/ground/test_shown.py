@@ -6,6 +6,7 @@ import io
 import unicodedata
 
 import pytest
+from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from hypothesis import strategies as st
 
 from fuzz import fuzz
 from steer_heal_love.ground.errors import UserError
