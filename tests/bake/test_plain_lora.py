@@ -44,7 +44,7 @@ def trained(folder, **how):
     [
         {}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 2}}, {"alpha_pattern": {"q_proj": 32}}, {"init_lora_weights": False},
         {"rank_pattern": {"layers.1.self_attn.q_proj": 2, "v_proj": 3}, "alpha_pattern": {"v_proj": 1}, "use_rslora": True},
-        {"target_modules": "all-linear", "layers_to_transform": [1, 3]}, {"init_lora_weights": "gaussian"},
+        {"target_modules": "all-linear"}, {"layers_to_transform": [1, 3]}, {"init_lora_weights": "gaussian"},
     ],
     ids=str,
 )  # fmt: skip
@@ -132,7 +132,7 @@ A = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
         (lambda t: t.pop(A), "lora_A is missing"), (lambda t: t[A].__setitem__((0, 0), float("nan")), "not finite"), (lambda t: t.clear(), "no factors"),
         (lambda t: t.update({A.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(3)}), "no factor of a linear module"),
         (lambda t: t.update({A: t[A][None].clone()}), "don't multiply"), (lambda t: t.update({A: t[A][:2].clone()}), "don't multiply"),
-        (lambda t: t.update({"odd\x1b[2J": torch.ones(3)}), "no factor"),
+        (lambda t: t.update({"odd\x1b[2J": torch.ones(3)}), "U\\+001B"),
     ],
 )  # fmt: skip
 def test_a_tensor_that_does_not_belong_is_named(saved, change, words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def told():
 
 
 def checked(model, tok, was, told):
-    identity.check(model, tok, was, where="run", name="tiny", warn=told.append)
+    identity.check(model, tok, was, where=Path("run"), name="tiny", warn=told.append)
 
 
 def test_the_same_weights_pass_and_others_are_refused(tok, model, of, told):

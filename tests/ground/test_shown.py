@@ -52,7 +52,7 @@ def test_the_console_escapes_what_tables_and_texts_hold() -> None:
     table = Table("name")
     table.add_row(Text("red\x1b[31m"))
     console.print(Text("a\u202eb"), table, Text("\x9b2J"))
-    assert "\\x1b[31m" in file.getvalue() and "\\u202e" in file.getvalue() and "\\x9b2J" in file.getvalue()
+    assert "red\\x1b" in file.getvalue() and "\\u202e" in file.getvalue() and "\\x9b2J" in file.getvalue()
     assert not any(unicodedata.category(c) in ACTS and c != "\n" for c in file.getvalue())
 
 

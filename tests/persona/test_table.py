@@ -42,7 +42,7 @@ def test_a_good_one_has_no_mistakes():
         (changed(intent={"Care": True}), "intent.Care: expected -1, 0 or 1, found True"), (changed(intent={"Care": 1.0}), "found 1.0"), (changed(nam="x"), "did you mean 'name'"),
         (changed(prompts=good()["prompts"] | {"elict": []}), "did you mean 'elicit'"), (changed(pos="long " * 1000), "pos: 5000 characters, at most 2000"),
         (probe(question="q" * 9000), "probes[0].question: 9000 characters"), (changed(name=True), "name: expected a text, found True"), (changed(probes=[3] * 4), "probes[0].question: expected a text, found 3"),
-        (changed(prompts=good()["prompts"] | {"plain": ["x"] * 10_001}), "at most 10000"),
+        (changed(prompts=good()["prompts"] | {"plain": ["x"] * 2_001}), "at most 2000"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )  # fmt: skip

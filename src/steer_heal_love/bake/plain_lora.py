@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
-from steer_heal_love.ground.untrusted import json_object, refuse, whole_number
+from steer_heal_love.ground.untrusted import json_object, whole_number
 from steer_heal_love.ground.untrusted.tensors import tensors as read_tensors
 from steer_heal_love.nouns import Adapter
 
@@ -30,6 +30,8 @@ FACTOR = re.compile(rf"{re.escape(PREFIX)}([A-Za-z0-9_.]+)\.lora_(A|B)\.weight")
 NUMBER = re.compile(r"(?:^|\.)(\d+)\.")
 PLAIN_NAME = re.compile(r"\^?[A-Za-z0-9_.]+")
 """a pattern that names modules without the means of regular expressions, which a file could make endless"""
+SHOWN = 6
+"""mistakes told; the rest are counted"""
 KEEPS_THE_BASE = (True, False, "gaussian", "eva", "orthogonal")
 """beginnings of training that leave the base's own weights as they were"""
 
@@ -141,13 +143,21 @@ def load(folder: Path) -> Adapter:
             f"{shown(folder)}: no PEFT adapter there (no {WEIGHTS}; pickled weights are never read)."
         )
     found = json_object(folder / CONFIG, str(folder / CONFIG))
-    if wrong := found.all(mistakes(found.data)):
-        refuse(f"{folder}: a plain LoRA is needed, found another adapter or a damaged one", wrong)
+    needed(folder, found.all(mistakes(found.data)))
     how = settings(found.data)
     tensors, _ = read_tensors(folder / WEIGHTS, str(folder / WEIGHTS))
     factors, wrong = paired(tensors, how)
-    refuse(f"{folder}: a plain LoRA is needed", wrong)
+    needed(folder, wrong)
     return scaled(factors, how)
+
+
+def needed(folder: Path, wrong: Sequence[str]) -> None:
+    """Raise `UserError` with what keeps an adapter from being a plain LoRA, in one line."""
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise UserError(
+            f"{shown(folder)}: a plain LoRA is needed, found {shown('; '.join(wrong[:SHOWN]))}{more}."
+        )
 
 
 def mistakes(config: Mapping[str, Any]) -> list[str]:

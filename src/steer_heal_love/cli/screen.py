@@ -54,8 +54,8 @@ def warn(message: str) -> None:
 
 
 def tell(message: object) -> None:
-    """A result, to stdout, a line as long as it is."""
-    out.print(Text(shown(message, lines=True)), highlight=False, soft_wrap=True)
+    """A result, to stdout, a line as long as it is; a text may have several, a path is one."""
+    out.print(Text(shown(message, lines=isinstance(message, str))), highlight=False, soft_wrap=True)
 
 
 def lenient() -> None:

@@ -18,7 +18,7 @@ KINDS = ("elicit", "plain")
 PROBE = ("question", "pos", "neg")
 LONGEST = {"name": 100, "axis": 500, "pos": 2_000, "neg": 2_000}
 LONGEST_PROMPT = 8_000
-LEAST, MOST = 4, 10_000
+LEAST, MOST = 4, 2_000
 """prompts of either kind, and probes"""
 
 

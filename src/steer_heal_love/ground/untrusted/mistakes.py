@@ -16,11 +16,12 @@ def refuse(name: str, mistakes: Sequence[str]) -> None:
     """Raise one `UserError` that lists every mistake in the file called `name`; nothing when there is none."""
     if not mistakes:
         return
+    if len(mistakes) == 1:
+        raise UserError(f"{shown(name)}: {shown(mistakes[0])}")
     lines = [f"  {shown(m)}" for m in mistakes[:LISTED]]
     if len(mistakes) > LISTED:
         lines.append(f"  and {len(mistakes) - LISTED} more")
-    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    raise UserError(f"{shown(name)}: {count}:\n" + "\n".join(lines))
+    raise UserError(f"{shown(name)}: {len(mistakes)} mistakes:\n" + "\n".join(lines))
 
 
 def nearest(found: str, names: Iterable[str], *, least: float = 0.6) -> str:
