@@ -12,7 +12,7 @@ import pytest
 from steer_heal_love import cli
 
 SHL = [sys.executable, "-m", "steer_heal_love"]
-SRC = str(Path(cli.__file__).parents[1])
+SRC = str(Path(cli.__file__).parents[2])
 
 
 def environment(**more: str) -> dict[str, str]:
