@@ -13,9 +13,11 @@ from steer_heal_love.ground.text import words
 from steer_heal_love.ground.untrusted import known, whole_number
 from steer_heal_love.nouns import FOUNDATIONS
 
-KEYS = ("name", "axis", "pos", "neg", "intent", "prompts", "probes")
+KEYS = ("name", "axis", "pos", "neg", "intent", "prompts", "probes", "confirmation")
 KINDS = ("elicit", "plain")
 PROBE = ("question", "pos", "neg")
+THIRD = ("neutral", "off_topic")
+"""answers of a probe that may be left out"""
 LONGEST = {"name": 100, "axis": 500, "pos": 2_000, "neg": 2_000}
 LONGEST_PROMPT = 8_000
 LEAST, MOST = 4, 2_000
@@ -30,7 +32,8 @@ def mistakes(data: Mapping[str, Any]) -> list[str]:
         *known(data, KEYS),
         *intent(data.get("intent", {})),
         *prompts(data.get("prompts", {})),
-        *probes(data.get("probes")),
+        *probes("probes", data.get("probes"), LEAST),
+        *probes("confirmation", data.get("confirmation", []), 0),
     ]
 
 
@@ -88,17 +91,18 @@ def prompts(table: Any) -> Iterator[str]:
                 yield from a_text(f"prompts.{kind}[{i}]", item, LONGEST_PROMPT)
 
 
-def probes(tables: Any) -> Iterator[str]:
-    """Mistakes of the held-out probes."""
-    if not isinstance(tables, list) or not LEAST <= len(tables) <= MOST:
-        yield f"probes: expected at least {LEAST} tables [[probes]] (shl lint wants 24), found {counted(tables)}"
+def probes(name: str, tables: Any, least: int) -> Iterator[str]:
+    """Mistakes of a list of probes; the third answers may be left out."""
+    if not isinstance(tables, list) or not least <= len(tables) <= MOST:
+        wanted = f"at least {least} tables [[{name}]] (shl lint wants 24)" if least else f"tables [[{name}]]"
+        yield f"{name}: expected {wanted}, found {counted(tables)}"
         return
     for i, table in enumerate(tables):
-        for key in PROBE:
-            yield from text(key, table, LONGEST_PROMPT, f"probes[{i}].")
+        for key in (*PROBE, *(k for k in THIRD if isinstance(table, Mapping) and k in table)):
+            yield from text(key, table, LONGEST_PROMPT, f"{name}[{i}].")
         if isinstance(table, Mapping):
-            yield from known(table, PROBE, f"probes[{i}]: ")
-        yield from same(f"probes[{i}]", table, "pos and neg are the same, so it measures nothing")
+            yield from known(table, (*PROBE, *THIRD), f"{name}[{i}]: ")
+        yield from same(f"{name}[{i}]", table, "pos and neg are the same, so it measures nothing")
 
 
 def counted(items: Any) -> str:

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.stats import LEVEL, corrected, t_quantile
 from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.stats import LEVEL, corrected, t_quantile
 from steer_heal_love.nouns import Score
 from steer_heal_love.report.read import number
 from steer_heal_love.report.screen import interval, plain
