@@ -17,6 +17,7 @@ from steer_heal_love import bake, cli, config, presets
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.persona import names as persona_names
 from steer_heal_love.persona import path as persona_path
@@ -175,9 +176,13 @@ def test_a_cache_that_cannot_be_written_is_a_user_error_and_left_clean(tok, here
 def test_an_export_that_cannot_be_written_is_a_user_error(tok, here, capsys, monkeypatch, random_adapter):
     make = lambda *_args, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok)
     monkeypatch.setattr("steer_heal_love.ground.models.load", make)
-    records.write_json(here / "run/manifest.json", {"schema": records.SCHEMA})
+    model = make()[0]
+    records.write_json(here / "run/manifest.json", {
+        "schema": records.SCHEMA, "model": "tiny", "model_hash": models.fingerprint(model), "dtype": str(model.dtype),
+        "chat_template_hash": template_hash(tok),
+    })  # fmt: skip
     files.save_config(config.RunConfig(), here / "run/config.toml")
-    bake.save_peft(random_adapter(make()[0], 0), here / "run/adapter", base_model="tiny")
+    bake.save_peft(random_adapter(model, 0), here / "run/adapter", base_model="tiny")
     (here / "file").write_text("mine")
     for out in ("file", "file/below"):
         said = refused(capsys, "export", "run", "--format", "merged", "--out", out)

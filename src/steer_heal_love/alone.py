@@ -12,20 +12,24 @@ from steer_heal_love import bake, evals
 from steer_heal_love.config import RunConfig
 from steer_heal_love.evals import neutral
 from steer_heal_love.generate import generate
+from steer_heal_love.ground import fits, identity
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.ground.shown import shown
 from steer_heal_love.nouns import Stage, StageName
 from steer_heal_love.persona import load as load_persona
-from steer_heal_love.session import OWN_SAMPLES, loaded, seed_for, yardstick
+from steer_heal_love.session import OWN_SAMPLES, ignored, loaded, seed_for, yardstick
 
 
 def evaluate(
-    cfg: RunConfig, *, adapter: Path | None = None, system: str | None = None, track: Track = silent
-) -> Stage:
+    cfg: RunConfig, *, adapter: Path | None = None, system: str | None = None, track: Track = silent,
+    warn: identity.Warn = ignored,
+) -> Stage:  # fmt: skip
     """The model that `cfg` names, with a PEFT `adapter` or a `system` prompt or both, paired with its base.
 
     Persona, instruments and their sizes are those of `cfg`; with neither, the base's own scores, every shift 0.
-    Raises `UserError` before a model is loaded.
+    Raises `UserError` before a model is loaded, and before anything is measured for an adapter of another base;
+    `warn` is told what else is odd about it.
     """
     who = load_persona(cfg.persona)
     cfg.check()
@@ -33,6 +37,11 @@ def evaluate(
     evals.chosen_probes(who, cfg.eval)
     whole = bake.load_peft(adapter) if adapter else None
     model, tok = loaded(cfg, track)
+    if whole and adapter:
+        fits.adapter(model, whole.factors)
+        identity.check_adapter(model, tok, adapter, name=cfg.model, warn=warn)
+        if bake.is_nothing(whole):
+            warn(f"{shown(adapter)}: changes nothing: one factor of every module is zero.")
     prompts = [text for _, text in neutral.prompts(cfg.eval)]
     if not any(i.name == "neutral" for i in evals.wanted(cfg.eval)):
         prompts = []

@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.errors import UserError
 
+MOST = 10**9
+"""no count of anything reaches this; only a seed may"""
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*GB\s*", re.IGNORECASE)
 
 
@@ -235,6 +237,10 @@ class RunConfig:
         ] + [
             (value in get_args(kind), f"{name}: {' or '.join(get_args(kind))}, found {value!r}")
             for name, (value, kind) in found.items() if get_origin(kind) is Literal
+        ] + [
+            (abs(value) < MOST if name != "seed" else abs(value) < 2**63,
+             f"{name}: {'a 64-bit number' if name == 'seed' else f'below {MOST:,}'}, found {value!r:.60}")
+            for name, (value, kind) in found.items() if kind is int and isinstance(value, int)
         ] + [
             (self.filter.keep >= self.filter.least,
              f"filter.keep: at least filter.least, which is {self.filter.least}, found {self.filter.keep}"),

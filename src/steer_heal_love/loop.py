@@ -14,11 +14,12 @@ from steer_heal_love import bake, report, steps
 from steer_heal_love.config import RunConfig
 from steer_heal_love.gates.loop import stop_reason
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import models, records
+from steer_heal_love.ground import identity, models, records
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
+from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Track, labelled, silent
 from steer_heal_love.nouns import Adapter, Completion
-from steer_heal_love.session import Run, created, opened
+from steer_heal_love.session import Run, created, ignored, opened
 from steer_heal_love.vector import Vector
 
 
@@ -27,14 +28,18 @@ def run(
     *,
     resume: str | Path | None = None,
     track: Track = silent,
+    warn: Warn = ignored,
     **overrides: Any,
 ) -> Run:
-    """The whole loop. `overrides` are RunConfig fields, nested ones as dicts; the preset follows the device.
+    """The whole loop. `warn` is told what a resumed run's base has other than then; `overrides` are RunConfig fields, nested ones as dicts; the preset follows the device.
 
     Raises `UserError` before anything is written when the settings, persona or model are wrong, and `Starved`
     or `Diverged` with everything up to the last good round in the folder. Ctrl-C says how to go on.
     """
-    r = opened(Path(resume), track) if resume else created(settings, overrides, track)
+    if resume:
+        r = opened(Path(resume), track, trust_remote_code=bool(overrides.get("trust_remote_code")), warn=warn)
+    else:
+        r = created(settings, overrides, track)
     with resumable(f"shl run --resume {shlex.quote(str(r.folder.path))}"):
         r.folder.event("start", resumed=bool(resume))
         steps.before(r)
@@ -110,8 +115,9 @@ def conclude(r: Run) -> None:
     """Everything that is derived: the one adapter, the summary, the report. Written anew after each round."""
     if r.history:
         bake.save_peft(
-            bake.stack(r.history), r.folder.path / "adapter", base_model=models.base_name(r.config.model)
-        )
+            bake.stack(r.history), r.folder.path / "adapter", base_model=models.base_name(r.config.model),
+            note=identity.of_run(r.folder.path).note(),
+        )  # fmt: skip
     r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
     records.write_json(
         r.folder.path / "summary.json",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from steer_heal_love.config import RunConfig
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.overrides import override
+from steer_heal_love.ground.untrusted import refuse, toml
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {},
@@ -61,12 +61,21 @@ def resolved(changes: dict[str, Any], start: RunConfig | None = None) -> RunConf
     return override(start or fitting(**named), changes)
 
 
-def read(path: Path) -> RunConfig:
-    """Settings of a TOML file over the preset that fits. Raises `UserError` with every mistake."""
+def read(path: Path, *, trust_remote_code: bool = False) -> RunConfig:
+    """Settings of a TOML file over the preset that fits. Raises `UserError` with every mistake.
+
+    `trust_remote_code` is never taken from a file: a run folder may come from anywhere, and its model's code would be
+    executed. A file that wants it is refused unless the one who calls asks for it too.
+    """
+    name = f"settings file {path}"
+    found = toml(path, name)
+    asks = found.data.get("trust_remote_code") is True
+    if asks and not trust_remote_code:
+        refuse(name, ["trust_remote_code: it would run code that comes with the model; if you trust that, give --trust-remote-code"])  # fmt: skip
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise UserError(f"settings file {path}: {e.strerror}.") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"settings file {path}: not TOML: {e}") from e
-    return resolved(data)
+        settings = resolved(found.data | {"trust_remote_code": trust_remote_code} if asks else found.data)
+    except UserError as e:
+        refuse(name, found.all(str(e).splitlines()))
+        raise
+    refuse(name, found.all([]))
+    return settings

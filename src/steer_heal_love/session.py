@@ -15,11 +15,11 @@ from steer_heal_love import evals, gates, presets
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.gates import Evidence
-from steer_heal_love.ground import banks, memory, models, records
+from steer_heal_love.ground import banks, identity, memory, models, records
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import template_hash
-from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal import divergences
@@ -28,6 +28,10 @@ from steer_heal_love.nouns import Adapter, Completion, Gate, Persona, Stage
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
 from steer_heal_love.vector import methods
+
+
+def ignored(_message: str) -> None:
+    """Nobody is told."""
 
 
 @dataclass
@@ -137,17 +141,24 @@ def known(cfg: RunConfig) -> None:
     evals.chosen_probes(load_persona(cfg.persona), cfg.eval)
 
 
-def opened(path: Path, track: Track) -> Run:
-    """An existing run, with the settings and the persona file that it was started with."""
+def opened(path: Path, track: Track, *, trust_remote_code: bool = False, warn: Warn = ignored) -> Run:
+    """An existing run, with the settings and the persona file that it was started with.
+
+    Code that comes with its model is run only where the caller trusts it too, whatever the run's settings say.
+    """
     folder = RunFolder.open(path)
-    cfg = presets.read(path / "config.toml")
+    cfg = presets.read(path / "config.toml", trust_remote_code=trust_remote_code)
+    cfg.check()
+    was = identity.of_run(path)
     model, tok = loaded(cfg, track)
-    found, was = models.fingerprint(model), records.read_json(path / "manifest.json")["model_hash"]
-    if found != was:
-        raise UserError(
-            f"{path}: was run on weights {was}, {cfg.model!r} now has {found}; nothing was changed."
-        )
+    identity.check(model, tok, was, where=path, name=cfg.model, warn=warn)
     return Run(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
+
+
+def homeless(name: str) -> str:
+    """A folder's name without the home folder's, which says who ran it; any other name as it is."""
+    home = str(Path.home())
+    return f"~{name[len(home) :]}" if name == home or name.startswith(home.rstrip("/") + "/") else name
 
 
 def manifest(cfg: RunConfig, model: Any, tok: Any) -> dict[str, Any]:
@@ -155,7 +166,7 @@ def manifest(cfg: RunConfig, model: Any, tok: Any) -> dict[str, Any]:
     data |= evals.bank_hashes(cfg.eval)
     data["persona"] = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
     return {
-        "schema": records.SCHEMA, "versions": records.versions(), **records.commit(), "model": cfg.model,
+        "schema": records.SCHEMA, "versions": records.versions(), **records.commit(), "model": homeless(cfg.model),
         "model_hash": models.fingerprint(model), "dtype": str(model.dtype), "chat_template_hash": template_hash(tok),
         "data": data, "device": records.device_name(model.device), "seed": cfg.seed,
     }  # fmt: skip

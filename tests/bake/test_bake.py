@@ -131,7 +131,7 @@ def test_what_is_no_plain_lora_is_a_user_error(model, rounds, tmp_path):
         bake.load_peft(tmp_path / "nothing")
     bake.save_peft(rounds[0], tmp_path / "a", base_model="tiny")
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
-    for change in ({"use_dora": True}, {"use_rslora": True}, {"peft_type": "IA3"}):
+    for change in ({"use_dora": True}, {"lora_bias": True}, {"peft_type": "IA3"}):
         (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config | change))
         with pytest.raises(UserError, match="plain LoRA"):
             bake.load_peft(tmp_path / "a")

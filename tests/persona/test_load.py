@@ -144,7 +144,7 @@ def test_third_answers_and_confirmation_are_read(tmp_path: Path) -> None:
     [
         ("neutral = 4\n", "probes[3].neutral: expected a text, found 4"),
         ('off_topic = " "\n', "probes[3].off_topic: expected a text"),
-        (CONFIRMATION.replace('neg = "Quick."', ""), "confirmation[0].neg: expected a text, found None"),
+        (CONFIRMATION.replace('neg = "Quick."', ""), "confirmation[0].neg: missing"),
     ],
 )
 def test_mistakes_in_them_are_told(tmp_path: Path, more: str, expected: str) -> None:

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from steer_heal_love.ground.errors import UserError
+from steer_heal_love.bake import plain_lora
+from steer_heal_love.bake.plain_lora import PREFIX
+from steer_heal_love.ground.identity import NOTE
 from steer_heal_love.ground.records import whole, write_text
 from steer_heal_love.nouns import Adapter
-
-PREFIX = "base_model.model."
 
 
 def stack(rounds: list[Adapter]) -> Adapter:
@@ -48,8 +50,13 @@ def padded(adapter: Adapter) -> Adapter:
     )
 
 
-def save_peft(adapter: Adapter, folder: Path, *, base_model: str) -> None:
-    """Write `adapter_model.safetensors` and `adapter_config.json` for PEFT."""
+def save_peft(
+    adapter: Adapter, folder: Path, *, base_model: str, note: Mapping[str, Any] | None = None
+) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json` for PEFT.
+
+    `note` says by hash which base the adapter is of, and goes beside them as `ground.identity` reads it.
+    """
     adapter, tensors = padded(adapter), {}
     for name, (a, b) in adapter.factors.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = a.detach().float().cpu().contiguous()
@@ -65,24 +72,15 @@ def save_peft(adapter: Adapter, folder: Path, *, base_model: str) -> None:
         "layers_to_transform": numbers, "modules_to_save": None,
     }  # fmt: skip
     write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
+    if note:
+        write_text(folder / NOTE, json.dumps(note, indent=2) + "\n")
 
 
 def load_peft(folder: Path) -> Adapter:
-    """The LoRA in a PEFT folder. Raises `UserError` when it is none, or uses what plain LoRA has not."""
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        tensors = load_file(str(folder / "adapter_model.safetensors"))
-    except OSError as e:
-        raise UserError(f"{folder}: no PEFT adapter there ({e.strerror or e}).") from e
-    odd = [
-        k
-        for k in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
-        if config.get(k)
-    ]
-    if config.get("peft_type") != "LORA" or odd:
-        raise UserError(f"{folder}: a plain LoRA is needed, found {config.get('peft_type')} with {odd}.")
-    names = sorted({k.removeprefix(PREFIX).rpartition(".lora_")[0] for k in tensors})
-    return Adapter(
-        {n: (tensors[f"{PREFIX}{n}.lora_A.weight"], tensors[f"{PREFIX}{n}.lora_B.weight"]) for n in names},
-        config["lora_alpha"] / config["r"],
-    )
+    """The LoRA in a PEFT folder. Raises `UserError` when it is none, or anything else than a plain LoRA."""
+    return plain_lora.load(folder)
+
+
+def is_nothing(adapter: Adapter) -> bool:
+    """Whether an adapter changes no module: one factor of each is zero."""
+    return all(not a.any() or not b.any() for a, b in adapter.factors.values())

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +19,9 @@ from transformers import PreTrainedConfig
 from steer_heal_love.bake import padded
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.records import whole
+from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.untrusted.directions import directions
+from steer_heal_love.ground.untrusted.gguf import gguf as read_gguf
 from steer_heal_love.nouns import Adapter
 
 OTHER_NAMES = {"mistral": "llama", "gemma3_text": "gemma3", "phi": "phi2"}
@@ -79,17 +81,17 @@ def save_control_vector(directions: Mapping[int, Float[Tensor, " d"]], hint: str
 
 
 def load_control_vector(file: Path) -> dict[int, Float[Tensor, " d"]]:
-    """The directions by layer. Raises `UserError` where the file is no GGUF control vector."""
-    try:
-        tensors = library().GGUFReader(file).tensors
-    except (OSError, ValueError) as e:
-        raise UserError(f"{file}: no GGUF file there: {e}") from e
-    found = {t.name: torch.from_numpy(np.array(t.data, np.float32)) for t in tensors}
-    if not found or not all(n.startswith("direction.") for n in found):
+    """The directions by layer. Raises `UserError` where the file is no GGUF control vector of F32 or F16 values."""
+    name = str(file)
+    found = read_gguf(file, name)
+    arch = found.fields.get("general.architecture")
+    if arch != "controlvector":
+        names = ", ".join(sorted(found.tensors)[:3]) or "no tensors"
         raise UserError(
-            f"{file}: GGUF, but not a control vector: {', '.join(sorted(found)[:3]) or 'no tensors'}."
+            f"{shown(file)}: GGUF, but not a control vector: {arch!r:.60} with {shown(names)[:200]}."
         )
-    return dict(sorted((int(n.removeprefix("direction.")), v) for n, v in found.items()))
+    tensors = {key: torch.from_numpy(values) for key, values in found.tensors.items()}
+    return directions(tensors, name, prefix="direction", first=1)
 
 
 def write(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import tyro
 
 from steer_heal_love.cli import runs, verbs
-from steer_heal_love.cli.screen import say
+from steer_heal_love.cli.screen import lenient, output, say, tell
 from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -33,7 +33,7 @@ def usage() -> str:
 
 def dispatch(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        tell(usage())
         return
     name = " ".join(argv[:2]) if argv[0] == "vector" else argv[0]
     rest = argv[len(name.split()) :]
@@ -47,8 +47,10 @@ def dispatch(argv: list[str]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `shl` and `steer-heal-love`."""
+    lenient()
     try:
-        dispatch(sys.argv[1:] if argv is None else argv)
+        with output():
+            dispatch(sys.argv[1:] if argv is None else argv)
     except UserError as e:
         say(f"error: {e}", "red")
         sys.exit(2)

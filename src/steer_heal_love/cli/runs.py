@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 from steer_heal_love import presets
-from steer_heal_love.cli.screen import importing, out, say
+from steer_heal_love.cli.screen import importing, out, say, tell, warn
 from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground.errors import UserError, resumable
 from steer_heal_love.persona import load as load_persona
@@ -56,8 +56,10 @@ def run(argv: list[str]) -> None:
     """Parse, run the loop, print its screen."""
     if _early(argv, "resume"):
         given = tyro.cli(Run, args=argv, prog="shl run")
-        if given != Run(resume=given.resume):
-            raise UserError("--resume goes on with the settings the run was started with; give no others.")
+        if given != Run(resume=given.resume, trust_remote_code=given.trust_remote_code):
+            raise UserError(
+                "--resume goes on with the settings the run was started with; give no others but --trust-remote-code."
+            )
         settings = None
     else:
         given, settings = layered(Run, argv, "shl run")
@@ -69,8 +71,9 @@ def run(argv: list[str]) -> None:
         say(f"{given.resume}: already finished, nothing is left to do", "dim")
         show(given.resume)
         return
+    trust = {"trust_remote_code": given.trust_remote_code} if given.resume else {}
     with report.progress(out) as track:
-        done = loop.run(settings, resume=given.resume, track=track)
+        done = loop.run(settings, resume=given.resume, track=track, warn=warn, **trust)
     show(done.folder.path)
 
 
@@ -94,14 +97,14 @@ def compare(argv: list[str]) -> None:
             workers=given.workers, track=track,
         )  # fmt: skip
     out.print(report.terminal_comparison(Path(given.out)))
-    out.print(Path(given.out) / "compare.html")
+    tell(Path(given.out) / "compare.html")
 
 
 def layered(kind: type[G], argv: list[str], prog: str, **own: Any) -> tuple[G, RunConfig]:
     """What was asked for: preset, then the settings file, `own`, then options; and the run's settings in it."""
     early = {key: _early(argv, key) for key in ("config", "preset", "device", "model")}
     if early["config"]:
-        start = presets.read(Path(early["config"]))
+        start = presets.read(Path(early["config"]), trust_remote_code="--trust-remote-code" in argv)
     elif early["preset"] in presets.PRESETS:
         start = presets.preset(early["preset"])
     else:

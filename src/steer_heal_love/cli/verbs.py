@@ -14,8 +14,11 @@ from steer_heal_love.config import EvalConfig, VectorConfig
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.errors import UserError, unknown
 from steer_heal_love.ground.overrides import override
+from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.untrusted import inside
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import names as persona_names
+from steer_heal_love.persona.table import LONGEST_PROMPT
 
 
 def show(runs: tyro.conf.Positional[tuple[Path, ...]], /, out: Path = Path("report.html")) -> None:
@@ -25,7 +28,7 @@ def show(runs: tyro.conf.Positional[tuple[Path, ...]], /, out: Path = Path("repo
     if not runs:
         raise UserError("shl report: give at least one run folder.")
     report.write(list(runs), out)
-    print(out)
+    screen.tell(out)
 
 
 def evaluate(
@@ -68,6 +71,8 @@ def evaluate(
         from steer_heal_love.evals.vignettes import load_bank
         from steer_heal_love.ground import records
 
+    if system is not None and len(system) > LONGEST_PROMPT:
+        raise UserError(f"--system: {len(system)} characters, at most {LONGEST_PROMPT}.")
     start = presets.fitting(device, model)
     asked: dict[str, Any] = {
         "instruments": instrument, "vignette_view": view, "think_tokens": think, "neutral_bank": neutral_bank,
@@ -82,12 +87,12 @@ def evaluate(
     of_run = {"model": model, "persona": persona, "device": device, "seed": seed}
     cfg = override(start, of_run | {"eval": asked})
     with report.progress(screen.out) as track:
-        stage = alone.evaluate(cfg, adapter=adapter, system=system, track=track)
+        stage = alone.evaluate(cfg, adapter=adapter, system=system, track=track, warn=screen.warn)
     records.write_json(out, {
         "schema": records.SCHEMA, "model": model, "adapter": adapter and str(adapter), "system": system,
         "persona": load_persona(persona).name, "seed": seed, "scores": stage.scores, "items": stage.items,
     })  # fmt: skip
-    print(out)
+    screen.tell(out)
 
 
 def load(model: str, **how: Any) -> tuple[Any, Any]:
@@ -114,7 +119,7 @@ def vector_extract(
         net, tok, who, method=method, contrast=contrast, layers=layers, contexts=bank("contexts")[:contexts]
     )
     v.save(out)
-    print(out)
+    screen.tell(out)
 
 
 def vector_inspect(file: tyro.conf.Positional[Path]) -> None:
@@ -122,9 +127,9 @@ def vector_inspect(file: tyro.conf.Positional[Path]) -> None:
     from steer_heal_love import vector as vectors
 
     v = vectors.Vector.load(file)
-    print(f"norm {v.norm():.4g} over layers {sorted(v.directions)}")
+    screen.tell(f"norm {v.norm():.4g} over layers {sorted(v.directions)}")
     for key, value in v.meta.items():
-        print(f"{key}: {value}")
+        screen.tell(shown(f"{key}: {value}"))
 
 
 def vector_convert(file: tyro.conf.Positional[Path], *, out: Path) -> None:
@@ -141,11 +146,15 @@ def vector_convert(file: tyro.conf.Positional[Path], *, out: Path) -> None:
         llama_cpp.save_control_vector(v.directions, str(v.meta.get("model", "unknown")), out)
     else:
         raise UserError(f"shl vector convert: one of {file.name} and {out.name} must end in .gguf.")
-    print(out)
+    screen.tell(out)
 
 
 def export(
-    run: tyro.conf.Positional[Path], format: Literal["peft", "merged", "gguf"] = "peft", *, out: Path
+    run: tyro.conf.Positional[Path],
+    format: Literal["peft", "merged", "gguf"] = "peft",
+    trust_remote_code: bool = False,
+    *,
+    out: Path,
 ) -> None:
     """Write a run's model: as one PEFT adapter, as full weights, or as a LoRA for llama.cpp.
 
@@ -153,24 +162,27 @@ def export(
         run: the run folder
         format: peft (all rounds as one adapter), merged (full weights, safetensors), gguf (a LoRA in one file in
             --out, which llama.cpp applies to the same base)
+        trust_remote_code: run code that ships with the run's model; a run folder never decides that
         out: the folder to write
     """
     from steer_heal_love import bake
     from steer_heal_love.bake import llama_cpp
-    from steer_heal_love.ground import models, records
+    from steer_heal_love.ground import fits, identity, models, records
     from steer_heal_love.ground.folder import RunFolder
     from steer_heal_love.ground.weights import folded
 
     folder = RunFolder.open(run)
     if not (run / "adapter").is_dir():
         raise UserError(f"{run}: no adapter yet: no round of it was healed.")
-    cfg = presets.read(folder.path / "config.toml")
-    adapter = bake.load_peft(run / "adapter")
+    cfg = presets.read(folder.path / "config.toml", trust_remote_code=trust_remote_code)
+    was, adapter = identity.of_run(run), bake.load_peft(inside(run, run / "adapter"))
     if format == "peft":
-        bake.save_peft(adapter, out, base_model=models.base_name(cfg.model))
-        print(out)
+        bake.save_peft(adapter, out, base_model=models.base_name(cfg.model), note=was.note())
+        screen.tell(out)
         return
     net, tok = load(cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code)
+    identity.check(net, tok, was, where=run, name=cfg.model, warn=screen.warn)
+    fits.adapter(net, adapter.factors)
     if format == "gguf":
         llama_cpp.save_lora(adapter, net.config, out / "adapter.gguf")
     else:
@@ -179,7 +191,7 @@ def export(
             with folded(net, [adapter]):
                 net.save_pretrained(out, safe_serialization=True)
             tok.save_pretrained(out)
-    print(out)
+    screen.tell(out)
 
 
 def doctor(model: str = "smollm2", device: str = "auto") -> None:
@@ -228,7 +240,7 @@ def listed(what: tyro.conf.Positional[str | None] = None) -> None:
         raise unknown("list", what, KINDS)
     for kind in [what] if what else KINDS:
         names = plugins(kind)
-        print("\n".join(names) if what else f"{kind}: {', '.join(names)}")
+        screen.tell("\n".join(names) if what else f"{kind}: {', '.join(names)}")
 
 
 def plugins(kind: str) -> Iterable[str]:
@@ -253,4 +265,4 @@ def lint(persona: tyro.conf.Positional[str | None] = None) -> None:
         found += [*vignettes.findings(), *capability.findings()]
     if found:
         raise UserError("\n".join(found))
-    print(f"{persona or 'banks'}: no findings")
+    screen.tell(f"{persona or 'banks'}: no findings")

@@ -12,7 +12,6 @@ chance is 1 in 4, however much it likes one answer. `capability` is the share of
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.scoring import branch_nll
+from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.untrusted import MEGABYTE, refuse, toml
 from steer_heal_love.nouns import Items
 
 HERE = Path(__file__).parent
@@ -43,16 +44,12 @@ class Block:
 
 def load_panel(path: Path = HERE / "capability.toml") -> list[Block]:
     """The blocks of a panel. Raises `UserError` with every mistake, by block."""
-    try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("blocks")
-    except OSError as e:
-        raise UserError(f"panel {path}: {e.strerror}.") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"panel {path}: not TOML: {e}") from e
+    found = toml(path, f"panel {path}", most=4 * MEGABYTE)
+    rows = found.data.get("blocks")
     if not isinstance(rows, list) or not rows:
-        raise UserError(f"panel {path}: expected tables [[blocks]], found {rows!r:.60}.")
-    if problems := [f"blocks[{i}].{p}" for i, row in enumerate(rows) for p in mistakes(row)]:
-        raise UserError(f"{path}: {len(problems)} mistakes:\n" + "\n".join(f"  {p}" for p in problems))
+        raise UserError(f"panel {shown(path)}: expected tables [[blocks]], found {rows!r:.60}.")
+    problems = [f"blocks[{i}].{p}" for i, row in enumerate(rows) for p in mistakes(row)]
+    refuse(str(path), found.all(problems))
     return [Block(r["kind"], tuple(r["questions"]), tuple(r["answers"]), r.get("start", "")) for r in rows]
 
 

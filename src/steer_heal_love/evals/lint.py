@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from steer_heal_love.evals.vignettes import answers, load_bank
-from steer_heal_love.ground.text import duplicates, outside
+from steer_heal_love.ground.text import count_words, duplicates, outside
 from steer_heal_love.nouns import FOUNDATIONS
 
 OPENINGS = {"see": "You see ", "you": "You "}
@@ -67,7 +67,7 @@ def lint_answers(sentences: Mapping[str, Sequence[str]], *, apart: int = 2) -> l
     if len(set(counts.values())) > 1:
         out.append(f"answers: unequal counts {counts}")
     for k, frame in enumerate(zip(*sentences.values(), strict=False)):
-        lengths = [len(text.split()) for text in frame]
+        lengths = [count_words(text) for text in frame]
         if max(lengths) - min(lengths) > apart:
             by = dict(zip(sentences, lengths, strict=True))
             out.append(f"answers[{k}]: word counts {by}; expected at most {apart} apart")

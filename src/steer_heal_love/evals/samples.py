@@ -19,7 +19,7 @@ from steer_heal_love.evals import Subject, by_kind, first_draws, instrument, sam
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.scoring import token_nll
-from steer_heal_love.ground.text import distinct, repeated_share
+from steer_heal_love.ground.text import distinct, repeated_share, spoken
 from steer_heal_love.nouns import Items, Tokens
 
 
@@ -37,7 +37,7 @@ def read_samples(s: Subject, made: list[dict[str, Any]]) -> Items:
 
     asked = [m for m in first_draws(made) if m["prompt"] in questions]
     neg, pos = (nll(asked, s.persona.system(pole)) for pole in ("neg", "pos"))
-    words = [m["text"].lower().split() for m in made]
+    words = [spoken(m["text"]) for m in made]
     return {
         **by_kind(s, prompts, "own_nll", by_prompt(made, nll(made))),
         "trait_generated": by_prompt(asked, [n - p for n, p in zip(neg, pos, strict=True)]),

@@ -15,7 +15,6 @@ spread into the intervals where there are several; with one paraphrase an interv
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tomllib
@@ -34,9 +33,16 @@ from steer_heal_love.evals.profile import SENTENCE
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.scoring import branch_nll
+from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.untrusted import json_lines, nearest, refuse, whole_number
 from steer_heal_love.nouns import FOUNDATIONS, Items
 
 HERE = Path(__file__).parent
+KEYS = ("id", "foundation", "foundation_coarse", "see", "you", "text", *(f"human_{f}" for f in FOUNDATIONS))
+LONGEST = 4_000
+"""characters of a scene: past that a forward pass takes gigabytes"""
+MOST = 20_000
+"""vignettes of a bank"""
 QUESTION = "{text}\n\nWhat, if anything, is wrong with this? Answer in one sentence."
 
 
@@ -55,7 +61,8 @@ def load_bank(path: Path = HERE / "vignettes.jsonl", view: str = "see") -> list[
     """Vignettes of a JSONL file; every mistake at once, by line.
 
     A row has an `id`, a text under `view` (`see` or `you`) or `text`, and a label under `foundation_coarse` or
-    `foundation`; `human_<Foundation>` in percent are optional. A bank has all its labels or none.
+    `foundation`; `human_<Foundation>` in percent are optional, and so is whatever else a bank has. A bank has all its
+    labels or none.
     """
     rows, problems = read_rows(path)
     labelled = any(label(row) is not None for row in rows.values())
@@ -66,21 +73,24 @@ def load_bank(path: Path = HERE / "vignettes.jsonl", view: str = "see") -> list[
         if found is None and labelled:
             problems[number].append("no foundation, though other lines have one")
         elif found not in (*FOUNDATIONS, None):
-            problems[number].append(f"foundation {found!r}; there is {', '.join(FOUNDATIONS)}")
+            problems[number].append(
+                f"foundation {found!r:.60}; there is {', '.join(FOUNDATIONS)}{nearest(str(found), FOUNDATIONS)}"
+            )
         if not (isinstance(text, str) and text.strip()):
             problems[number].append(f"no text under {view!r} or 'text'")
-        if not isinstance(key, str | int) or str(key) in seen:
-            problems[number].append(f"id {key!r} is missing or a duplicate")
+        elif len(text) > LONGEST:
+            problems[number].append(f"a text of {len(text)} characters, at most {LONGEST}")
+        if not (isinstance(key, str) or whole_number(key)) or str(key) in seen:
+            problems[number].append(f"id {key!r:.60} is missing or a duplicate")
         seen.add(str(key))
+        problems[number] += misspelt(row)
         try:
             out.append(Vignette(str(key), found, str(text), shares(row)))
         except ValueError as e:
             problems[number].append(str(e))
-    lines = [f"  line {number}: {p}" for number in sorted(problems) for p in problems[number]]
-    if lines:
-        raise UserError(f"{path}: {len(lines)} mistakes:\n" + "\n".join(lines))
+    refuse(str(path), [f"line {number}: {p}" for number in sorted(problems) for p in problems[number]])
     if not out:
-        raise UserError(f"{path}: no vignettes; expected one JSON object a line.")
+        raise UserError(f"{shown(path)}: no vignettes; expected one JSON object a line.")
     return out
 
 
@@ -88,25 +98,24 @@ def read_rows(path: Path) -> tuple[dict[int, dict[str, Any]], dict[int, list[str
     """JSON objects by line, and what is wrong with the other lines."""
     if not path.is_file():
         raise UserError(f"vignette file {str(path)!r} does not exist.")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as e:
-        raise UserError(f"vignette file {str(path)!r} is not UTF-8: {e}") from e
     rows: dict[int, dict[str, Any]] = {}
     problems: dict[int, list[str]] = defaultdict(list)
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as e:
-            problems[number].append(f"not JSON: {e}")
-            continue
-        if isinstance(row, dict):
-            rows[number] = row
-        else:
-            problems[number].append(f"expected a JSON object, found {type(row).__name__}")
+    for number, found in json_lines(path, f"vignette file {path}"):
+        problems[number] += found.all([])
+        if isinstance(found.data, dict):
+            rows[number] = found.data
+        elif not found.mistakes:
+            problems[number].append(f"expected a JSON object, found {type(found.data).__name__}")
+        if len(rows) > MOST:
+            raise UserError(f"vignette file {shown(path)}: more than {MOST} vignettes.")
     return rows, problems
+
+
+def misspelt(row: dict[str, Any]) -> list[str]:
+    """Keys that are nearly one that is read and isn't there; any other is a bank's own affair."""
+    missing = [key for key in KEYS if key not in row]
+    near = ((key, nearest(key, missing, least=0.85)) for key in row if key not in KEYS)
+    return [f"unknown key {key!r:.60}{guess}" for key, guess in near if guess]
 
 
 def label(row: dict[str, Any]) -> str | None:
@@ -120,8 +129,9 @@ def shares(row: dict[str, Any]) -> tuple[float, ...] | None:
     found: list[Any] = [row.get(f"human_{f}") for f in FOUNDATIONS]
     if all(x is None for x in found):
         return None
-    if not all(isinstance(x, int | float) and 0 <= x < math.inf for x in found) or sum(found) <= 0:
-        raise ValueError(f"human_…: expected {len(FOUNDATIONS)} shares, found {found}")
+    number = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
+    if not all(number(x) and 0 <= x < math.inf for x in found) or not 0 < sum(found) < math.inf:
+        raise ValueError(f"human_…: expected {len(FOUNDATIONS)} shares, found {found!r:.200}")
     return tuple(x / sum(found) for x in found)
 
 

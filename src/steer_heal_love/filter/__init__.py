@@ -23,6 +23,7 @@ from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import token_nll, token_order
+from steer_heal_love.ground.text import spoken
 from steer_heal_love.nouns import Completion, Persona, Tokens
 
 
@@ -48,7 +49,7 @@ class Scored:
 
     @cached_property
     def words(self) -> list[str]:
-        return self.completion.text.lower().split()
+        return spoken(self.completion.text)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from steer_heal_love.filter.script import odd_share
 from steer_heal_love.ground.stats import unpaired
-from steer_heal_love.ground.text import repeated_share
+from steer_heal_love.ground.text import repeated_share, spoken
 from steer_heal_love.nouns import Completion
 
 CIRCLES = 0.3
@@ -38,5 +38,5 @@ def sampled(made: list[Completion], base: list[Completion], dose: float | None) 
 
 def soup(c: Completion, odd: float) -> bool:
     """Whether a reader would call it soup, whatever the run's own bounds say."""
-    circles = repeated_share(c.text.lower().split()) > CIRCLES
+    circles = repeated_share(spoken(c.text)) > CIRCLES
     return circles or odd_share(c) > FOREIGN or c.checks.get("nll_window", 0.0) > odd

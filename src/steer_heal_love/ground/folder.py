@@ -16,6 +16,7 @@ import tomli_w
 
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.untrusted import json_object
 from steer_heal_love.nouns import Completion, Score, Stage, Tokens
 
 T = TypeVar("T")
@@ -48,10 +49,10 @@ class RunFolder:
         manifest = path / "manifest.json"
         if not manifest.is_file():
             raise UserError(f"{path}: no run there (no manifest.json).")
-        schema = records.read_json(manifest).get("schema")
+        schema = json_object(manifest, str(manifest)).data.get("schema")
         if schema != records.SCHEMA:
             raise UserError(
-                f"{path}: written with run-folder version {schema}, this is version {records.SCHEMA}; "
+                f"{path}: written with run-folder version {schema!r:.60}, this is version {records.SCHEMA}; "
                 "use the version of the tool that wrote it. Nothing was changed."
             )
         return cls(path)

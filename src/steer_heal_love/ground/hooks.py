@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from steer_heal_love.ground import fits
 from steer_heal_love.ground.models import Edit, body, edits, layers
 
 _entered: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
@@ -64,7 +65,11 @@ def added(
     directions: Mapping[int, Float[Tensor, " d"]],
     dose: float | Float[Tensor, " b"],
 ) -> Iterator[Doses]:
-    """Add `dose`·direction to the output of each named decoder layer, at every position."""
+    """Add `dose`·direction to the output of each named decoder layer, at every position.
+
+    Raises `UserError` for a layer that the model has not, and for another width.
+    """
+    fits.vector(model, directions)
     doses = Doses(float(dose) if isinstance(dose, (int, float)) else dose)
     blocks = layers(model)
     with ExitStack() as stack:
@@ -113,7 +118,11 @@ Factors = Mapping[str, tuple[Float[Tensor, "r i"], Float[Tensor, "o r"]]]
 
 @contextmanager
 def adapted(model: PreTrainedModel, factors: Factors, scaling: float = 1.0) -> Iterator[None]:
-    """Add scaling·B(A x) to each named linear module; factors stay fp32, products run in the model's type."""
+    """Add scaling·B(A x) to each named linear module; factors stay fp32, products run in the model's type.
+
+    Raises `UserError` for a module that the model has not, and for another shape.
+    """
+    fits.adapter(model, factors)
     with ExitStack() as stack:
         stack.enter_context(once(model, "adapted"))
         for name, (a, b) in factors.items():

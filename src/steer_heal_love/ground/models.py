@@ -279,11 +279,15 @@ def check_head(model: PreTrainedModel) -> None:
         )
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """16 hex digits over every tensor's name, shape, type and up to 4,096 strided values."""
+def fingerprint(model: PreTrainedModel, dtype: torch.dtype | None = None) -> str:
+    """16 hex digits over every tensor's name, shape, type and up to 4,096 strided values.
+
+    With `dtype`, what they are for the same model loaded in that type, as far as this one is no coarser.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        kind = dtype if dtype and tensor.is_floating_point() else tensor.dtype
+        digest.update(f"{name}{tuple(tensor.shape)}{kind}".encode())
         flat = tensor.detach().reshape(-1)
-        digest.update(flat[:: max(1, flat.numel() // 4096)].float().cpu().numpy().tobytes())
+        digest.update(flat[:: max(1, flat.numel() // 4096)].to(kind).float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

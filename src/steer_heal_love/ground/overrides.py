@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, TypeVar
 
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.untrusted import nearest, whole_number
 
 C = TypeVar("C")
+LARGEST = 2**1000
+"""an integer past this is no floating-point number"""
 
 
 def override(config: C, changes: dict[str, Any], where: str = "") -> C:
@@ -25,27 +29,28 @@ def _override(config: Any, changes: dict[str, Any], where: str, problems: list[s
     for key, new in changes.items():
         at = f"{where}{key}"
         if key not in known:
-            problems.append(f"unknown setting {at!r}; there is: {', '.join(known)}.")
+            near = nearest(str(key), known)
+            problems.append(f"unknown setting {at[:100]!r}; there is: {', '.join(known)}{near or '.'}")
         elif dataclasses.is_dataclass(known[key]):
             if isinstance(new, dict):
                 values[key] = _override(known[key], new, f"{at}.", problems)
             else:
-                problems.append(f"{at}: expected a table, found {new!r}.")
+                problems.append(f"{at}: expected a table, found {new!r:.80}.")
         else:
             old = known[key]
             if isinstance(old, tuple) and isinstance(new, list):
                 new = tuple(new)
             if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
-                new = float(new)
+                new = float(new) if abs(new) < LARGEST else math.inf
             if type(new) is not type(old):
-                problems.append(f"{at}: expected {type(old).__name__}, found {new!r}.")
+                problems.append(f"{at}: expected {type(old).__name__}, found {new!r:.80}.")
             elif isinstance(new, tuple) and not matches(new, old):
                 wanted = (
                     "names"
                     if not old or isinstance(old[0], str)
                     else f"{len(old)} of {type(old[0]).__name__}"
                 )
-                problems.append(f"{at}: expected {wanted}, found {list(new)!r}.")
+                problems.append(f"{at}: expected {wanted}, found {list(new)!r:.80}.")
             else:
                 values[key] = new
     return dataclasses.replace(config, **values)
@@ -55,4 +60,5 @@ def matches(new: tuple[Any, ...], old: tuple[Any, ...]) -> bool:
     """Any number of names for a tuple of names, else as many numbers of the same types."""
     if not old or isinstance(old[0], str):
         return all(isinstance(x, str) for x in new)
-    return [type(float(x) if isinstance(x, int) else x) for x in new] == [type(x) for x in old]
+    as_number = lambda x: float if whole_number(x) and abs(x) < LARGEST else type(x)
+    return [as_number(x) for x in new] == [type(x) for x in old]

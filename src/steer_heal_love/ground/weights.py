@@ -19,13 +19,19 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from steer_heal_love.ground import fits
 from steer_heal_love.ground.hooks import once
 from steer_heal_love.nouns import Adapter
 
 
 @contextmanager
 def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
-    """The model with `rounds` folded into its weights; bit-exactly pristine again afterwards."""
+    """The model with `rounds` folded into its weights; bit-exactly pristine again afterwards.
+
+    Raises `UserError` for a module that the model has not, and for another shape.
+    """
+    for adapter in rounds:
+        fits.adapter(model, adapter.factors)
     with ExitStack() as stack:
         stack.enter_context(once(model, "folded"))
         for name in sorted({name for adapter in rounds for name in adapter.factors}):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from steer_heal_love.ground.banks import bank
-from steer_heal_love.ground.text import duplicates, leaks, outside, words
+from steer_heal_love.ground.text import count_words, duplicates, leaks, outside, words
 from steer_heal_love.nouns import FOUNDATIONS, Persona
 from steer_heal_love.persona import load, names
 from steer_heal_love.persona.lint_probes import answers, lint_confirmation, lint_third, numbered
@@ -76,7 +76,7 @@ def lint_poles(persona: Persona, *, apart: int = 2) -> list[str]:
     poles = {"pos": persona.pos, "neg": persona.neg}
     out = outside(poles, 8, 22)
     out += [f"{k}: negation {m[0]!r}" for k, text in poles.items() if (m := NEGATION.search(text))]
-    pos, neg = (len(text.split()) for text in poles.values())
+    pos, neg = (count_words(text) for text in poles.values())
     if abs(pos - neg) > apart:
         out.append(f"pos, neg: {pos} and {neg} words; expected at most {apart} apart")
     if words(persona.pos) == words(persona.neg):
@@ -103,7 +103,7 @@ def lint_counts(
 
 def lint_pairs(persona: Persona, *, apart: int = 4) -> list[str]:
     """Probe answers of like length, so that likelihood doesn't choose by it."""
-    counts = [(len(p.pos.split()), len(p.neg.split())) for p in persona.probes]
+    counts = [(count_words(p.pos), count_words(p.neg)) for p in persona.probes]
     return [
         f"probes[{i}]: pos {pos}, neg {neg} words; expected at most {apart} apart"
         for i, (pos, neg) in enumerate(counts)

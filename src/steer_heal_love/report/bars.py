@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from steer_heal_love.ground.progress import Advance, Track
+from steer_heal_love.ground.shown import shown
 
 
 @contextmanager
@@ -20,12 +22,12 @@ def progress(console: Console | None = None) -> Iterator[Track]:
         yield tracker(console, lambda _label, _total: (lambda _n: None, lambda: None))
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bars:
 
         def start(label: str, total: int) -> tuple[Advance, Callable[[], None]]:
-            task = bars.add_task(label, total=total)
+            task = bars.add_task(shown(label), total=total)
             return lambda n: bars.advance(task, n), lambda: bars.remove_task(task)
 
         yield tracker(console, start)
@@ -44,7 +46,7 @@ def tracker(console: Console, start: Callable[[str, int], tuple[Advance, Callabl
         finally:
             stop()
             took = f"{how} {clock(time.perf_counter() - began)}".strip()
-            console.print(f"  {label:<36} {took:>10}", markup=False, highlight=False)
+            console.print(Text(f"  {shown(label):<36} {took:>10}"), soft_wrap=not console.is_terminal)
 
     return track
 

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.stats import LEVEL, corrected, t_quantile
 from steer_heal_love.nouns import Score
 from steer_heal_love.report.read import number
@@ -224,7 +225,11 @@ def table(c: Comparison) -> RenderableType:
         for m in c.methods:
             rows = m.rows[axis]
             odd = [plain(rows[-1].odd.mean, "+.2f")] if axis == "neutral_kl" else []
-            out.add_row(m.name + " *" * m.starred(axis), *(reading(r.trait) + some(r) for r in rows), *odd)
+            out.add_row(
+                Text(shown(m.name + " *" * m.starred(axis))),
+                *(reading(r.trait) + some(r) for r in rows),
+                *odd,
+            )
         parts += [Text(f"{title} {axis}", style="bold"), out]
         if c.compared:
             parts += [Text(line) for line in sentences(c, axis)]

@@ -173,7 +173,7 @@ def optional(path: Path) -> dict[str, Any]:
 
 
 def text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
 
 
 def events(path: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from steer_heal_love.ground.shown import shown
 from steer_heal_love.nouns import Score
 from steer_heal_love.report.bars import clock
 from steer_heal_love.report.read import RunRecord, number, score
@@ -33,15 +34,17 @@ def summarise(run: RunRecord, cut: bool = True) -> RenderableType:
     """What came out, the stages, the gates, the paths, the seconds. `cut`: long lines end at the screen's edge."""
     model, seed = (run.manifest.get(k, "?") for k in ("model", "seed"))
     title = f"{run.persona.get('name', '?')} in {model}, seed {seed}: {len(run.healed)} rounds healed"
-    parts: list[RenderableType] = [Text(title, style="bold"), Text(outcome(run)), stages(run)]
+    parts: list[RenderableType] = [Text(shown(title), style="bold"), Text(shown(outcome(run))), stages(run)]
     if run.gates:
         parts.append(gates(run, cut))
-    parts += [Text(note, style="yellow", no_wrap=True, overflow="ellipsis") for note in run.notes[:2]]
+    parts += [Text(shown(note), style="yellow", no_wrap=True, overflow="ellipsis") for note in run.notes[:2]]
     for label, path in (("adapter", run.path / "adapter"), ("report", run.path / "report.html")):
         if path.exists():
-            parts.append(Text(f"{label:<8} {path}", overflow="fold"))
+            parts.append(Text(f"{label:<8} {shown(path)}", overflow="fold"))
     if run.seconds:
-        parts.append(Text("time     " + ", ".join(f"{room} {clock(s)}" for room, s in run.seconds.items())))
+        parts.append(
+            Text("time     " + ", ".join(f"{shown(room)} {clock(s)}" for room, s in run.seconds.items()))
+        )
     return Group(*parts)
 
 
@@ -59,7 +62,7 @@ def stages(run: RunRecord) -> Table:
             table.add_row("…")
         trait, pos, neg, drift, odd = (score(s, name) for name in COLUMNS)
         table.add_row(
-            "" if s.round < 0 else str(s.round), s.stage, plain(number(s.dose), ".2f"),
+            "" if s.round < 0 else str(s.round), Text(shown(s.stage)), plain(number(s.dose), ".2f"),
             interval(trait, ".2f"), plain(pos.mean, "+.2f"), plain(neg.mean, "+.2f"), plain(drift.mean, ".3f"),
             plain(odd.mean, "+.2f"),
             style="" if s.stage == "healed" else "dim",
@@ -74,10 +77,10 @@ def gates(run: RunRecord, cut: bool) -> RenderableType:
     for g in run.gates:
         says = g.means.split(". ")[0].rstrip(".") + "."
         outcome = f" {g.outcome.replace('_', ' ')}:" if g.outcome else ""
-        verdict = (f"{g.verdict:<{said}}", STYLE.get(g.verdict, ""))
+        verdict = (f"{shown(g.verdict):<{said}}", STYLE.get(g.verdict, ""))
         for line in (
-            Text.assemble(f" {g.gate:<{name}}  ", verdict, f" {outcome} {says}"),
-            Text(f"   {g.observed}", style="dim"),
+            Text.assemble(f" {shown(g.gate):<{name}}  ", verdict, shown(f" {outcome} {says}")),
+            Text(shown(f"   {g.observed}"), style="dim"),
         ):
             if cut:
                 line.no_wrap, line.overflow = True, "ellipsis"

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,6 +34,11 @@ from steer_heal_love.nouns import Persona
 
 Method = Callable[[States, States], dict[int, Float[Tensor, " d"]]]
 methods: Registry[Method] = Registry("steering method", __name__)
+SAYS = {
+    "format": "steer-heal-love.vector.1", "operation": "add", "hook_point": "decoder layer output",
+    "layer_numbering": "from 0", "positions": "all",
+}  # fmt: skip
+"""what a vector's file says of how to apply it; another value is another thing"""
 
 
 @dataclass(frozen=True)
@@ -106,27 +110,17 @@ class Vector:
 
     def save(self, path: str | Path) -> None:
         """Safetensors: one tensor a layer, and a header that says how to apply them."""
-        header = {
-            "format": "steer-heal-love.vector.1", "operation": "add", "hook_point": "decoder layer output",
-            "layer_numbering": "from 0", "positions": "all", "norm": f"{self.norm():.6g}",
-            "meta": json.dumps(self.meta),
-        }  # fmt: skip
+        header = SAYS | {"norm": f"{self.norm():.6g}", "meta": json.dumps(self.meta)}
         tensors = {f"layer.{i}": v.detach().float().cpu().contiguous() for i, v in self.directions.items()}
         with whole(Path(path)) as scratch:
             save_file(tensors, str(scratch), metadata=header)
 
     @classmethod
     def load(cls, path: str | Path) -> Vector:
-        """The vector at `path`. Raises `UserError` when the file is missing or not one of ours."""
-        try:
-            with safe_open(str(path), "pt") as f:
-                header = f.metadata() or {}
-                tensors = {int(k.removeprefix("layer.")): f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError) as e:
-            raise UserError(f"{path}: no steering vector there: {e}") from e
-        if not header.get("format", "").startswith("steer-heal-love.vector."):
-            raise UserError(f"{path}: safetensors, but not a steering vector of this tool: {header}")
-        return cls(dict(sorted(tensors.items())), json.loads(header["meta"]))
+        """The vector at `path`. Raises `UserError` when it is missing, not one of ours, or wrong in any other way."""
+        from steer_heal_love.vector.file import read
+
+        return cls(*read(Path(path), SAYS))
 
 
 def train(

@@ -1,0 +1,55 @@
+"""Does what comes from a file fit this model? Vectors by layer and width, adapters by module and shape.
+
+In: a model, and directions or factors. Out: nothing, or one `UserError` that names a few of the misfits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.models import layers
+from steer_heal_love.ground.shown import shown
+
+SHOWN = 4
+"""misfits named; the rest are counted"""
+
+
+def vector(model: PreTrainedModel, directions: Mapping[int, Float[Tensor, " d"]]) -> None:
+    """Raise unless every direction has a layer of the model, and its width."""
+    depth, width = len(layers(model)), model.config.get_text_config().hidden_size
+    wrong = [
+        f"layer {i}: there are {depth} layers, from 0"
+        if not 0 <= i < depth
+        else f"layer {i}: {tuple(v.shape)} values for a width of {width}"
+        for i, v in directions.items()
+        if not 0 <= i < depth or tuple(v.shape) != (width,)
+    ]
+    told(wrong, f"this steering vector is not of {type(model).__name__}")
+
+
+def adapter(
+    model: PreTrainedModel, factors: Mapping[str, tuple[Float[Tensor, "r i"], Float[Tensor, "o r"]]]
+) -> None:
+    """Raise unless every module of the adapter is a linear one of the model, and of that shape."""
+    modules, wrong = dict(model.named_modules()), []
+    for name, (a, b) in factors.items():
+        wanted = (b.shape[0], a.shape[1])
+        weight = getattr(modules.get(name), "weight", None)
+        if weight is None:
+            wrong.append(f"{name}: no such module")
+        elif tuple(weight.shape) != wanted:
+            wrong.append(f"{name}: of shape {tuple(weight.shape)}, the adapter's is {wanted}")
+    told(wrong, f"this adapter is not of {type(model).__name__}")
+
+
+def told(wrong: list[str], what: str) -> None:
+    if not wrong:
+        return
+    more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+    lines = "\n".join(f"  {shown(w)}" for w in wrong[:SHOWN] + more)
+    raise UserError(f"{what}:\n{lines}\nGive the model that it was made on.")
