@@ -41,7 +41,8 @@ def run(
     r.show = show
     with resumable(f"shl run --resume {shlex.quote(str(r.folder.path))}"):
         r.folder.event("start", resumed=bool(resume))
-        looked(r, 0, "first", lambda: steps.first_look(r, extracted(r, 0)))
+        first = extracted(r, 0)
+        looked(r, 0, "first", lambda: steps.first_look(r, first))
         steps.before(r)
         return rounds(r)
 

@@ -30,5 +30,6 @@ def plain(items: Iterable[Any], **_how: Any) -> Iterable[Any]:
 def settle(tok: PreTrainedTokenizerBase) -> None:
     """Switch off a clean-up of spaces that the library ignores for a BPE tokenizer, and warns of at the first decode."""
     inner = getattr(tok, "backend_tokenizer", None)
-    if inner is not None and type(inner.model).__name__ == "BPE":
+    wanted = getattr(tok, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
+    if inner is not None and type(inner.model).__name__ == "BPE" and not wanted:
         tok.clean_up_tokenization_spaces = False
