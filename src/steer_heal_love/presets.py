@@ -24,6 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "anchor_prompts": 48,
             "anchor_tokens": 32,
             "anchor_validation": 0.5,
+            "anchor_kinds": ["short"],
         },
         "eval": {
             "instruments": ["neutral", "probes", "samples"],
@@ -34,6 +35,9 @@ PRESETS: dict[str, dict[str, Any]] = {
             "base_draws": 2,
             "healed_draws": 2,
             "transfer": "off",
+            "neutral_kinds": ["short"],
+            "wordings": False,
+            "nulls": False,
         },
     },
     "cpu": {},

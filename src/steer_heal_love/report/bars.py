@@ -24,6 +24,8 @@ DOES = {
     "base: neutral": "write the answers on which drift will be measured",
     "base: calibration": "write plain answers, which show what this model's coherent text looks like",
     "base: states": "keep the model's view of its own answers, to compare later models with",
+    "choose the prompt's wording": "find the system prompt that brings out the persona best",
+    "nulls": "see what a bias on words or a temperature alone would reach",
     "generate": "write answers with the vector added, at several doses",
     "filter": "read every answer as the plain model finds it, to drop what is broken or off the persona",
     "teacher": "read the kept answers with the vector and against it, for what the training aims at",

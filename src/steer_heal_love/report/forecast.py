@@ -48,7 +48,8 @@ def base(cfg: RunConfig) -> dict[str, float]:
         "base: anchor": WRITTEN * anchor, "base: neutral": WRITTEN * neutral,
         "base: calibration": WRITTEN * cfg.filter.calibration * text,
         "filter": 3 * cfg.filter.calibration * (text + PROMPT), "base: states": 1.3 * (anchor + neutral),
-        "evaluate base": evaluation(cfg, e.base_draws), "evaluate prompt": evaluation(cfg, 1),
+        "choose the prompt's wording": 6 * 24 * QUESTION * e.wordings,
+        "nulls": 6 * (2 * e.probes * 20 + neutral) * e.nulls, "evaluate base": evaluation(cfg, e.base_draws), "evaluate prompt": evaluation(cfg, 1),
     }  # fmt: skip
 
 

@@ -21,6 +21,11 @@ ITEMS = {
     "sample_prompts": ("questions answered freely", "on the model's own text"),
 }
 """settings that say how much is measured: of what, and what it is read for"""
+SWITCHES = {
+    "nulls": "what a bias or a temperature alone would reach",
+    "wordings": "the search for the best system prompt",
+}
+"""what can be switched off"""
 PANELS = {"vignettes": "the moral vignettes", "capability": "the panel of sums, facts and formats"}
 """default instruments that a short run leaves out"""
 
@@ -30,6 +35,9 @@ def left_out(run: RunRecord) -> list[str]:
     own, study = run.config.get("eval", {}), STUDY["eval"]
     fewer = {name: (own[name], study[name]) for name in ITEMS if 0 < own.get(name, study[name]) < study[name]}
     missing = [what for name, what in PANELS.items() if name not in (own.get("instruments") or PANELS)]
+    missing += [what for name, what in SWITCHES.items() if not own.get(name, True)]
+    if own.get("transfer") == "off":
+        missing.append("whether the vector got in")
     if not fewer and not missing:
         return []
     counts = [f"{n} of {most} {ITEMS[name][0]}" for name, (n, most) in fewer.items()]
