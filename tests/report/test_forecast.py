@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import get_args
 
 import pytest
 from rich.console import Console
@@ -111,3 +112,12 @@ def test_the_page_says_that_the_run_goes_on_until_it_has_ended(fabricate, tmp_pa
 
 def test_parts_are_joined_as_one_says_them():
     assert [together(list(p)) for p in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+
+
+def test_every_preset_can_be_named_and_says_what_it_is_for():
+    from steer_heal_love.cli.runs import Preset
+
+    assert get_args(Preset) == ("auto", *presets.PRESETS)
+    assert presets.ABOUT.keys() == presets.PRESETS.keys()
+    for preset in presets.PRESETS:
+        presets.preset(preset).check()
