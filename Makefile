@@ -4,7 +4,7 @@ PY := .venv/bin/python
 .PHONY: demo test install lint lock clean
 
 demo: .venv/.installed
-	.venv/bin/shl run --persona love --model smollm2 --rounds 3 --out runs
+	.venv/bin/shl run --preset demo --persona love --model smollm2 --out runs
 
 test: .venv/.installed
 	$(PY) -m pytest

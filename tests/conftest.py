@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["STEER_HEAL_LOVE_CACHE"] = "off"
 
 from jaxtyping import install_import_hook
 

@@ -127,6 +127,20 @@ def test_every_long_step_reports_progress_that_adds_up(whole):
             assert s.done == s.total or (label == "trust region" and 0 < s.done < s.total), s
 
 
+def test_one_question_is_asked_before_everything_else_and_of_every_round(whole):
+    done = [e["file"] for e in records.read_jsonl(whole.path / "events.jsonl") if e["event"] == "done"]
+    assert done[:2] == ["rounds/00/vector.safetensors", "rounds/00/first.jsonl"]
+    looks = [
+        x
+        for f in ("00/first", "00/look", "01/look")
+        for x in files.load_looks(whole.path / "rounds" / f"{f}.jsonl")
+    ]
+    assert [(x.stage, x.round) for x in looks] == [
+        ("base", -1), ("steered", 0), ("steered", 0), ("healed", 0), ("steered", 1), ("healed", 1)]  # fmt: skip
+    assert {x.prompt for x in looks} == {whole.run.persona.probes[0].question}
+    assert read(whole.path / "summary.json")["goes_on"] is False
+
+
 def test_the_model_is_left_as_it_was(whole):
     assert all(torch.equal(t, whole.before[n]) for n, t in whole.model.state_dict().items())
     assert hooks_of(whole.model) == 0

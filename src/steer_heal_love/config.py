@@ -189,6 +189,10 @@ class EvalConfig:
     """of every model's own samples"""
     resamples: int = 2000
     """bootstrap resamples"""
+    wordings: bool = True
+    """whether the prompted model is told the best of several wordings, or else the first"""
+    nulls: bool = True
+    """whether every stage is set beside what a bias or a temperature alone reaches"""
 
 
 @dataclass(frozen=True)

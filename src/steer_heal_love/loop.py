@@ -7,6 +7,7 @@ hands things from room to room and logs; it computes nothing itself.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import identity, models, records
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
 from steer_heal_love.ground.identity import Warn
-from steer_heal_love.ground.progress import Track, labelled, silent
-from steer_heal_love.nouns import Adapter, Completion
+from steer_heal_love.ground.progress import Show, Track, labelled, silent, unseen
+from steer_heal_love.nouns import Adapter, Completion, Look
 from steer_heal_love.session import Run, created, ignored, opened
 from steer_heal_love.vector import Vector
 
@@ -29,9 +30,12 @@ def run(
     resume: str | Path | None = None,
     track: Track = silent,
     warn: Warn = ignored,
+    show: Show = unseen,
     **overrides: Any,
 ) -> Run:
-    """The whole loop. `warn` is told what a resumed run's base has other than then; `overrides` are RunConfig fields, nested ones as dicts; the preset follows the device.
+    """The whole loop. `overrides` are RunConfig fields, nested ones as dicts; the preset follows the device. `warn` is
+    told what a resumed run's base has other than then. `show` is told what the base, each steered and each healed model
+    answer to one question, as soon as they can.
 
     Raises `UserError` before anything is written when the settings, persona or model are wrong, and `Starved`
     or `Diverged` with everything up to the last good round in the folder. Ctrl-C says how to go on.
@@ -40,8 +44,11 @@ def run(
         r = opened(Path(resume), track, trust_remote_code=bool(overrides.get("trust_remote_code")), warn=warn)
     else:
         r = created(settings, overrides, track)
+    r.show = show
     with resumable(f"shl run --resume {shlex.quote(str(r.folder.path))}"):
         r.folder.event("start", resumed=bool(resume))
+        first = extracted(r, 0)
+        looked(r, 0, "first", lambda: steps.first_look(r, first))
         steps.before(r)
         return rounds(r)
 
@@ -53,9 +60,10 @@ def rounds(r: Run) -> Run:
         for number in range(r.config.rounds):
             r.track = labelled(track, f"round {number}")
             one_round(r, number)
-            conclude(r)
             if stop := stop_reason(r.evidence, r.config.patience):
                 r.folder.event("stop", round=number, reason=stop)
+            conclude(r, goes_on=not stop and number + 1 < r.config.rounds)
+            if stop:
                 break
     except (Starved, Diverged) as e:
         r.folder.event(type(e).__name__.lower(), reason=str(e))
@@ -79,6 +87,7 @@ def one_round(r: Run, number: int) -> None:
         )
     adapter, row["healing"] = healed(r, number, [c for c in completions if c.used], vector)
     r.history = [*r.history, adapter]
+    looked(r, number, "look", lambda: steps.look(r, number, vector, row["dose"]))
     r.stages += once(
         "evaluate", here / "scores.json", files.load_stages, files.save_stages,
         lambda: steps.scored(r, number, vector, row["dose"]), round=number,
@@ -93,14 +102,24 @@ def one_round(r: Run, number: int) -> None:
 
 def steered(r: Run, number: int) -> tuple[Vector, list[Completion]]:
     """The round's vector, and every completion made with it, judged."""
-    here, once = r.folder.round(number), r.folder.once
-    vector = once(
-        "vector", here / "vector.safetensors", Vector.load, Vector.save, lambda: steps.steer(r), round=number
-    )
-    return vector, once(
-        "generate", here / "completions.jsonl", files.load_completions, files.save_completions,
+    vector, path = extracted(r, number), r.folder.round(number) / "completions.jsonl"
+    return vector, r.folder.once(
+        "generate", path, files.load_completions, files.save_completions,
         lambda: steps.sample_and_filter(r, number, vector), round=number,
     )  # fmt: skip
+
+
+def extracted(r: Run, number: int) -> Vector:
+    """The round's vector, read from the student as it stands. Round 0's needs nothing but the base."""
+    path = r.folder.round(number) / "vector.safetensors"
+    return r.folder.once("vector", path, Vector.load, Vector.save, lambda: steps.steer(r), round=number)
+
+
+def looked(r: Run, number: int, name: str, make: Callable[[], list[Look]]) -> None:
+    """Answers to one question, shown as soon as they are there, and shown again by a resumed run."""
+    path = r.folder.round(number) / f"{name}.jsonl"
+    for look in r.folder.once("look", path, files.load_looks, files.save_looks, make, round=number):
+        r.show(look)
 
 
 def healed(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[Adapter, dict[str, Any]]:
@@ -111,8 +130,9 @@ def healed(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple
     )  # fmt: skip
 
 
-def conclude(r: Run) -> None:
-    """Everything that is derived: the one adapter, the summary, the report. Written anew after each round."""
+def conclude(r: Run, *, goes_on: bool = False) -> None:
+    """Everything that is derived: the one adapter, the summary, the report. Written anew after each round; the report
+    says whether the run `goes_on`."""
     if r.history:
         bake.save_peft(
             bake.stack(r.history), r.folder.path / "adapter", base_model=models.base_name(r.config.model),
@@ -122,7 +142,7 @@ def conclude(r: Run) -> None:
     records.write_json(
         r.folder.path / "summary.json",
         {
-            "schema": records.SCHEMA, "persona": r.persona.name, "model": r.config.model, "seed": r.config.seed,
+            "schema": records.SCHEMA, "goes_on": goes_on, "persona": r.persona.name, "model": r.config.model, "seed": r.config.seed,
             "rounds": len(r.history), "stages": [{"round": s.round, "stage": s.stage, "dose": s.dose, "scores": s.scores} for s in r.stages],
             "prompt": records.read_json(r.folder.path / "base" / "wording.json"),
             "walks": [{k: v for k, v in t.items() if k != "healing"} for t in r.rounds],

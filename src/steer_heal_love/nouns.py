@@ -156,6 +156,20 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Look:
+    """One held-out question answered by one model with its likeliest tokens: to look at while a run goes on.
+
+    `round` is −1 for the base; `dose` is the steered model's.
+    """
+
+    stage: StageName
+    round: int
+    prompt: str
+    text: str
+    dose: float | None = None
+
+
+@dataclass(frozen=True)
 class Gate:
     """A claim, what was observed, a verdict, and what that outcome means and suggests."""
 

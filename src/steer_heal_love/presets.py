@@ -1,4 +1,4 @@
-"""Settings to start from, by what they are for: the embedded model, or a larger one on a GPU."""
+"""Settings to start from, by what they are for: a first look, a study of the embedded model, a larger one on a GPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,35 @@ from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.untrusted import refuse, toml
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {
+        "rounds": 2,
+        "vector": {"contexts": 32},
+        "generate": {"prompts": 10, "max_new_tokens": 40, "batch": 96},
+        "walk": {"doses": 3},
+        "filter": {"keep": 24, "calibration": 40, "least": 10},
+        # Half as much text in smaller steps: as many steps as a study's heal takes.
+        "heal": {
+            "batch": 4,
+            "anchor_batch": 3,
+            "anchor_prompts": 48,
+            "anchor_tokens": 32,
+            "anchor_validation": 0.5,
+            "anchor_kinds": ["short"],
+        },
+        "eval": {
+            "instruments": ["neutral", "probes", "samples"],
+            "probes": 24,
+            "neutral_prompts": 32,
+            "sample_prompts": 8,
+            "sample_tokens": 32,
+            "base_draws": 2,
+            "healed_draws": 2,
+            "transfer": "off",
+            "neutral_kinds": ["short"],
+            "wordings": False,
+            "nulls": False,
+        },
+    },
     "cpu": {},
     "gpu": {
         "batch_tokens": 32768,
@@ -34,6 +63,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
 }
+
+
+ABOUT = {
+    "demo": "a first look in minutes on any processor: fewer rounds, fewer items, wider intervals",
+    "cpu": "a study of the embedded model on any processor; the defaults",
+    "gpu": "a study of a larger model on a GPU",
+}
+"""what each preset is for"""
 
 
 def preset(name: str) -> RunConfig:

@@ -20,7 +20,7 @@ from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.identity import Warn
-from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.ground.progress import Show, Track, silent, unseen
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal import divergences
 from steer_heal_love.heal.train import Example
@@ -44,6 +44,7 @@ class Run:
     tok: Any
     folder: RunFolder
     track: Track = silent
+    show: Show = unseen
     bounds: dict[str, float] = field(default_factory=dict)
     calibration: list[Completion] = field(default_factory=list)
     coherent: float = 1.0

@@ -5,13 +5,14 @@ Nothing here is written or logged but warnings; `before` and `control` alone kee
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, empty
 
 from steer_heal_love import bake, evals
 from steer_heal_love import filter as sieve
@@ -21,29 +22,34 @@ from steer_heal_love.filter.kept import sampled
 from steer_heal_love.filter.walk import tally, walk
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import records
+from steer_heal_love.ground import records, shelf
 from steer_heal_love.ground.banks import bank, mix
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.states import States
 from steer_heal_love.ground.weights import folded
-from steer_heal_love.heal.train import Example, anchor_kl, apart, heal
+from steer_heal_love.heal.train import Example, anchor_kl, apart, heal, split
 from steer_heal_love.heal.trust import STEPS, largest_scale
-from steer_heal_love.nouns import Adapter, Completion, Stage, StageName
+from steer_heal_love.nouns import Adapter, Completion, Look, Stage, StageName
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import OWN_SAMPLES, Run, yardstick
 from steer_heal_love.vector import Vector
 
+T = TypeVar("T")
 ANCHOR_SEED = 0
 """of the base's answers that bound the heal, the same in every run; neutral_kl's own seed is in `evals.neutral`"""
+NOTHING = empty(0, 0)
+"""the reference of an example that isn't compared with one"""
+LOOK_TOKENS = 28
+"""of an answer that is only looked at"""
 DRAWS = 8
 """passes over the prompts that an unsteered answer is still wanted for"""
 
 
 def before(r: Run) -> None:
     """What every round needs of the pristine base: its own answers, the filter's bounds, its scores."""
-    here, once, cfg = r.folder.path / "base", r.folder.once, r.config
+    here, cfg = r.folder.path / "base", r.config
     text = cfg.generate
 
     def answer(drawn: GenerateConfig, seed: int, label: str, prompts: list[str], n: int) -> list[Completion]:
@@ -57,14 +63,23 @@ def before(r: Run) -> None:
         "neutral": lambda: answer(yardstick(cfg), neutral.SEED, "base: neutral", [text for _, text in neutral.prompts(cfg.eval)], cfg.eval.sample_tokens),
         "calibration": lambda: r.measured(answer(text, r.seed(0, 2), "base: calibration", training, text.max_new_tokens)),
     }  # fmt: skip
+    decides = {
+        "anchor": (yardstick(cfg), mix(cfg.heal.anchor_kinds, "train", cfg.heal.anchor_prompts), cfg.heal.anchor_tokens),
+        "neutral": (yardstick(cfg), neutral.prompts(cfg.eval), cfg.eval.sample_tokens),
+        "calibration": (text, training, r.seed(0, 2), r.persona, cfg.filter.checks, cfg.batch_tokens),
+    }  # fmt: skip
     answers = {
-        name: once("base", here / f"{name}.jsonl", files.load_completions, files.save_completions, make)
+        name: shelved(
+            r, here / f"{name}.jsonl", files.load_completions, files.save_completions, make, decides[name]
+        )
         for name, make in wanted.items()
     }
     tokens = {name: [c.tokens for c in made] for name, made in answers.items()}
-    states = {
-        n: hidden_states(r.model, tokens[n], batch_tokens=cfg.batch_tokens) for n in ("anchor", "neutral")
-    }
+    with r.track("base: states", len(tokens["anchor"] + tokens["neutral"])) as advance:
+        states = {
+            n: hidden_states(r.model, tokens[n], batch_tokens=cfg.batch_tokens, advance=advance)
+            for n in ("anchor", "neutral")
+        }
     r.anchor = [
         Example(c.tokens, h, c.prompt) for c, h in zip(answers["anchor"], states["anchor"], strict=True)
     ]
@@ -75,33 +90,55 @@ def before(r: Run) -> None:
     r.calibration = sieve.judge(answers["calibration"], r.bounds)
     r.coherent = sum(c.coherent for c in r.calibration) / len(r.calibration)
 
-    told = once(
-        "evaluate",
-        here / "wording.json",
-        records.read_json,
-        files.save_json,
-        lambda: asdict(worded(r)),
-        round=-1,
-    )
-    r.nulls = once(
-        "nulls", here / "nulls.json", nulls.load, nulls.save, lambda: nulls.traced(subject(r), r.calibration)
-    )
-    r.prepared = evals.prepared(
-        subject(r), lambda name, make: once("base", here / f"{name}.json", records.read_json, files.save_json, make)
+    asked = (cfg.eval, evals.bank_hashes(cfg.eval), r.persona, cfg.generate.batch, cfg.batch_tokens)
+    told = shelved(
+        r, here / "wording.json", records.read_json, files.save_json, lambda: asdict(worded(r)), asked,
+        room="evaluate", round=-1,
     )  # fmt: skip
+
+    def traced() -> nulls.Nulls:
+        with r.track("nulls", 1) as advance:
+            found = nulls.traced(subject(r), r.calibration) if cfg.eval.nulls else {}
+            advance(1)
+        return found
+
+    plain = asked, tokens["neutral"], tokens["calibration"]
+    r.nulls = shelved(r, here / "nulls.json", nulls.load, nulls.save, traced, plain, room="nulls")
+
+    def prepared(name: str, make: Callable[[], Any]) -> Any:
+        seeded = plain, subject(r).seed
+        return shelved(r, here / f"{name}.json", records.read_json, files.save_json, make, seeded)
+
+    r.prepared = evals.prepared(subject(r), prepared)
 
     def evaluate() -> list[Stage]:
         r.stages = [evaluated(r, "base", -1, draws=cfg.eval.base_draws)]
         return [*r.stages, evaluated(r, "prompt", -1, system=told["system"])]
 
-    r.stages = once(
-        "evaluate", here / "scores.json", files.load_stages, files.save_stages, evaluate, round=-1
-    )
+    measured = asked, told["system"], tokens["neutral"], subject(r).seed
+    r.stages = shelved(
+        r, here / "scores.json", files.load_stages, files.save_stages, evaluate, measured, room="evaluate", round=-1
+    )  # fmt: skip
+
+
+def shelved(
+    r: Run, path: Path, load: Callable[[Path], T], save: Callable[[T, Path], None], make: Callable[[], T], decides: Any, *,
+    room: str = "base", **fields: Any,
+) -> T:  # fmt: skip
+    """`once`, but for what an earlier run made of the same base by all that `decides` it; the log says so."""
+    name = "" if path.exists() or not shelf.on() else shelf.key(r.model, r.tok, path.name, decides=decides)
+    if name and shelf.fetch(name, path):
+        file = str(path.relative_to(r.folder.path))
+        r.folder.event("done", room=room, file=file, seconds=0.0, cached=name, **fields)
+    value = r.folder.once(room, path, load, save, make, **fields)
+    if name:
+        shelf.keep(name, path)
+    return value
 
 
 def worded(r: Run) -> wording.Chosen:
     """The system prompt of the prompted model: the best of the wordings where probes are asked, else the first."""
-    if not any(i.name == "probes" for i in evals.wanted(r.config.eval)):
+    if not r.config.eval.wordings or not any(i.name == "probes" for i in evals.wanted(r.config.eval)):
         return wording.Chosen(0, r.persona.system("pos"), [])
     with r.track("choose the prompt's wording", wording.count()) as advance:
         return wording.choose(subject(r), advance)
@@ -119,6 +156,41 @@ def steer(r: Run) -> Vector:
             r.model, r.tok, r.persona, contexts=contexts(r), method=cfg.method,
             contrast=cfg.contrast, layers=cfg.layers, batch_tokens=r.config.batch_tokens, track=r.track,
         )  # fmt: skip
+
+
+def first_look(r: Run, vector: Vector) -> list[Look]:
+    """The base's answer to one held-out question, and the answer steered at the dose that the walk tries first."""
+    dose = r.config.walk.start
+    with r.track("first look", 1) as advance:
+        base, steered = answered(r, vector, [0.0, dose])
+        advance(1)
+    return [Look("base", -1, asked(r), base), Look("steered", 0, asked(r), steered, dose)]
+
+
+def look(r: Run, number: int, vector: Vector, dose: float) -> list[Look]:
+    """The same question to the student that the round steered, at the dose it found, and to the healed one."""
+    with r.track("look", 2) as advance:
+        with folded(r.model, r.history[:-1]):
+            (steered,) = answered(r, vector, [dose])
+        advance(1)
+        with exported(r, r.history):
+            (healed,) = answered(r, vector, [0.0])
+        advance(1)
+    return [Look("steered", number, asked(r), steered, dose), Look("healed", number, asked(r), healed)]
+
+
+def asked(r: Run) -> str:
+    return r.persona.probes[0].question
+
+
+def answered(r: Run, vector: Vector, doses: list[float]) -> list[str]:
+    """The likeliest answer at each dose to the question that is looked at."""
+    config = replace(r.config.generate, temperature=0.0)
+    made = generate(
+        r.model, r.tok, [asked(r)], doses, config=config, directions=vector.directions, seed=0,
+        max_new_tokens=LOOK_TOKENS,
+    )  # fmt: skip
+    return [c.text for c in made]
 
 
 def sample_and_filter(r: Run, number: int, vector: Vector) -> list[Completion]:
@@ -157,16 +229,16 @@ def counted(r: Run, number: int, vector: Vector, completions: list[Completion]) 
 
 def train(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[Adapter, dict[str, Any]]:
     """Heal on the student; the barrier's reference is the pristine base or that student itself."""
-    cfg, tokens = r.config, [c.tokens for c in used]
-    if cfg.heal.reference == "base":
-        reference = hidden_states(r.model, tokens, batch_tokens=cfg.batch_tokens)
+    cfg, seed = r.config, r.seed(2, number)
+    bare = [Example(c.tokens, NOTHING, c.prompt) for c in used]
+    kept = referred(r, bare, seed) if cfg.heal.reference == "base" else bare
     with r.student():
         if cfg.heal.reference == "previous":
-            reference = hidden_states(r.model, tokens, batch_tokens=cfg.batch_tokens)
-        teachers = taught(r, used, vector) if cfg.heal.soft else [None] * len(used)
-        kept = [Example(c.tokens, h, c.prompt, t) for c, h, t in zip(used, reference, teachers, strict=True)]
+            kept = referred(r, bare, seed)
+        if cfg.heal.soft:
+            kept = [replace(e, teacher=t) for e, t in zip(kept, taught(r, used, vector), strict=True)]
         adapter, record = heal(
-            r.model, kept, r.anchor, cfg.heal, round=number, seed=r.seed(2, number), batch_tokens=cfg.batch_tokens,
+            r.model, kept, r.anchor, cfg.heal, round=number, seed=seed, batch_tokens=cfg.batch_tokens,
             track=r.track,
         )  # fmt: skip
     if cfg.heal.budget:
@@ -174,6 +246,18 @@ def train(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[
     for warning in record.warnings:
         r.folder.event("warning", round=number, message=warning)
     return adapter.scaled(record.scale), asdict(record)
+
+
+def referred(r: Run, kept: list[Example], seed: int) -> list[Example]:
+    """With the model's hidden states as it stands, for those examples that the heal will compare with them: all where
+    the barrier is on, else those held out for the curve."""
+    cfg = r.config
+    _, held = split(kept, cfg.heal.validation, seed)
+    asked_of = {e.prompt for e in held}
+    wanted = [i for i, e in enumerate(kept) if cfg.heal.lam or e.prompt in asked_of]
+    states = hidden_states(r.model, [kept[i].tokens for i in wanted], batch_tokens=cfg.batch_tokens)
+    found = dict(zip(wanted, states, strict=True))
+    return [replace(e, reference=found.get(i, NOTHING)) for i, e in enumerate(kept)]
 
 
 def taught(r: Run, used: list[Completion], vector: Vector) -> list[Float[Tensor, "t d"]]:
@@ -185,15 +269,22 @@ def taught(r: Run, used: list[Completion], vector: Vector) -> list[Float[Tensor,
     """
     dose = r.rounds[0]["dose"] if r.rounds else 0.0
 
-    def read(steering: AbstractContextManager[Any]) -> list[Tensor]:
-        with steering:
-            return hidden_states(r.model, [c.tokens for c in used], batch_tokens=r.config.batch_tokens)
+    with r.track("teacher", 3 * len(used)) as advance:
 
-    toward, away = read(vector(r.model, dose)), read(vector(r.model, -dose))
+        def read(steering: AbstractContextManager[Any]) -> list[Tensor]:
+            with steering:
+                tokens = [c.tokens for c in used]
+                return hidden_states(r.model, tokens, batch_tokens=r.config.batch_tokens, advance=advance)
+
+        toward, away, as_it_is = (
+            read(vector(r.model, dose)),
+            read(vector(r.model, -dose)),
+            read(nullcontext()),
+        )
     step = r.config.heal.teacher / 2
     return [
         (plain.float() + step * (pos.float() - neg.float())).to(plain)
-        for plain, pos, neg in zip(read(nullcontext()), toward, away, strict=True)
+        for plain, pos, neg in zip(as_it_is, toward, away, strict=True)
     ]
 
 

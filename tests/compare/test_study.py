@@ -38,6 +38,7 @@ GRID = Grid(
 )
 SMALL = {k: v for k, v in SETTINGS.items() if k != "out"}
 SMALL |= {"heal": SETTINGS["heal"] | {"anchor_temperature": 1.0}}
+SMALL |= {"eval": SETTINGS["eval"] | {"instruments": ["neutral", "probes", "samples"], "transfer": "off"}}
 """an anchor at 1 starts from nothing, so that what it reads later was learned"""
 
 

@@ -46,7 +46,23 @@ def test_a_weight_changed_in_place_is_packed_again():
     assert not torch.allclose(layer(rows()), before)
 
 
-def test_fp32_and_trainable_layers_stay_as_they_are():
+@pytest.mark.skipif(not all(hasattr(torch.ops.mkldnn, op) for op in OPS), reason="needs a torch with oneDNN")
+def test_a_head_in_fp32_is_packed_and_gives_a_linear_layers_numbers_and_gradients():
+    torch.manual_seed(0)
+    plain, packed = (nn.Linear(16, 400, bias=False).requires_grad_(False) for _ in range(2))
+    put(packed.weight, plain.weight)
+    pack(nn.Sequential(packed))
+    assert type(packed) is PackedLinear
+    found = []
+    for layer in (plain, packed):
+        x = torch.randn(5, 16, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        y = layer(x)
+        found.append((y, torch.autograd.grad(y.pow(2).sum(), x)[0]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_other_fp32_layers_and_trainable_ones_stay_as_they_are():
     full = nn.Sequential(nn.Linear(8, 8))
     pack(full)
     assert type(full[0]) is nn.Linear

@@ -16,6 +16,7 @@ from steer_heal_love.ground.errors import UserError, resumable
 from steer_heal_love.persona import load as load_persona
 
 G = TypeVar("G", bound=RunConfig)
+Preset = Literal["auto", "demo", "cpu", "gpu"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Run(RunConfig):
     """go on with this run folder, with the settings it was started with"""
     config: Path | None = None
     """settings from a TOML file, such as a run's config.toml"""
-    preset: Literal["auto", "cpu", "gpu"] = "auto"
-    """settings to start from; auto takes gpu on CUDA and cpu elsewhere"""
+    preset: Preset = "auto"
+    """settings to start from (`shl list presets`); auto takes gpu on CUDA and cpu elsewhere"""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Compare(RunConfig):
     grid: Grid = dataclasses.field(default_factory=Grid)
     config: Path | None = None
     """settings from a TOML file, such as a run's config.toml"""
-    preset: Literal["auto", "cpu", "gpu"] = "auto"
-    """settings to start from; auto takes gpu on CUDA and cpu elsewhere"""
+    preset: Preset = "auto"
+    """settings to start from (`shl list presets`); auto takes gpu on CUDA and cpu elsewhere"""
 
 
 def run(argv: list[str]) -> None:
@@ -71,9 +72,11 @@ def run(argv: list[str]) -> None:
         say(f"{given.resume}: already finished, nothing is left to do", "dim")
         show(given.resume)
         return
+    told = presets.read(given.resume / "config.toml") if given.resume else settings
     trust = {"trust_remote_code": given.trust_remote_code} if given.resume else {}
-    with report.progress(out) as track:
-        done = loop.run(settings, resume=given.resume, track=track, warn=warn, **trust)
+    seen = lambda answer: out.print(report.look(answer, out.width), soft_wrap=not out.is_terminal)
+    with report.progress(out, told) as track:
+        done = loop.run(settings, resume=given.resume, track=track, warn=warn, show=seen, **trust)
     show(done.folder.path)
 
 

@@ -225,7 +225,7 @@ def doctor(model: str = "smollm2", device: str = "auto") -> None:
 
 KINDS = {
     "personas": "persona", "methods": "vector.methods", "checks": "filter.checks", "divergences": "heal.divergences",
-    "instruments": "evals.instruments", "comparisons": "compare.methods",
+    "instruments": "evals.instruments", "comparisons": "compare.methods", "presets": "presets.PRESETS",
 }  # fmt: skip
 """kinds of plug-in, by what holds their names"""
 
@@ -234,18 +234,23 @@ def listed(what: tyro.conf.Positional[str | None] = None) -> None:
     """Print the names of every kind of plug-in, or of one kind.
 
     Args:
-        what: personas, methods, checks, divergences, instruments or comparisons
+        what: personas, methods, checks, divergences, instruments, comparisons or presets
     """
     if what is not None and what not in KINDS:
         raise unknown("list", what, KINDS)
     for kind in [what] if what else KINDS:
         names = plugins(kind)
-        screen.tell("\n".join(names) if what else f"{kind}: {', '.join(names)}")
+        if what == "presets":
+            screen.tell("\n".join(f"{name:<6} {presets.ABOUT[name]}" for name in names))
+        else:
+            screen.tell("\n".join(names) if what else f"{kind}: {', '.join(names)}")
 
 
 def plugins(kind: str) -> Iterable[str]:
     if kind == "personas":
         return persona_names()
+    if kind == "presets":
+        return presets.PRESETS
     from importlib import import_module
 
     room, _, registry = KINDS[kind].partition(".")

@@ -17,7 +17,7 @@ import tomli_w
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.untrusted import json_object
-from steer_heal_love.nouns import Completion, Score, Stage, Tokens
+from steer_heal_love.nouns import Completion, Look, Score, Stage, Tokens
 
 T = TypeVar("T")
 
@@ -132,6 +132,14 @@ def load_completions(path: Path) -> list[Completion]:
 
 def save_json(value: Any, path: Path) -> None:
     records.write_json(path, value)
+
+
+def load_looks(path: Path) -> list[Look]:
+    return [Look(**row) for row in records.read_jsonl(path)]
+
+
+def save_looks(looks: list[Look], path: Path) -> None:
+    records.write_jsonl(path, looks)
 
 
 def save_stages(stages: Iterable[Stage], path: Path) -> None:

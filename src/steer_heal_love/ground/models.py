@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from steer_heal_love.ground import attention, packed, records
+from steer_heal_love.ground import attention, packed, quiet, records
 from steer_heal_love.ground.errors import UserError
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -81,6 +81,7 @@ def load(
     try:
         with quiet_transformers():
             tok = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
+            quiet.settle(tok)
             model = AutoModelForCausalLM.from_pretrained(
                 where, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code,
                 attn_implementation="eager" if device == "cpu" else None,
@@ -162,7 +163,7 @@ def _convert(gguf: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=target.parent))
     try:
-        with quiet_transformers():
+        with quiet_transformers(), quiet.conversion():
             tok = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             loaded = AutoModelForCausalLM.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, dtype=torch.float32

@@ -1,7 +1,7 @@
 """Records in, files out: the only room that draws, from saved run folders alone.
 
 `write` makes one self-contained HTML file and `trajectory.png` beside it, `terminal` one screen of text,
-`progress` the bars while a run works. Each takes a run however far it came; undefined shows as a dash.
+`progress` the bars while a run works, `look` an answer on the way. Each takes a run however far it came; undefined shows as a dash.
 `write_comparison` and `terminal_comparison` do the same for the folder of a comparison.
 """
 
@@ -13,6 +13,7 @@ from rich.console import RenderableType
 
 from steer_heal_love.report import comparison
 from steer_heal_love.report.bars import progress
+from steer_heal_love.report.look import look
 from steer_heal_love.report.read import read
 from steer_heal_love.report.screen import summarise
 
@@ -46,4 +47,4 @@ def terminal_comparison(folder: Path) -> RenderableType:
     return comparison.table(comparison.read(folder))
 
 
-__all__ = ["progress", "terminal", "terminal_comparison", "write", "write_comparison"]
+__all__ = ["look", "progress", "terminal", "terminal_comparison", "write", "write_comparison"]

@@ -21,6 +21,7 @@ from steer_heal_love.report import canvas, panels, trajectory
 from steer_heal_love.report.bars import clock
 from steer_heal_love.report.diary import diary
 from steer_heal_love.report.read import Round, RunRecord, number, score
+from steer_heal_love.report.scope import left_out
 from steer_heal_love.report.words import GLOSSARY, interval, num, outcome, percent
 
 LARGE, SMALL = (5.2, 3.9), (3.5, 2.5)
@@ -109,7 +110,8 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
              for r in run.rounds if r.transfer]  # fmt: skip
     shown = [e for kind in kinds for e in [e for e in entries if e.kind == kind][: VISIBLE // 2]]
     return {
-        "id": at, "run": run, "outcome": outcome(run), "score": score, "number": number,
+        "id": at, "run": run, "outcome": outcome(run), "left_out": left_out(run),
+        "score": score, "number": number,
         "columns": [(c, c in SIGNED) for c in COLUMNS if any(c in s.scores for s in run.stages)],
         "glossary": {c: GLOSSARY[c] for c in COLUMNS if c in GLOSSARY and any(c in s.scores for s in run.stages)},
         "foundations": [f for f in FOUNDATIONS if any(f"mfv.{f}" in s.scores for s in run.stages)],

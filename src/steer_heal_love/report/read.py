@@ -89,6 +89,11 @@ class RunRecord:
     def healed(self) -> list[Stage]:
         return [s for s in self.stages if s.stage == "healed"]
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether more rounds were to come when the summary was written."""
+        return bool(self.summary.get("goes_on"))
+
     def stage(self, name: str, round: int = -1) -> Stage | None:
         return next((s for s in self.stages if s.stage == name and s.round == round), None)
 

@@ -15,6 +15,7 @@ from steer_heal_love.ground.shown import shown
 from steer_heal_love.nouns import Score
 from steer_heal_love.report.bars import clock
 from steer_heal_love.report.read import RunRecord, number, score
+from steer_heal_love.report.scope import left_out
 from steer_heal_love.report.words import outcome
 
 LARGEST = 12
@@ -37,6 +38,8 @@ def summarise(run: RunRecord, cut: bool = True) -> RenderableType:
     parts: list[RenderableType] = [Text(shown(title), style="bold"), Text(shown(outcome(run))), stages(run)]
     if run.gates:
         parts.append(gates(run, cut))
+    if missing := left_out(run):
+        parts.append(Text(shown(" ".join(missing)), style="yellow"))
     parts += [Text(shown(note), style="yellow", no_wrap=True, overflow="ellipsis") for note in run.notes[:2]]
     for label, path in (("adapter", run.path / "adapter"), ("report", run.path / "report.html")):
         if path.exists():
