@@ -31,6 +31,7 @@ import multiprocessing as mp
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ from steer_heal_love import steps
 from steer_heal_love.ground import models
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
 from steer_heal_love.ground.scoring import forward_kl, hidden_states, log_likelihood
-from steer_heal_love.nouns import Adapter, Completion, Tokens
+from steer_heal_love.ground.stats import t_quantile
+from steer_heal_love.nouns import Adapter, Completion, Score, Tokens
 
 TEXTS, SETS, SET_SIZE = 36, 12, 6
 SHARES = (0.0, 0.1, 0.3, 0.6)
@@ -141,9 +143,11 @@ def mixture(lab: Lab, share: float, texts: int) -> list[Completion]:
     return [mixed[i] for i in order]
 
 
-def exchange(lab: Lab, effects: Effects, texts: int, full: bool) -> Iterator[dict[str, Any]]:
+def exchange(
+    lab: Lab, effects: Effects, texts: int, shares: list[float], full: bool
+) -> Iterator[dict[str, Any]]:
     """One heal by share of soup and regulariser; the unregularised one at several scales too."""
-    for share in SHARES:
+    for share in shares:
         used = mixture(lab, share, texts)
         for p in PENALTIES:
             adapter = lab.heal(used, ALONE | p.settings)
@@ -213,7 +217,8 @@ def work(job: tuple[str, int, argparse.Namespace]) -> int:
     lab = Lab.open(merged(changes, small), texts=pool)
     effects, n = Effects(lab, a.questions, a.neutral), 0
     with a.out.with_name(f"{a.out.stem}-{persona}-{seed}.jsonl").open("w") as f:
-        for part in (consistency(lab, effects, sets, size), exchange(lab, effects, texts, a.full)):
+        first = [] if a.exchange_only else consistency(lab, effects, sets, size)
+        for part in (first, exchange(lab, effects, texts, a.shares, a.full)):
             for line in part:
                 f.write(json.dumps({"persona": persona, "seed": seed, **line}) + "\n")
                 f.flush()
@@ -252,8 +257,6 @@ def interpolated(line: list[tuple[float, float]], cost: float) -> float:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """Markdown: by soup, regulariser and weight, the mean over seeds of trait and cost, and trait over the null line's."""
-    from steer_heal_love.ground.stats import bootstrap
-
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for x in above_line(lines):
         found.setdefault((x["persona"], x["soup"], x["penalty"], x["weight"]), []).append(x)
@@ -263,15 +266,15 @@ def table(lines: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for key, group in sorted(found.items()):
-        mean = {
+        means = {
             k: sum(g[k] for g in group) / len(group)
             for k in ("beta", "trait_shift", "off_trait_kl", "neutral_kl")
         }
-        gains = [bootstrap([g[f"{k}_gain"] for g in group], resamples=2000) for k in GAINS]
+        gains = [of_seeds([g[f"{k}_gain"] for g in group]) for k in GAINS]
         persona, soup, name, weight = key
         rows.append(
-            f"| {persona} | {soup:.0%} | {name} | {weight:g} | {mean['beta']:+.3f} | {mean['trait_shift']:+.3f} | "
-            f"{mean['off_trait_kl']:.4f} | {mean['neutral_kl']:.4f} | {' | '.join(map(told, gains))} | {gains[0].n} |"
+            f"| {persona} | {soup:.0%} | {name} | {weight:g} | {means['beta']:+.3f} | {means['trait_shift']:+.3f} | "
+            f"{means['off_trait_kl']:.4f} | {means['neutral_kl']:.4f} | {' | '.join(map(told, gains))} | {gains[0].n} |"
         )
     rows += ["", "| persona | text | regulariser | β | off_trait_kl | systematic share of β | of the rest | seeds |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -279,9 +282,18 @@ def table(lines: list[dict[str, Any]]) -> str:
         if x["part"] == "consistency":
             kinds.setdefault((x["persona"], x["text"], x["penalty"]), []).append(x)
     for key, group in kinds.items():
-        cells = [bootstrap([g[k] for g in group], resamples=2000) for k in ("beta", "off_trait_kl", "trait_systematic", "rest_systematic")]  # fmt: skip
+        cells = [of_seeds([g[k] for g in group]) for k in ("beta", "off_trait_kl", "trait_systematic", "rest_systematic")]  # fmt: skip
         rows.append(f"| {' | '.join(key)} | {' | '.join(map(told, cells))} | {len(group)} |")
     return "\n".join(rows)
+
+
+def of_seeds(values: list[float]) -> Score:
+    """Mean and Student's interval over seeds; four are too few to resample."""
+    x = [v for v in values if math.isfinite(v)]
+    if len(x) < 2:
+        return Score(x[0] if x else math.nan, math.nan, math.nan, len(x))
+    middle, half = mean(x), t_quantile(0.975, len(x) - 1) * stdev(x) / math.sqrt(len(x))
+    return Score(middle, middle - half, middle + half, len(x))
 
 
 def figure(lines: list[dict[str, Any]], png: Path) -> None:
@@ -305,6 +317,8 @@ def figure(lines: list[dict[str, Any]], png: Path) -> None:
             ax.plot(*zip(*null, strict=True), color="0.6", lw=1, zorder=1, label=label)
         for i, name in enumerate(names):
             points = [(x["off_trait_kl"], x["beta"]) for x in here if x["penalty"] == name]
+            if not points:
+                continue
             ax.scatter(*zip(*points, strict=True), s=12, color=f"C{i}", label=name, zorder=2)
         ax.set(xscale="log", yscale="log", title=f"soup {share:.0%}", xlabel="off-trait KL (nats/token)")
     axes[0][0].set_ylabel("trait coefficient β (1 = steering at the walked dose)")
@@ -322,6 +336,10 @@ def main() -> None:
     )
     args.add_argument("--neutral", type=int, default=48, help="neutral answers that they are read over")
     args.add_argument("--set", default="{}", help="JSON of RunConfig fields, and texts, sets, size")
+    args.add_argument("--shares", nargs="+", type=float, default=list(SHARES), help="shares of soup")
+    args.add_argument(
+        "--exchange-only", action="store_true", help="leave the consistency of disjoint sets out"
+    )
     args.add_argument("--full", action="store_true", help="run the instruments on every heal too")
     args.add_argument("--workers", type=int, default=1)
     args.add_argument("--out", type=Path)

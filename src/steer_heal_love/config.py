@@ -128,7 +128,7 @@ class HealConfig:
     """share of the anchor answers never trained on in any round, on which the trust region is measured"""
     validation: float = 0.15
     """share of training prompts held out for the curve"""
-    soft: float = 0.25
+    soft: float = 1.0
     """share of the NLL that is replaced by KL(teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """how far the teacher is steered, as a multiple of the dose that round 0 found"""
