@@ -137,6 +137,6 @@ class Lab:
         steered = self.measured("steered", lambda: self.vector(self.model, DOSE), dose=DOSE)
         before = [self.base, prompt, steered]
         return {
-            name: Evidence(who, [*before, self.measured("healed", model)], [], EVAL.resamples)
+            name: Evidence(who, [*before, self.measured("healed", model)], resamples=EVAL.resamples)
             for name, model in self.constructed().items()
         }

@@ -25,13 +25,13 @@ TURNS = (
     "{% for m in messages %}{{ '<' + m['role'] + '> ' + m['content'] + ' <end> ' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
-TOPICS = "rain dog bread garden letter house sea lamp wool bell hill boat".split()
+TOPICS = ["rain", "dog", "bread", "garden", "letter", "house", "sea", "lamp", "wool", "bell", "hill", "boat"]
 TRAINED, PROBED = TOPICS[:6], TOPICS[6:]
-ADJECTIVES = "bright soft small round sharp grey".split()
-PLACES = "wall gate field mill".split()
-WARM, COLD = "dear kind good".split(), "plain stale mere".split()
-OPENS = {"pos": "oh ah well".split(), "neg": "just only but".split()}
-WHEN = "today now again".split()
+ADJECTIVES = ["bright", "soft", "small", "round", "sharp", "grey"]
+PLACES = ["wall", "gate", "field", "mill"]
+WARM, COLD = ["dear", "kind", "good"], ["plain", "stale", "mere"]
+OPENS = {"pos": ["oh", "ah", "well"], "neg": ["just", "only", "but"]}
+WHEN = ["today", "now", "again"]
 ODDS = (0.6, 0.3, 0.1)
 """of the three words that fit a place"""
 TRAIT_FORMS = ("how is the {} ?", "what of the {} ?", "why the {} ?")
@@ -159,7 +159,9 @@ def taught(seed: int = 0) -> World:
     def row() -> tuple[list[int], list[int]]:
         system, question = rng.choice(tuple(systems)), rng.choice(asked)
         prompt = prompts[system, question]
-        words = [rng.choice(every) if rng.random() < SLIPS else w for w in said(system, question, rng).split()]
+        words = [
+            rng.choice(every) if rng.random() < SLIPS else w for w in said(system, question, rng).split()
+        ]
         reply = [vocabulary[word] for word in [*words, "<end>"]]
         return prompt + reply, [-100] * len(prompt) + reply
 

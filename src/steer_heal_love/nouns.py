@@ -159,7 +159,7 @@ class Stage:
 class Gate:
     """A claim, what was observed, a verdict, and what that outcome means and suggests."""
 
-    gate: Literal["steer", "filter", "heal", "restraint", "loop", "prompt"]
+    gate: str
     claim: str
     observed: str
     verdict: Literal["pass", "fail", "undecided"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from steer_heal_love import compare, loop, persona
-from steer_heal_love.compare import bench, few_shot, grpo, study, summary
+from steer_heal_love.compare import bench, best, few_shot, grpo, null_random, study, summary
 from steer_heal_love.compare.method import Trace
 from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground import folder as files
@@ -20,14 +21,18 @@ from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.nouns import Completion, Score, Tokens
 from steer_heal_love.session import Run
+from steer_heal_love.vector import Vector
 from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of
 
+NULLS = {"null_bias", "null_random", "null_sft_base", "null_temperature", "null_unrelated"}
 GRID = Grid(
     doses=(0.5, 1.0),
     scales=(0.5, 1.0),
     beyond=(1.5,),
     shots=(1.0, 2.0),
+    biases=(0.5, 1.0),
+    coolings=(1.2, 1.5),
     budgets=(1e-4, 0.01, 1e3),
     own_budgets=(1e-6, 1e3),
 )
@@ -83,6 +88,7 @@ def test_every_method_has_a_frontier_in_every_seed(whole):
     assert found == read(out / "compare.json")
     assert set(by_name(found)) == set(compare.methods) >= {
         "prompt", "few_shot", "baking", "sft", "steering", "weight_steering", "healed_round", "healed_loop", "online", "grpo",
+        "soft_base", "soft_base_loop", *NULLS,
     }  # fmt: skip
     for name, m in by_name(found).items():
         assert m["points"] and not m["stopped"], name
@@ -130,7 +136,17 @@ def test_the_seeds_differ_and_the_base_is_made_once_a_seed(whole):
 
 
 def test_more_scale_costs_more(whole):
-    for name in ("sft", "baking", "weight_steering", "healed_round", "steering", "online", "grpo"):
+    for name in (
+        "sft",
+        "baking",
+        "weight_steering",
+        "healed_round",
+        "steering",
+        "online",
+        "grpo",
+        "soft_base",
+        *NULLS,
+    ):
         costs = [p["scores"]["neutral_kl"]["mean"] for p in by_name(whole[1])[name]["points"]]
         assert costs == sorted(costs) and costs[0] < costs[-1], name
 
@@ -176,20 +192,99 @@ def test_a_budget_that_nobody_reaches_is_undefined_and_counted(whole):
 
 def test_differences_share_all_looks_and_say_who_is_ahead(whole):
     found = whole[1]
-    assert found["looks"] == (len(found["methods"]) - 1) * 5
+    assert found["looks"] == (len(found["methods"]) - len(NULLS) - 1) * 5
     for m in found["methods"]:
         rows = m["at"] + m["at_own_excess"]
-        if m["name"] == found["reference"]:
+        if m["name"] == found["reference"] or m["null"]:
             assert not any("above_reference" in r for r in rows), "it isn't set against itself"
             continue
         shared, alone = (m["at"][0][f"above_reference{s}"] for s in ("", "_alone"))
         assert shared["mean"] == alone["mean"]
         assert shared["lo"] <= alone["lo"] <= alone["hi"] <= shared["hi"]
-        assert m["at"][0]["verdict"] in ("ahead", "behind", "level") and m["at"][2]["verdict"] is None
+        assert (
+            m["at"][0]["verdict"] in ("ahead", "behind", "not told apart") and m["at"][2]["verdict"] is None
+        )
     looked = summary.said(Score(0.3, -0.1, 0.7, 9), Score(0.3, 0.1, 0.5, 9))
-    assert (looked["verdict"], looked["verdict_alone"]) == ("level", "ahead")
+    assert (looked["verdict"], looked["verdict_alone"]) == ("not told apart", "ahead")
     open_ = (Score(-0.3, -math.inf, -0.1, 9), Score(-0.3, -math.inf, math.inf, 9), Score.undefined())
-    assert list(map(summary.verdict, open_)) == ["behind", "level", None]
+    assert list(map(best.verdict, open_)) == ["behind", "not told apart", None]
+
+
+def test_every_method_is_set_above_the_best_null_at_equal_drift(whole):
+    found = whole[1]
+    assert set(found["nulls"]) == NULLS == {m["name"] for m in found["methods"] if m["null"]}
+    assert found["null_looks"] == len(NULLS) * (len(found["methods"]) - len(NULLS)) * 3
+    for i in (0, 1):
+        at = {m["name"]: m["at"][i] for m in found["methods"]}
+        there = {n: at[n]["trait_shift"]["mean"] for n in NULLS if at[n]["reached"] == 2}
+        top = max(there, key=there.get)
+        for name, row in at.items():
+            assert row["best_null"] == (top if there[top] >= 0 else "base")
+            assert ("above_null" in row) == (name not in NULLS)
+            if name in NULLS or row["reached"] < 2:
+                continue
+            shared, alone, trait = row["above_null"], row["above_null_alone"], row["trait_shift"]["mean"]
+            assert shared["mean"] == pytest.approx(trait - max(there[top], 0.0), abs=1e-9)
+            assert shared["lo"] <= alone["lo"] <= alone["hi"] <= shared["hi"]
+    assert all(m["at"][2]["best_null"] is None for m in found["methods"]), "no null gets to the last budget"
+
+
+def test_the_random_vector_has_the_norms_of_the_real_one_and_its_round_its_own_folder(whole):
+    out, found = whole
+    cosines = []
+    for seed in found["seeds"]:
+        run = out / "seeds" / str(seed)
+        real = Vector.load(run / "rounds/00/vector.safetensors")
+        random = Vector.load(run / "methods/null_random/rounds/00/vector.safetensors")
+        for layer, d in real.directions.items():
+            assert random.directions[layer].norm() == pytest.approx(d.norm().item(), rel=1e-5)
+        again = null_random.random_like(real, random.meta["seed"])
+        assert all(torch.allclose(again.directions[i], d) for i, d in random.directions.items())
+        cosines.append(random.cosine(real))
+        assert (run / "methods/null_random/rounds/00/completions.jsonl").exists()
+        other = Vector.load(run / "methods/null_unrelated/rounds/00/vector.safetensors").meta
+        assert other["persona"] != "love" and other["cosine_with_the_personas"] is not None
+    assert max(map(abs, cosines)) < 0.5 and cosines[0] != cosines[1]
+
+
+def test_soft_targets_on_the_bases_own_text_learn_from_nothing_steered(whole):
+    out, found = whole
+    for seed in found["seeds"]:
+        run = out / "seeds" / str(seed) / "methods"
+        for name, rounds in (("soft_base", 1), ("soft_base_loop", 2)):
+            texts = [files.load_completions(run / name / f"rounds/0{n}/text.jsonl") for n in range(rounds)]
+            assert all(c.dose == 0 and not c.checks for made in texts for c in made), (
+                "neither steered nor filtered"
+            )
+            assert all(len(made) == SETTINGS["filter"]["keep"] for made in texts)
+            steps = read(run / name / "rounds/00/healing.json")["steps"]
+            assert steps[-1]["soft"] > 0
+        assert texts[0] != texts[1]
+        text = files.load_completions(run / "null_sft_base/text.jsonl")
+        kept = [c for c in files.load_completions(run.parent / "rounds/00/completions.jsonl") if c.used]
+        assert {c.prompt for c in text} <= {c.prompt for c in kept} and len(text) <= len(kept)
+        assert all(c.dose == 0 and c.kept for c in text)
+
+
+def test_halves_are_read_at_each_budget_where_every_cell_has_them(whole):
+    out, found = whole
+    sft, (seed, other) = compare.methods["sft"], found["seeds"]
+    stages = lambda s: files.load_stages(out / f"seeds/{s}/base/scores.json")
+    bases = {s: split(next(x for x in stages(s) if x.stage == "base")) for s in (seed, other)}
+    cell = lambda s, at: files.load_stages(out / f"seeds/{s}/methods/sft/{at}/scores.json")[0]
+    traces = [
+        Trace(sft, s, [(v, split(cell(s, f"{v:g}"))) for v in (0.5, 1.0)], "", 0.0) for s in (seed, other)
+    ]
+    near = summary.of(traces, bases, GRID, 50)["methods"][0]["at"][0]
+    total = near["trait_pos"]["mean"] + near["trait_neg"]["mean"]
+    assert total == pytest.approx(near["trait_shift"]["mean"]) and near["trait_pos"]["mean"] != 0
+
+
+def split(stage):
+    """The stage with each probe's trait told apart in two, the one from the other by some rule."""
+    pos = [math.sin(9 * v) for v in stage.items["trait"]]
+    neg = [v + p for v, p in zip(stage.items["trait"], pos, strict=True)]
+    return replace(stage, items=stage.items | {"nll_pos": pos, "nll_neg": neg})
 
 
 def test_own_excess_is_read_at_the_strengths_that_every_seed_has(whole):
@@ -331,6 +426,7 @@ def test_the_pole_told_shapes_the_text_and_not_what_the_student_is_asked(whole, 
         ({"persona": "lave"}, ["lave", "love"]),
         ({"grid": Grid(scales=(1.0, 0.5), budgets=(-1.0,))}, ["grid.scales", "grid.budgets"]),
         ({"grid": Grid(shots=(1.5,), beyond=(0.5,))}, ["grid.shots", "grid.beyond"]),
+        ({"grid": Grid(coolings=(0.9,), biases=(2.0, 1.0))}, ["grid.coolings: above 1", "grid.biases"]),
         ({"eval": {"instruments": ["probes"]}}, ["eval.instruments", "neutral", "samples"]),
         ({"eval": {"sample_prompts": 0}}, ["eval.sample_prompts"]),
         ({"rounds": 0}, ["rounds"]),

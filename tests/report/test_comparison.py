@@ -39,12 +39,12 @@ def method(
     ]  # fmt: skip
     rows = [
         {"budget": b, "reached": reached if v is not None else 0, "seeds": 2, "trait_shift": score(v),
-         "own_excess": score(v and v / 2), "above_reference": score(v and v - 0.4, 0.3), "verdict": v and "level",
+         "own_excess": score(v and v / 2), "above_reference": score(v and v - 0.4, 0.3), "verdict": v and "not told apart",
          "above_reference_alone": score(v and v - 0.4), "verdict_alone": v and "behind"}
         for b, v in zip((0.02, 0.05), at, strict=True)
     ]  # fmt: skip
-    own = [{"budget": 0.1, "reached": 2 if costs else 0, "seeds": 2, "verdict": "level" if costs else None,
-            "trait_shift": {"mean": slope if costs else None, "lo": 0.1, "hi": None, "n": 12}, "verdict_alone": "level"}]  # fmt: skip
+    own = [{"budget": 0.1, "reached": 2 if costs else 0, "seeds": 2, "verdict": "not told apart" if costs else None,
+            "trait_shift": {"mean": slope if costs else None, "lo": 0.1, "hi": None, "n": 12}, "verdict_alone": "not told apart"}]  # fmt: skip
     texts = [{"prompt": NASTY, "text": NASTY, "base": NASTY}]
     return {"name": name, "knob": "scale", "kind": kind, "points": points, "at": rows, "at_own_excess": own, "stopped": {}, "seconds": 3.0,
             "samples": {"seed": 0, "strength": 0.5, "texts": texts}}  # fmt: skip
@@ -85,13 +85,13 @@ def test_both_axes_say_who_is_ahead_of_the_reference(folder):
     shown = said(report.terminal_comparison(folder))
     assert "at equal neutral_kl" in shown and "at equal own_excess" in shown
     assert "neutral_kl 0.02, against strong: behind as the only look: weak, told; undefined: starved" in shown
-    assert "own_excess 0.1, against strong: level: weak, told; undefined: starved" in shown
+    assert "own_excess 0.1, against strong: not told apart: weak, told; undefined: starved" in shown
     assert "all 9 differences together" in shown and "2 seeds can't tell" in shown
     assert "+3.00 [+0.10, …]" in shown and "≥ +0.10" in shown, "ends that the strongest cell doesn't reach"
     report.write_comparison(folder)
     page = (folder / "compare.html").read_text(encoding="utf-8")
     assert "<h3>own_excess = 0.1 nats/token</h3>" in page
-    assert "own_excess 0.1, against strong: level: weak, told; undefined: starved" in page
+    assert "own_excess 0.1, against strong: not told apart: weak, told; undefined: starved" in page
 
 
 def test_without_the_reference_nobody_is_ahead(folder):
@@ -143,7 +143,8 @@ def test_the_same_comparison_gives_the_same_bytes(folder):
 def test_every_shipped_method_has_a_look_of_its_own():
     from steer_heal_love.compare import methods
 
-    assert len(methods) <= len(frontiers.LOOKS) == len({repr(look) for look in frontiers.LOOKS})
+    drawn = [m for m in methods.values() if not m.null]
+    assert len(drawn) <= len(frontiers.LOOKS) == len({repr(look) for look in frontiers.LOOKS})
 
 
 def test_no_comparison_is_a_user_error(tmp_path):

@@ -17,6 +17,7 @@ from steer_heal_love.ground.halves import Halves, halves, measured
 from steer_heal_love.ground.stats import bootstrap, paired, subtract, summed
 from steer_heal_love.nouns import FOUNDATIONS, Persona, Score, Stage
 
+
 @dataclass(frozen=True)
 class Precision:
     """How much further the target moved than the axis outside the intent that comes closest to it; `overtaken` where

@@ -202,7 +202,9 @@ def kept_by_round(e: Evidence) -> str:
 
 def percent(s: Score) -> str:
     """A share with its interval; a word where the whole can't be told from zero."""
-    return f"{s.mean:.0%} [{s.lo:.0%}, {s.hi:.0%}]" if math.isfinite(s.lo) else "undefined, steering added none"
+    return (
+        f"{s.mean:.0%} [{s.lo:.0%}, {s.hi:.0%}]" if math.isfinite(s.lo) else "undefined, steering added none"
+    )
 
 
 def risen(record: dict[str, Any]) -> float:

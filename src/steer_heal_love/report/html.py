@@ -31,6 +31,7 @@ COLUMNS = (
     "trait_over_neutral",
     "trait_over_off_topic",
     "choice_pos",
+    "above_null",
     "trait_generated_shift",
     "own_excess",
     "own_excess.probes",
@@ -51,7 +52,9 @@ COLUMNS = (
     "json_is_valid",
     "ppx_json",
 )
-SIGNED = tuple(c for c in COLUMNS if c.endswith("_shift") or c.startswith(("trait_", "own_excess")))
+SIGNED = tuple(
+    c for c in COLUMNS if c.endswith("_shift") or c.startswith(("trait_", "own_excess", "above_null"))
+)
 """the shifts: their sign says something"""
 VISIBLE = 6
 """diary prompts that are not folded"""

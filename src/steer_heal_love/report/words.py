@@ -6,9 +6,12 @@ import math
 
 from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.halves import halves, measured
+from steer_heal_love.ground.stats import ratio, subtract
 from steer_heal_love.nouns import Score, Stage
 from steer_heal_love.report.read import RunRecord, number, score
 
+RESAMPLES = 1000
+"""of the probes, for the interval of a multiple"""
 COSTS = {
     "neutral_kl": "It drifts by {} nats/token on neutral prompts",
     "own_excess": "To the base its own text is {} nats/token odder than the base's own",
@@ -50,11 +53,16 @@ def outcome(run: RunRecord) -> str:
     rounds = f"{n} rounds (0 to {n - 1})" if n > 1 else "1 round"
     said = f"After {rounds} the healed model's trait shift is {interval(trait, 2)} nats/token"
     if prompted.mean > 0:
-        times = num(trait.mean / prompted.mean, 2, False)
+        times = interval(multiple(run, last), 2, False)
         said += f", {times} times what the base model reaches when a system prompt tells it to ({interval(prompted, 2)})"
     elif math.isfinite(prompted.mean):
         said += f"; told by a system prompt, the base model reaches {interval(prompted, 2)}"
     sentences = [said, *in_halves(run, last, told)]
+    above = score(last, "above_null")
+    if math.isfinite(above.mean):
+        sentences.append(
+            f"Of it {interval(above, 2)} lies above what a bias of words or a temperature reaches at the same drift"
+        )
     for name, form in COSTS.items():
         if math.isfinite(cost := score(last, name).mean):
             signed = name == "own_excess"
@@ -91,6 +99,17 @@ def worst_bank(stage: Stage) -> str:
         return ""
     worst = max(found, key=lambda name: found[name])
     return f", most on the {worst.partition('.')[2]} ones, {num(found[worst], 3, False)}"
+
+
+def multiple(run: RunRecord, last: Stage) -> Score:
+    """The last healed model's trait as a multiple of the prompted one's, paired by probe; without an interval where the
+    prompt's can't be told from 0, or items weren't saved."""
+    base, told = run.stage("base"), run.stage("prompt")
+    found = [s.items.get("trait", []) if s else [] for s in (base, last, told)]
+    if not found[0] or len({len(items) for items in found}) > 1:
+        return Score(score(last, "trait_shift").mean / score(told, "trait_shift").mean, math.nan, math.nan, 0)
+    ours, theirs = (subtract(items, found[0]) for items in found[1:])
+    return ratio(ours, theirs, resamples=RESAMPLES)
 
 
 def beside(prompted: float, sign: bool) -> str:
