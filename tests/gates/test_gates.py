@@ -134,7 +134,7 @@ CASES: dict[str, dict[str, Any]] = {
     "heal.spoiled": {"healed": [LOST | {"neutral_kl": 0.5}]},
     "heal.reversed": {"healed": [{"trait": -0.2}]},
     "heal.overfitted": {"healing": {"validation": [{"epoch": i, "nll": v} for i, v in enumerate((1.1, 1.0, 1.2))]}},
-    "heal.drifted": {"healed": [{"neutral_kl": 0.4}]},
+    "heal.drifted": {"healed": [{"neutral_kl": 0.4, "trait": 0.65}]},
     "heal.imprecise": {"healed": [{"mfv.Liberty": -0.5}]},
     "heal.broken": {"healed": [{"own_nll": 0.8, "trait": 0.5}]},
     "restraint.holds": {},
@@ -233,8 +233,7 @@ def test_old_runs_without_halves_are_judged_by_their_sum(persona):
 
 
 def test_steering_less_is_not_healing(persona):
-    """Half the trait at a quarter of the drift, which is half the dose, can't be told from healing by this gate; with the
-    same drift and twice the trait it can."""
+    """Half the trait at a quarter of the drift is what half the dose gives; twice that trait at the same drift isn't."""
     half = {"trait": 0.3, "neutral_kl": 0.1}
     assert judged(evidence(persona, healed=[half]))["heal"].outcome == "no_better"
     assert judged(evidence(persona, healed=[half | {"trait": 0.6}]))["heal"].outcome == "healed"
