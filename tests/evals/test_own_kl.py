@@ -93,6 +93,13 @@ def test_the_base_has_none_and_a_cooled_one_less_entropy(subject, changes) -> No
     assert cooled.scores["own_entropy_shift"].hi < 0 < cooled.scores["own_kl"].lo
 
 
+def test_text_that_plays_safe_is_likelier_to_the_base_and_further_from_it(subject) -> None:
+    """What own_excess can be fooled by: a model that always says its likeliest token."""
+    sure = measured(subject, lambda: spoken(subject.model, lambda logits: logits / 0.1))
+    assert sure.scores["own_excess"].hi < 0 < sure.scores["own_kl"].lo
+    assert sure.scores["own_entropy_shift"].hi < 0
+
+
 def test_a_prompted_model_is_read_after_its_own_prompt_and_the_base_after_the_plain_one(subject) -> None:
     base = evals.evaluate(subject, "base")
     told = replace(subject, system=subject.persona.system("pos"))

@@ -39,6 +39,8 @@ def evaluate(
     paraphrases: int | None = None,
     think: int = EvalConfig.think_tokens,
     lm_eval: tuple[str, ...] = (),
+    neutral_bank: Literal["heldout", "sealed"] = EvalConfig.neutral_bank,
+    probe_half: Literal["all", "search", "report", "confirmation"] = EvalConfig.probe_half,
     device: str = "auto",
     seed: int = 0,
     *,
@@ -56,6 +58,8 @@ def evaluate(
         paraphrases: answer sentences a foundation, instead of the preset's number (at least two)
         think: tokens that the model may think before a forced choice
         lm_eval: tasks of lm-evaluation-harness to run besides (needs the extra lm-eval)
+        neutral_bank: which neutral prompts drift is measured on; the sealed ones are for a claim already made
+        probe_half: which probes; confirmation takes those that the persona keeps for a claim already made
         instrument: names from `shl list instruments`; every default one when none is named
         out: the JSON file to write
     """
@@ -65,7 +69,10 @@ def evaluate(
         from steer_heal_love.ground import records
 
     start = presets.fitting(device, model)
-    asked: dict[str, Any] = {"instruments": instrument, "vignette_view": view, "think_tokens": think}
+    asked: dict[str, Any] = {
+        "instruments": instrument, "vignette_view": view, "think_tokens": think, "neutral_bank": neutral_bank,
+        "probe_half": probe_half,
+    }  # fmt: skip
     asked["paraphrases"] = max(2, start.eval.paraphrases) if paraphrases is None else paraphrases
     if vignettes:
         asked |= {"vignette_bank": str(vignettes), "vignettes": len(load_bank(vignettes, view))}
