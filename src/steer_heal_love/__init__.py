@@ -11,7 +11,7 @@ gates     claims, observations, verdicts
 report    records in, files out
 ground    models, hooks, weights, scoring, records: what every room stands on
 
-compare   every other way of giving a model the trait, at equal coherence
+compare   every other way of giving a model the trait, at equal drift
 
 Read `loop.py` first: one round on one page.
 """

@@ -45,6 +45,7 @@ def evaluate(
         model, tok, who, cfg.eval, evals.neutral_reference(model, tok, prompts, tokens, cfg.batch_tokens),
         seed=seed_for(cfg.seed, OWN_SAMPLES), draws=cfg.eval.base_draws, batch=cfg.generate.batch, batch_tokens=cfg.batch_tokens,
     )  # fmt: skip
+    base = replace(base, prepared=evals.prepared(base))
     with track("evaluate base", evals.count(cfg.eval)) as advance:
         reference = evals.evaluate(base, "base", advance=advance)
     if whole is None and system is None:

@@ -178,6 +178,8 @@ class EvalConfig:
     """the base's own samples a prompt, once a run"""
     healed_draws: int = 3
     """own samples a prompt of each healed model; of the prompted and the steered one"""
+    behaviour_prompts: int = 64
+    """training prompts that the base answers as either pole, once a run, for the readout of instrument `behaviour`"""
     sample_tokens: int = 48
     temperature: float = 1.0
     """of the base's answers that drift is measured on, and of every model's own samples"""
@@ -308,6 +310,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         eval.base_draws eval.healed_draws eval.sample_tokens eval.resamples""",
     ),
     "at least 2": (lambda v: v >= 2, "vector.contexts walk.doses"),
+    "at least 4": (lambda v: v >= 4, "eval.behaviour_prompts"),
     "a number, at least 0": (
         lambda v: 0 <= v < math.inf,
         """coherence_floor patience generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor heal.teacher

@@ -46,6 +46,7 @@ class Run:
     anchor: list[Example] = field(default_factory=list)
     neutral: list[Any] = field(default_factory=list)
     nulls: dict[str, Any] = field(default_factory=dict)
+    prepared: dict[str, Any] = field(default_factory=dict)
     history: list[Adapter] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     rounds: list[dict[str, Any]] = field(default_factory=list)

@@ -86,6 +86,9 @@ def before(r: Run) -> None:
     r.nulls = once(
         "nulls", here / "nulls.json", nulls.load, nulls.save, lambda: nulls.traced(subject(r), r.calibration)
     )
+    r.prepared = evals.prepared(
+        subject(r), lambda name, make: once("base", here / f"{name}.json", records.read_json, files.save_json, make)
+    )  # fmt: skip
 
     def evaluate() -> list[Stage]:
         r.stages = [evaluated(r, "base", -1, draws=cfg.eval.base_draws)]
@@ -227,7 +230,8 @@ def subject(r: Run, **told: Any) -> evals.Subject:
     base = r.stages[0] if r.stages else Stage(-1, "base", {}, {})
     return evals.Subject(
         r.model, r.tok, r.persona, cfg.eval, r.neutral, seed=r.seed(OWN_SAMPLES), batch=cfg.generate.batch,
-        batch_tokens=cfg.batch_tokens, base_samples=base.samples, base_drawn=[*base.samples, *base.redrawn], **told,
+        batch_tokens=cfg.batch_tokens, base_samples=base.samples, base_drawn=[*base.samples, *base.redrawn],
+        prepared=r.prepared, **told,
     )  # fmt: skip
 
 

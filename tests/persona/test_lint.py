@@ -10,7 +10,10 @@ from steer_heal_love.ground.banks import bank
 from steer_heal_love.nouns import FOUNDATIONS, Persona, Probe
 from steer_heal_love.persona import lint, load
 
-GOOD = load("love")
+WHOLE = load("love")
+GOOD = replace(
+    WHOLE, confirmation=(), probes=tuple(replace(p, neutral="", off_topic="") for p in WHOLE.probes)
+)
 BANKS = {name: bank(name) for name in lint.BANKS}
 ONE, TWO = GOOD.probes[:2]
 EIGHT = "Leave the kettle on for them until noon."
@@ -133,9 +136,30 @@ BAD_BANKS = {
 }
 
 
+BAD_BANKS |= {
+    "long prompt too short": (bad_bank("neutral_long_train", "word " * 39), "39 words; expected 40 to 90"),
+    "leak of a long prompt into held-out": (
+        bad_bank("neutral_code_heldout", "Then " + " ".join(BANKS["neutral_long_train"][0].split()[:5])),
+        "leak: shares",
+    ),
+    "leak of a held-out prompt into sealed": (
+        bad_bank("neutral_short_sealed", "Then " + " ".join(BANKS["neutral_heldout"][0].split()[:5])),
+        "leak: shares",
+    ),
+    "a reshuffled prompt in sealed": (
+        bad_bank("neutral_code_sealed", " ".join(reversed(BANKS["neutral_heldout"][2].split()))),
+        "leak: word overlap 1.00",
+    ),
+    "confirmation used as a context": (
+        bad_bank("contexts", "So: " + WHOLE.confirmation[0].question),
+        "love: confirmation[0].question: leak: shares",
+    ),
+}
+
+
 @pytest.mark.parametrize(("banks", "expected"), BAD_BANKS.values(), ids=BAD_BANKS.keys())
 def test_bank_rule(banks: dict[str, list[str]], expected: str) -> None:
-    (found,) = lint.lint_banks(banks, [GOOD])
+    (found,) = lint.lint_banks(banks, [replace(GOOD, confirmation=WHOLE.confirmation)])
     assert expected in found
 
 

@@ -32,7 +32,7 @@ class Run(RunConfig):
 
 @dataclass(frozen=True)
 class Compare(RunConfig):
-    """Trace every method's frontier of trait against coherence, and compare them at equal coherence.
+    """Trace every method's frontier of trait against drift and oddness, and compare them where those are equal.
 
     Goes on with what lies in --out. Any field of any room can be set, as for a run; --seed is the first seed.
     """

@@ -1,4 +1,4 @@
-"""Every way of giving a model a trait, on the same model, persona, seeds and items, at equal coherence.
+"""Every way of giving a model a trait, on the same model, persona, seeds and items, at equal drift or oddness.
 
 In: a persona, a model, seeds. Out: a folder of cells (method × seed × strength), each measured with a run's own
 instruments; `compare.json`; a plot of each method's frontier of trait against neutral_kl and own_excess; and

@@ -1,6 +1,7 @@
 """Plain SFT on steered text: NLL of the completions that round 0 kept; no anchor, barrier or trust region.
 
-The same text, steps and starting factors as the healed round, so the difference is the healing.
+The same text, steps and starting factors as the healed round. The difference between the two is all that the heal adds at
+once: soft targets, anchor and trust region; it doesn't say which of them. Three rounds against it count rounds as well.
 """
 
 from __future__ import annotations

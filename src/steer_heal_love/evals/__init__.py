@@ -8,9 +8,10 @@ where it is named.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ class Subject:
     """all of them, every draw"""
     base_drawn: list[dict[str, Any]] = field(default_factory=list)
     """every draw of the base's own samples; empty while the base itself is measured"""
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+    """what instruments made once on the pristine base, by their names; one that finds nothing here makes it anew"""
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -88,13 +91,15 @@ def chosen_probes(persona: Persona, config: EvalConfig) -> tuple[Probe, ...]:
 @dataclass(frozen=True)
 class Instrument:
     """`inside` runs on the model under test; `outside` turns its result into items with the pristine base;
-    `ready` raises `UserError` before any model is loaded when something that it needs is not there."""
+    `ready` raises `UserError` before any model is loaded when something that it needs is not there; `prepare` makes,
+    once a run on the pristine base, what all stages share: JSON-ready, found again as `Subject.prepared[name]`."""
 
     name: str
     inside: Callable[[Subject], Any]
     outside: Callable[[Subject, Any], Items]
     ready: Callable[[EvalConfig], Any]
     optional: bool
+    prepare: Callable[[Subject], Any] | None = None
 
 
 instruments: Registry[Instrument] = Registry("instrument", __name__)
@@ -106,11 +111,12 @@ def instrument(
     *,
     ready: Callable[[EvalConfig], Any] = lambda _config: None,
     optional: bool = False,
+    prepare: Callable[[Subject], Any] | None = None,
 ) -> Callable[[Callable[[Subject], Any]], Callable[[Subject], Any]]:
     """Register `inside`; without `outside`, it returns the items itself."""
 
     def register(inside: Callable[[Subject], Any]) -> Callable[[Subject], Any]:
-        instruments.register(name, Instrument(name, inside, outside, ready, optional))
+        instruments.register(name, Instrument(name, inside, outside, ready, optional, prepare))
         return inside
 
     return register
@@ -137,6 +143,14 @@ def drawn_by(name: str) -> Callable[[EvalConfig], None]:
             raise UserError(f"instrument {name!r} reads what instrument 'samples' draws; name both.")
 
     return check
+
+
+def prepared(
+    subject: Subject, once: Callable[[str, Callable[[], Any]], Any] = lambda _name, make: make()
+) -> dict[str, Any]:
+    """What the wanted instruments share over all stages, by name; call with the model pristine. `once(name, make)`
+    may keep what `make` makes."""
+    return {i.name: once(i.name, partial(i.prepare, subject)) for i in wanted(subject.config) if i.prepare}
 
 
 def bank_hashes(config: EvalConfig) -> dict[str, str]:
@@ -261,6 +275,7 @@ __all__ = [
     "instrument",
     "instruments",
     "measure",
+    "prepared",
     "read",
     "ready",
     "scores",

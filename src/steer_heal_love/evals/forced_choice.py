@@ -13,7 +13,9 @@ and out of the shift from base where both models have it. Both slots branch off 
 Format measures, an item a vignette, the mean of both orders: p_ans_any = Σ_d p_o(d); nll_prefill, nats per token of
 the text that was forced; ppx_json, its exponential; json_is_valid, whether the likeliest continuation closes the
 object with an allowed number. Mass below `UNSCORABLE` in either order is no answer: profile NaN, unscorable 1.
-Source of the protocol: the tinymfv evaluation (see `evals.tinymfv`).
+Not the published protocol of tinymfv, from which it takes the two orders and the mass on the answers: that one shows
+other options, before the thought, thinks once for each order and asks again (`docs/forced_choice.md`, point by point).
+Its own numbers come from `evals.tinymfv`.
 """
 
 from __future__ import annotations

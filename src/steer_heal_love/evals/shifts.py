@@ -5,7 +5,8 @@ Every interval is one over items (`ground.stats`). An item list of a stage and t
 
 from __future__ import annotations
 
-from steer_heal_love.ground.stats import bootstrap, paired, subtract, widened
+from steer_heal_love.evals import profile
+from steer_heal_love.ground.stats import CROSS_FITTED, bootstrap, paired, proportion, subtract, widened
 from steer_heal_love.nouns import Items, Scores
 
 SHIFTS = {
@@ -15,6 +16,7 @@ SHIFTS = {
     "own_excess.probes": "own_nll.probes", "own_excess.neutral": "own_nll.neutral",
     "own_entropy_shift": "own_entropy", "repetition_shift": "repetition", "distinct_2_shift": "distinct_2",
     "capability_shift": "capability", "capability_margin_shift": "capability_margin",
+    "behaviour_shift": "behaviour", "behaviour_masked_shift": "behaviour_masked",
 }  # fmt: skip
 """the scores that are shifts from base, and the items they are read from"""
 FALLS = frozenset({"trait_pos"})
@@ -23,6 +25,8 @@ PROFILES = ("mfv.", "mfv_fc.", "tinymfv.")
 """how the names of scores begin that are shifts by themselves"""
 CROSSFITTED = ("text_auc",)
 """items that were scored by classifiers trained on the other items"""
+AUCS = ("behaviour_auc", "behaviour_masked_auc")
+"""out-of-fold AUCs of a readout: parts by prompt"""
 
 
 def by_item(name: str, items: Items, base: Items) -> list[float]:
@@ -36,12 +40,17 @@ def by_item(name: str, items: Items, base: Items) -> list[float]:
 
 def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
     """Means with bootstrap intervals over items; shifts are paired with the base, item by item."""
-    out: Scores = {}
+    out: Scores = profile.constant_share(items, base, resamples=resamples, seed=seed)
     for name, values in items.items():
+        if name.startswith(profile.SENTENCE):
+            continue
         if name.startswith(PROFILES):
-            out[name] = paired(values, base[name], resamples=resamples, seed=seed)
+            shift = paired(values, base[name], resamples=resamples, seed=seed)
+            out[name] = profile.with_sentences(name, shift, items, base)
         elif name in CROSSFITTED:
             out[name] = widened(bootstrap(values, resamples=resamples, seed=seed))
+        elif name in AUCS:
+            out[name] = proportion(values, effect=CROSS_FITTED)
         else:
             out[name] = bootstrap(values, resamples=resamples, seed=seed)
     for name, source in SHIFTS.items():

@@ -50,7 +50,7 @@ def package() -> ModuleType:
     raise UserError(
         f"instrument 'tinymfv' needs the package {' or '.join(NAMES)} with its function `evaluate`. It is not on the "
         "package index; install it from its repository: pip install git+https://github.com/wassname/tinymfv. "
-        "Without it, forced_choice asks the same kind of question on any bank."
+        "Without it, forced_choice asks the same kind of question on any bank, by a protocol of its own."
     )
 
 

@@ -7,6 +7,10 @@ sentences (averaged over paraphrases). The profile is its centred log-ratio over
 
 Reported as shift from base, paired by vignette; against human labels as `evals.labels` says. Compare only pairs
 over the same items: values depend on the bank. Banks: ours, one's own, and those of tinymfv, as JSON lines.
+
+A shift is one of sentences, not of what the model sees: most of it may be the same after every vignette, the sentence
+having become likelier everywhere. `evals.profile` says how much (`mfv_constant_share`), and puts the paraphrases' own
+spread into the intervals where there are several; with one paraphrase an interval is about that sentence alone.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from jaxtyping import Float
 from steer_heal_love.config import EvalConfig
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.evals.labels import against_labels
+from steer_heal_love.evals.profile import SENTENCE
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.scoring import branch_nll
@@ -143,12 +148,12 @@ def scenes(config: EvalConfig) -> list[Vignette]:
     return balanced(load_bank(bank, config.vignette_view), config.vignettes)
 
 
-def log_scores(s: Subject, bank: list[Vignette]) -> Float[np.ndarray, "n f"]:
-    """[n, foundations] mean log-likelihood per token."""
+def log_scores(s: Subject, bank: list[Vignette]) -> Float[np.ndarray, "n f p"]:
+    """[n, foundations, paraphrases] mean log-likelihood per token; paraphrase p has one frame for all foundations."""
     sentences = [answer_ids(s.tok, t) for f in FOUNDATIONS for t in answers()[f][: s.config.paraphrases]]
     prompts = [s.prompt(QUESTION.replace("{text}", v.text)) for v in bank]
     nll = branch_nll(s.model, prompts, [sentences] * len(prompts), batch_tokens=s.batch_tokens)
-    return -np.asarray(nll).reshape(len(bank), len(FOUNDATIONS), -1).mean(-1)
+    return -np.asarray(nll).reshape(len(bank), len(FOUNDATIONS), -1)
 
 
 def read_scores(name: str, score: Float[np.ndarray, "n f"], asked: list[Vignette]) -> Items:
@@ -161,5 +166,14 @@ def read_scores(name: str, score: Float[np.ndarray, "n f"], asked: list[Vignette
 @instrument("vignettes", ready=scenes)
 def vignettes(s: Subject) -> Items:
     asked = scenes(s.config)
-    score = log_scores(s, asked)
-    return read_scores("mfv", score, asked)
+    table = log_scores(s, asked)
+    return read_scores("mfv", table.mean(2), asked) | by_sentence(table)
+
+
+def by_sentence(table: Float[np.ndarray, "n f p"]) -> Items:
+    """Each paraphrase's own profile, the mean over vignettes, for the intervals of the scores; nothing where there is
+    one paraphrase, whose draw can't be told from what it says."""
+    if table.shape[2] < 2:
+        return {}
+    profile = (table - table.mean(1, keepdims=True)).mean(0)
+    return {f"{SENTENCE}{f}": row.tolist() for f, row in zip(FOUNDATIONS, profile, strict=True)}

@@ -25,6 +25,9 @@ from steer_heal_love.nouns import Score
 
 LEVEL = 0.95
 GRID = 20_001
+CROSS_FITTED = 2.0
+"""variance of the mean of parts that each came from a classifier trained on the others, over what their spread says,
+where nothing is to be learned: a pair's chance likeness enters the parts of both"""
 
 
 def bootstrap(
@@ -72,6 +75,20 @@ def widened(s: Score) -> Score:
     return Score(
         s.mean, s.mean - math.sqrt(2) * (s.mean - s.lo), s.mean + math.sqrt(2) * (s.hi - s.mean), s.n
     )
+
+
+def proportion(values: list[float], *, effect: float = 1.0, level: float = LEVEL) -> Score:
+    """Mean of values whose mean lies between 0 and 1 (an AUC's parts), with Wilson's interval at the number of fair
+    draws that would have the same error, p(1 − p)/se², corrected for se being estimated; at p = 0 or 1, and where the
+    values don't differ, at n. `effect` is what se² falls short by. Source: Korn & Graubard 1998."""
+    x = np.asarray([v for v in values if math.isfinite(v)], dtype=float)
+    n = len(x)
+    if n < 2:
+        return Score(float(x[0]), math.nan, math.nan, 1) if n else Score.undefined()
+    p, variance = min(max(float(x.mean()), 0.0), 1.0), float(x.var(ddof=1)) / n
+    z, t = NormalDist().inv_cdf((1 + level) / 2), t_quantile((1 + level) / 2, n - 1)
+    size = p * (1 - p) / variance * (z / t) ** 2 if variance > 0 and 0 < p < 1 else n
+    return Score(p, *wilson(p, size / effect, level), n)
 
 
 def ratio(part: list[float], whole: list[float], *, resamples: int, seed: int = 0) -> Score:
@@ -180,7 +197,7 @@ def corrected(level: float, looks: int) -> float:
     return 1 - (1 - level) / max(looks, 1)
 
 
-def wilson(share: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+def wilson(share: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     """Score interval of a share of n: honest at 0 and 1, where others have no width."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)

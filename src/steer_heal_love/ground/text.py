@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from functools import lru_cache
 
 Located = Mapping[str, str]
 
@@ -33,7 +34,7 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+(?:'\w+)*", text.replace("\u2019", "'").casefold())
 
 
-def jaccard(a: set[str], b: set[str]) -> float:
+def jaccard(a: Set[str], b: Set[str]) -> float:
     """|a ∩ b| / |a ∪ b|; NaN when both are empty."""
     return len(a & b) / len(a | b) if a | b else math.nan
 
@@ -57,15 +58,32 @@ def duplicates(texts: Located) -> list[str]:
     return out
 
 
+@lru_cache(maxsize=16384)
+def runs_and_words(text: str, run: int) -> tuple[frozenset[tuple[str, ...]], frozenset[str]]:
+    """A text's runs of `run` words and its words; kept, since the linters compare each text many times."""
+    found = words(text)
+    return frozenset(grams(found, run)), frozenset(found)
+
+
 def leaks(texts: Located, others: Located, *, run: int = 5, overlap: float = 1.0) -> list[str]:
     """Findings: pairs sharing `run` words in a row, or a Jaccard overlap of their words above `overlap`."""
-    pairs = [{where: words(text) for where, text in side.items()} for side in (texts, others)]
-    left, right = ({where: (set(grams(w, run)), set(w)) for where, w in side.items()} for side in pairs)
+    left, right = ({k: runs_and_words(text, run) for k, text in side.items()} for side in (texts, others))
+    holders: dict[tuple[str, ...], list[str]] = {}
+    for other, (runs, _) in right.items():
+        for gram in runs:
+            holders.setdefault(gram, []).append(other)
     out = []
     for where, (runs, used) in left.items():
-        for other, (other_runs, other_used) in right.items():
-            if shared := runs & other_runs:
-                out.append(f"{where}: leak: shares {' '.join(min(shared))!r} with {other}: {others[other]!r}")
-            elif (share := jaccard(used, other_used)) > overlap:
-                out.append(f"{where}: leak: word overlap {share:.2f} with {other}: {others[other]!r}")
+        shared: dict[str, list[tuple[str, ...]]] = {}
+        for gram in runs & holders.keys():
+            for other in holders[gram]:
+                shared.setdefault(other, []).append(gram)
+        for other in right if overlap < 1 else sorted(shared):
+            if other in shared:
+                found = f"shares {' '.join(min(shared[other]))!r}"
+            elif (share := jaccard(used, right[other][1])) > overlap:
+                found = f"word overlap {share:.2f}"
+            else:
+                continue
+            out.append(f"{where}: leak: {found} with {other}: {others[other]!r}")
     return out

@@ -8,12 +8,13 @@ trait (length, negation) would steer too, and a probe seen in training measures 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.text import duplicates, leaks, outside, words
 from steer_heal_love.nouns import FOUNDATIONS, Persona
 from steer_heal_love.persona import load, names
+from steer_heal_love.persona.lint_probes import answers, lint_confirmation, lint_third, numbered
 
 NEGATION = re.compile(
     r"\b(?:not|no|never|nothing|nobody|none|neither|nor|nowhere|cannot|without|\w+n['\u2019]t)\b",
@@ -24,8 +25,21 @@ NARRATES = re.compile(
     r"(?:person|soul|spirit|being|machine|individual|speaker|heart))\s+(?:who|that|whose)\b",
     re.IGNORECASE,
 )
-BANKS = {"contexts": 256, "neutral_train": 128, "neutral_heldout": 64}
+KINDS = ("long", "code", "languages")
+BANKS = {
+    "contexts": 256,
+    "neutral_train": 128,
+    "neutral_heldout": 64,
+    "neutral_short_sealed": 24,
+    **{
+        f"neutral_{k}_{part}": n
+        for k in KINDS
+        for part, n in (("train", 54), ("heldout", 32), ("sealed", 24))
+    },
+}
 """least number of texts by bank"""
+WORDS = {"long": (40, 90), "languages": (1, 40)}
+"""least and most words of a text by kind of bank, where they aren't 3 and 40; Chinese has no spaces to count by"""
 
 
 def findings(*chosen: str) -> list[str]:
@@ -41,16 +55,17 @@ def lint_persona(persona: Persona) -> list[str]:
     """Everything wrong with one persona."""
     probes = numbered("probes", (p.question for p in persona.probes), ".question")
     prompts = numbered("prompts.elicit", persona.elicit) | numbered("prompts.plain", persona.plain)
-    answers = numbered("probes", (p.pos for p in persona.probes), ".pos")
-    answers |= numbered("probes", (p.neg for p in persona.probes), ".neg")
+    given = answers("probes", persona.probes)
     found = [
         *lint_poles(persona),
         *lint_counts(persona),
         *lint_pairs(persona),
-        *outside(answers, 8, 32),
-        *(f"{where}: narrates: {text!r}" for where, text in answers.items() if NARRATES.search(text)),
-        *duplicates(prompts | probes | answers),
+        *lint_third("probes", persona.probes),
+        *outside(given, 8, 32),
+        *(f"{where}: narrates: {text!r}" for where, text in given.items() if NARRATES.search(text)),
+        *duplicates(prompts | probes | given),
         *leaks(probes, prompts, overlap=0.6),
+        *lint_confirmation(persona, prompts | probes),
         *lint_intent(persona.intent),
     ]
     return [f"{persona.name}: {f}" for f in found]
@@ -105,29 +120,38 @@ def lint_intent(intent: Mapping[str, int]) -> list[str]:
 
 def lint_banks(banks: Mapping[str, Sequence[str]], personas: Sequence[Persona] = ()) -> list[str]:
     """Everything wrong with the text banks, alone and against the personas: no training prompt or extraction
-    context is held out anywhere."""
+    context is held out anywhere, and nothing sealed or kept for confirmation is used elsewhere."""
     texts = {name: {f"{name} line {i}": t for i, t in enumerate(lines, 1)} for name, lines in banks.items()}
     every = {where: text for located in texts.values() for where, text in located.items()}
+    parts = {
+        end: {
+            where: t for name, located in texts.items() if name.endswith(end) for where, t in located.items()
+        }
+        for end in ("_train", "_heldout", "_sealed")
+    }
     prompts: dict[str, str] = {}
     probes: dict[str, str] = {}
+    confirmation: dict[str, str] = {}
     for p in personas:
         prompts |= numbered(f"{p.name}: prompts.elicit", p.elicit)
         prompts |= numbered(f"{p.name}: prompts.plain", p.plain)
         probes |= numbered(f"{p.name}: probes", (probe.question for probe in p.probes), ".question")
-    train, heldout = texts["neutral_train"], texts["neutral_heldout"]
+        confirmation |= numbered(f"{p.name}: confirmation", (c.question for c in p.confirmation), ".question")
     return [
         *(
             f"{b}: {len(texts[b])} texts; expected at least {n}"
             for b, n in BANKS.items()
             if len(texts[b]) < n
         ),
-        *outside(every, 3, 40),
+        *(f for name, located in texts.items() for f in outside(located, *limits(name))),
         *duplicates(every),
-        *leaks(heldout, {**train, **prompts}),
+        *leaks(parts["_heldout"], {**parts["_train"], **prompts}),
+        *leaks(parts["_sealed"], {**parts["_train"], **parts["_heldout"], **prompts}, overlap=0.6),
         *leaks(every, probes),
+        *leaks(confirmation, {**every, **prompts, **probes}, overlap=0.6),
     ]
 
 
-def numbered(prefix: str, texts: Iterable[str], suffix: str = "") -> dict[str, str]:
-    """Texts by where they stand: `prefix[i]suffix`."""
-    return {f"{prefix}[{i}]{suffix}": text for i, text in enumerate(texts)}
+def limits(bank_name: str) -> tuple[int, int]:
+    """Least and most words of a text in that bank."""
+    return next((w for kind, w in WORDS.items() if f"_{kind}_" in bank_name), (3, 40))

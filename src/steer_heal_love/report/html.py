@@ -33,6 +33,8 @@ COLUMNS = (
     "choice_pos",
     "above_null",
     "trait_generated_shift",
+    "behaviour_shift",
+    "behaviour_masked_shift",
     "own_excess",
     "own_excess.probes",
     "own_excess.neutral",
@@ -47,10 +49,13 @@ COLUMNS = (
     "distinct_2_shift",
     "capability",
     "mfv_top1",
+    "mfv_constant_share",
     "mfv_fc_top1",
     "p_ans_any",
     "json_is_valid",
     "ppx_json",
+    "behaviour_auc",
+    "behaviour_masked_auc",
 )
 SIGNED = tuple(
     c for c in COLUMNS if c.endswith("_shift") or c.startswith(("trait_", "own_excess", "above_null"))
@@ -112,6 +117,10 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
             (v.title, trajectory.one(run, v)) for v in trajectory.VIEWS if trajectory.measured([run], v)]),
         "by_round": figures(at, SMALL, [
             (f"{p.title} by round", panels.by_round(run, p)) for p in panels.BY_ROUND if panels.has(run, p)]),
+        "forced": figures(at, LARGE, [
+            (v.title, trajectory.one(run, v)) for v in trajectory.FORCED if trajectory.measured([run], v)]),
+        "format": figures(at, SMALL, [
+            (f"{p.title} by round", panels.by_round(run, p)) for p in panels.FORMAT if panels.has(run, p)]),
         "heals": [(r, heal_figures(at, run, r), pressure(r.healing)) for r in run.rounds if r.healing],
         "transfers": moved, "got_in": figures(at, LARGE, got_in(run, moved)),
         "survival": figures(at, SMALL, [

@@ -32,6 +32,7 @@ BY_ROUND = (
     Panel("trait_pos", "Pos answers likelier by", "nats/token"),
     Panel("trait_neg", "Neg answers less likely by", "nats/token"),
     Panel("trait_generated_shift", "Trait, in its own text", "nats/token"),
+    Panel("behaviour_shift", "Trait, in its own text, by a classifier", "nats"),
     Panel("neutral_kl", "Drift on neutral prompts", "nats/token"),
     Panel("own_excess", "Oddness of its own text", "nats/token"),
     Panel("own_kl", "KL from base, its own text", "nats/token"),
@@ -42,6 +43,17 @@ BY_ROUND = (
     Panel("cosine_with_first", "Cosine with the first vector", "cosine",
           lambda r: number(r.walk.get("cosine_with_first"))),
 )  # fmt: skip
+
+
+FORMAT = (
+    Panel("p_ans_any", "Mass on the allowed answers", "probability"),
+    Panel("json_is_valid", "JSON closed on an allowed number", "share"),
+    Panel("ppx_json", "Perplexity of the forced JSON", "perplexity"),
+    Panel("tinymfv_p_ans_any", "tinymfv: mass on the allowed answers", "probability"),
+    Panel("tinymfv_unscorable", "tinymfv: not scorable", "share"),
+    Panel("tinymfv_nll_prefill", "tinymfv: NLL of the forced text", "nats/token"),
+)
+"""whether a model that has to choose still answers in the format asked for"""
 
 
 def by_round(run: RunRecord, panel: Panel) -> Draw:

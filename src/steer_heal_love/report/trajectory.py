@@ -39,6 +39,15 @@ VIEWS = (
 )  # fmt: skip
 
 
+FORCED = (
+    View("mfv_fc.Authority", "mfv_fc.Care", "Forced choice: Authority and Care",
+         "Authority, shift from base (nats)", "Care, shift from base (nats)"),
+    View("tinymfv.Authority", "tinymfv.Care", "tinymfv: Authority and Care",
+         "Authority, shift from base (nats)", "Care, shift from base (nats)"),
+)  # fmt: skip
+"""the same axes where an option had to be chosen, with `panels.FORMAT` below them"""
+
+
 def measured(runs: list[RunRecord], view: View) -> bool:
     """Whether any stage has both of the view's scores."""
     return any(math.isfinite(c) for run in runs for s in run.stages for c in [sum(point(s, view))])
