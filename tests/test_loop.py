@@ -208,6 +208,7 @@ def test_the_summary_says_what_the_contract_says(whole):
         "restraint",
         "loop",
         "prompt",
+        "null",
     }
     assert {"vector", "generate", "heal", "evaluate"} <= set(summary["seconds"])
 

@@ -33,7 +33,7 @@ def test_only_what_was_kept_up_to_the_dose_counts():
     others = [made(9.0, dose=0.5, used=False), made(9.0, reasons=["nll"], used=False)]
     assert sampled(good + others, BASE, 0.4) == sampled(good, BASE, 0.4)
     base = [*BASE, made(-9.0, reasons=["on_trait"], used=False)]
-    assert sampled(good, base, 0.4) == sampled(good, BASE, 0.4)
+    assert sampled(good, base, 0.4)["trait_gain"] == sampled(good, BASE, 0.4)["trait_gain"]
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,11 @@ def test_undefined_where_nothing_was_kept_or_measured():
     bare.checks = {"length": 9.0}
     found = sampled([bare], BASE, 0.4)
     assert math.isnan(found["trait_gain"].mean) and found["soup_share"] == 0.0
+
+
+def test_a_base_that_goes_in_circles_is_its_own_measure():
+    circles = lambda **k: made(0.3, text="round and round " * 8, **k)
+    base, used = [circles() for _ in range(10)] + BASE, [circles() for _ in range(5)] + [made(0.3)] * 5
+    found = sampled(used, base, 0.4)
+    assert found["soup_share"] == 0.5 and found["soup_gap"].lo < 0 < found["soup_gap"].hi
+    assert sampled(used, BASE, 0.4)["soup_gap"].lo > 0

@@ -21,8 +21,10 @@ APART = {"null"}
 TABLE = {
     f"{name}.{outcome}" for name, g in gates.in_order().items() if name not in APART for outcome in g.rows
 }
-SPREAD = {"trait": 0.1, "neutral_kl": 0.02, "own_nll": 0.1, "repetition": 0.005}
-N = {"trait": 48, "neutral_kl": 40}
+SPREAD = {"trait": 0.1, "neutral_kl": 0.01, "own_nll": 0.1, "repetition": 0.005, "own_entropy": 0.05}
+N = {"trait": 48, "nll_pos": 48, "nll_neg": 48, "neutral_kl": 40}
+POS = 0.5
+"""share of the trait that is a fall of the pos answers' NLL, where a case doesn't say"""
 
 # A good run: what each stage's items shift by from base. Each case below says what it changes.
 PROMPT = {"trait": 0.3, "neutral_kl": 0.1, "own_nll": 0.2}
@@ -48,11 +50,23 @@ STUCK = {"steps": [{"step": i, "nll": 1.3, "barrier": 0.0} for i in range(16)]}
 def stage(round: int, name: Any, base: Stage | None, shifts: dict[str, float], seed: int) -> Stage:
     """Items that every stage shares, shifted, with noise of the stage's own."""
     shared, own = np.random.default_rng(0), np.random.default_rng(seed)
+    pos = shifts.get("pos", POS * shifts.get("trait", 0.0))
+    shifts = shifts | {"nll_pos": -pos, "nll_neg": shifts.get("trait", 0.0) - pos}
+    level = {"own_nll": 1.0, "own_entropy": 1.5, "nll_pos": 2.0, "nll_neg": 3.0}
     items = {}
-    for key in ("trait", "neutral_kl", "own_nll", "repetition", *(f"mfv.{f}" for f in FOUNDATIONS)):
+    for key in (
+        "nll_pos",
+        "nll_neg",
+        "neutral_kl",
+        "own_nll",
+        "own_entropy",
+        "repetition",
+        *(f"mfv.{f}" for f in FOUNDATIONS),
+    ):
         spread, n = SPREAD.get(key, 0.03), N.get(key, 35)
-        level = shared.normal(1.0, 0.3, n) if key in ("trait", "own_nll") else np.zeros(n)
-        items[key] = (level + shifts.get(key, 0.0) + (base is not None) * own.normal(0, spread, n)).tolist()
+        start = shared.normal(level[key], 0.3, n) if key in level else np.zeros(n)
+        items[key] = (start + shifts.get(key, 0.0) + (base is not None) * own.normal(0, spread, n)).tolist()
+    items["trait"] = [n - p for p, n in zip(items["nll_pos"], items["nll_neg"], strict=True)]
     config = EvalConfig(resamples=400)
     return evals.stage(
         round, name, items, base.items if base else items, {}, config=config, dose=0.2 if name == "steered" else None
@@ -88,13 +102,17 @@ def evidence(
 
 
 LOST = {"trait": 0.0, "mfv.Care": 0.0}
+CIRCLES = {"repetition": 0.2, "own_nll": -0.3}
+COOL = {"own_entropy": -0.3, "own_nll": -0.1, "trait": 0.3, "pos": -0.3}
 CASES: dict[str, dict[str, Any]] = {
-    "steer.surgical": {},
-    "steer.moves": {"intent": {}},
+    "steer.moves": {},
+    "steer.half": {"steered": {"pos": 0.0}},
     "steer.weak": {"steered": {"trait": 0.0}},
     "steer.noisy": {"steered": {"trait": 0.0}, "rounds": [{"reliability": 0.2}, {}]},
-    "steer.strong": {"steered": {"own_nll": 1.4, "trait": 1.5}},
-    "steer.imprecise": {"steered": {"mfv.Liberty": -0.4}},
+    "steer.broken": {"steered": {"own_nll": 1.4, "trait": 1.5}},
+    "steer.collapsed": {"steered": CIRCLES},
+    "steer.cooled": {"steered": COOL},
+    "steer.imprecise": {"steered": {"mfv.Liberty": -0.8}},
     "steer.wrong_way": {"steered": {"mfv.Care": -0.1}},
     "steer.reversed": {"steered": {"trait": -0.3}},
     "steer.unseen": {"without": ("own_excess",)},
@@ -105,13 +123,19 @@ CASES: dict[str, dict[str, Any]] = {
     "filter.base_like": {"rounds": [{}, {"trait_gain": Score(0.01, -0.02, 0.04, 60)}]},
     "filter.soup": {"rounds": [{}, {"soup_share": 0.3}]},
     "heal.healed": {},
+    "heal.half": {"healed": [{"pos": 0.25}]},
+    "heal.outdone": {"healed": [{"trait": 0.2, "neutral_kl": 0.15}], "steered": {"neutral_kl": 0.4}},
+    "heal.no_better": {"healed": [{"trait": 0.3, "neutral_kl": 0.1}]},
+    "heal.fades": {"healed": [{"trait": 0.4}, {"trait": 0.4}], "steered": {"trait": 0.9}},
+    "heal.collapsed": {"healed": [CIRCLES]},
+    "heal.cooled": {"healed": [COOL]},
     "heal.undid": {"healed": [LOST]},
     "heal.nothing": {"healed": [LOST], "healing": STUCK},
     "heal.spoiled": {"healed": [LOST | {"neutral_kl": 0.5}]},
     "heal.reversed": {"healed": [{"trait": -0.2}]},
     "heal.overfitted": {"healing": {"validation": [{"epoch": i, "nll": v} for i, v in enumerate((1.1, 1.0, 1.2))]}},
-    "heal.drifted": {"healed": [{"neutral_kl": 0.4}]},
-    "heal.imprecise": {"healed": [{"mfv.Liberty": -0.15}]},
+    "heal.drifted": {"healed": [{"neutral_kl": 0.4, "trait": 0.65}]},
+    "heal.imprecise": {"healed": [{"mfv.Liberty": -0.5}]},
     "heal.broken": {"healed": [{"own_nll": 0.8, "trait": 0.5}]},
     "restraint.holds": {},
     "restraint.idle": {"healing": STUCK | {"pressure": [{"step": 4, "barrier": 0.0, "anchor": 0.3}]}},
@@ -123,10 +147,15 @@ CASES: dict[str, dict[str, Any]] = {
     "loop.saturates": {"healed": [{}, {}, {"trait": 0.44}]},
     "loop.flat": {"healed": [{}, {"trait": 0.25}]},
     "loop.falls": {"healed": [{}, {}, {"trait": 0.3}]},
-    "loop.collapses": {"healed": [{}, {"own_nll": 0.9, "trait": 0.9}]},
+    "loop.broken": {"healed": [{}, {"own_nll": 0.9, "trait": 0.9}]},
+    "loop.collapsed": {"healed": [{}, CIRCLES]},
+    "loop.cooled": {"healed": [{}, COOL]},
     "loop.wanders": {"rounds": [{}, {"cosine_with_first": 0.3}]},
     "loop.single": {"healed": [{}]},
     "prompt.beaten": {},
+    "prompt.half": {"healed": [{}, {"pos": 0.0}]},
+    "prompt.collapsed": {"healed": [{}, CIRCLES]},
+    "prompt.cooled": {"healed": [{}, COOL]},
     "prompt.dearer": {"prompt": {"neutral_kl": 0.01}},
     "prompt.even": {"prompt": {"trait": 0.45}},
     "prompt.wins": {"prompt": {"trait": 0.9}},
@@ -162,9 +191,52 @@ def test_a_good_run_passes_every_gate_in_the_order_of_a_round(persona):
 @pytest.mark.parametrize("change", [{"own_nll": 0.9}, {"repetition": 0.5, "own_nll": -0.3}])
 def test_no_trait_redeems_incoherence(persona, change):
     found = judged(evidence(persona, healed=[{}, change | {"trait": 3.0, "neutral_kl": 0.0}]))
-    assert [found[n].outcome for n in ("heal", "loop", "prompt")] == ["broken", "collapses", "broken"]
+    row = "collapsed" if "repetition" in change else "broken"
+    assert [found[n].outcome for n in ("heal", "loop", "prompt")] == [row] * 3
     assert all(found[n].verdict == "fail" for n in ("heal", "loop", "prompt"))
     assert found["heal"].observed.startswith("own_excess")
+
+
+@pytest.mark.parametrize("change", [{}, {"trait": 0.6}])
+def test_a_base_that_repeats_itself_condemns_nobody(persona, change):
+    """Every stage goes in circles in two texts of five, as its base does."""
+    e = evidence(persona, healed=[{}, change])
+    again = [
+        replace(s, items=s.items | {"repetition": [v + 0.4 for v in s.items["repetition"]]}) for s in e.stages
+    ]
+    same = {g.gate: g.outcome for g in gates.judge(replace(e, stages=again))}
+    assert same == {g.gate: g.outcome for g in gates.judge(e)} and same["heal"] == "healed"
+
+
+def test_the_filter_is_read_against_the_bases_own_soup(persona):
+    """Where the base's own samples are soup as often, the kept text's soup is the base's."""
+    share = {"soup_share": 0.4}
+    for gap, outcome in ((Score(0.02, -0.15, 0.2, 100), "works"), (Score(0.3, 0.1, 0.5, 100), "soup")):
+        rounds = [{}, share | {"soup_gap": gap}]
+        assert judged(evidence(persona, rounds=rounds))["filter"].outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("pos", "said"), [(0.0, "pos answers are no likelier"), (0.45, "neg answers are no less likely")]
+)
+def test_half_a_trait_says_which_half_is_missing(persona, pos, said):
+    gate = judged(evidence(persona, healed=[{}, {"pos": pos}]))["heal"]
+    assert gate.outcome == "half" and gate.observed.startswith(said)
+
+
+def test_old_runs_without_halves_are_judged_by_their_sum(persona):
+    e = evidence(persona, healed=[{}, {"pos": 0.0}])
+    bare = [
+        replace(s, items={k: v for k, v in s.items.items() if not k.startswith("nll_")}) for s in e.stages
+    ]
+    assert judged(replace(e, stages=bare))["heal"].outcome == "healed"
+
+
+def test_steering_less_is_not_healing(persona):
+    """Half the trait at a quarter of the drift is what half the dose gives; twice that trait at the same drift isn't."""
+    half = {"trait": 0.3, "neutral_kl": 0.1}
+    assert judged(evidence(persona, healed=[half]))["heal"].outcome == "no_better"
+    assert judged(evidence(persona, healed=[half | {"trait": 0.6}]))["heal"].outcome == "healed"
 
 
 def test_the_coherence_floor_is_the_runs_own(persona):
@@ -206,13 +278,13 @@ def test_more_trait_than_every_other_axis_either_way(persona):
         )
     assert judged(evidence(persona, steered={"mfv.Fairness": 0.5}, intent={"Care": 1, "Fairness": 1}))[
         "steer"
-    ].outcome == "surgical"  # fmt: skip
+    ].outcome == "moves"  # fmt: skip
 
 
 def test_a_declared_fall_is_a_fall(persona):
     intent = {"Liberty": -1}
     down = {"mfv.Care": 0.0, "mfv.Liberty": -0.4}
-    assert judged(evidence(persona, intent=intent, steered=down))["steer"].outcome == "surgical"
+    assert judged(evidence(persona, intent=intent, steered=down))["steer"].outcome == "moves"
     assert (
         judged(evidence(persona, intent=intent, steered={"mfv.Liberty": 0.4}))["steer"].outcome == "wrong_way"
     )

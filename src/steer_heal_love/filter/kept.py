@@ -4,6 +4,8 @@ trait_gain: mean on-trait evidence of what was kept up to the dose, minus that o
 same bounds cut both, so that selection cancels and only steering is left.
 soup_share: of the training text, read without the run's bounds: it goes in circles, is in foreign characters, or
 holds a stretch odder than anything the base itself wrote.
+soup_gap: that share minus the same share of the base's own samples, kept or not: a base that repeats itself is its own
+measure.
 """
 
 from __future__ import annotations
@@ -23,16 +25,15 @@ FOREIGN = 0.15
 
 
 def sampled(made: list[Completion], base: list[Completion], dose: float | None) -> dict[str, Any]:
-    """`trait_gain` (a Score in nats/token) and `soup_share` of one round; undefined where nothing was kept."""
+    """`trait_gain` (nats/token) and `soup_gap` (Scores) and `soup_share` of one round; undefined where nothing was kept."""
     trait = lambda kept: [c.checks.get("on_trait", math.nan) for c in kept if c.kept]
     up_to = [c for c in made if dose is not None and c.dose <= dose]
-    odd = [v for c in base if math.isfinite(v := c.checks.get("nll_window", math.nan))]
-    used = [c for c in made if c.used]
+    odd = max((v for c in base if math.isfinite(v := c.checks.get("nll_window", math.nan))), default=math.inf)
+    ours, theirs = ([float(soup(c, odd)) for c in side] for side in ([c for c in made if c.used], base))
     return {
         "trait_gain": unpaired(trait(up_to), trait(base)),
-        "soup_share": sum(soup(c, max(odd, default=math.inf)) for c in used) / len(used)
-        if used
-        else math.nan,
+        "soup_share": sum(ours) / len(ours) if ours else math.nan,
+        "soup_gap": unpaired(ours, theirs),
     }
 
 

@@ -1,8 +1,7 @@
 """What the gates read: stages with their items, and what the filter and the heal recorded, a row a round.
 
 Off target: with T_i the mean signed shift of vignette i along the foundations that the persona declares, and O_i
-its shift along one that it doesn't, the target moves further when mean(T − O) and mean(T + O) are both above 0.
-*Surgical* claims that of every such axis at once, so that each interval may keep the whole error.
+its shift along one that it doesn't, the axis overtakes the target when mean(T − O) or mean(T + O) is below 0 for sure.
 """
 
 from __future__ import annotations
@@ -12,24 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from steer_heal_love.ground.halves import Halves, halves, measured
-from steer_heal_love.ground.stats import bootstrap, paired, subtract
-from steer_heal_love.nouns import FOUNDATIONS, Persona, Score, Stage
+import numpy as np
 
-LOOPING = 0.3
-"""share of repeated word trigrams past which text goes in circles, however likely the base finds it"""
+from steer_heal_love.ground.halves import Halves, halves, measured
+from steer_heal_love.ground.stats import bootstrap, paired, subtract, summed
+from steer_heal_love.nouns import FOUNDATIONS, Persona, Score, Stage
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How much further the target moved than the axis outside the intent that comes closest to it."""
+    """How much further the target moved than the axis outside the intent that comes closest to it; `overtaken` where
+    some axis moved further than the target for sure, at an error that all axes share."""
 
     axis: str
     gap: Score
-
-    @property
-    def surgical(self) -> bool:
-        return self.gap.lo > 0
+    overtaken: bool
 
 
 @dataclass(frozen=True)
@@ -57,11 +53,6 @@ class Evidence:
         """The heals' records by round."""
         return {r["round"]: r["healing"] for r in self.rounds if r.get("healing")}
 
-    def incoherent(self, s: Stage, slack: float = 1.0) -> bool:
-        """The absolute floor: text too odd for the base, or going in circles."""
-        odd, loops = (s.scores.get(name, Score.undefined()) for name in ("own_excess", "repetition"))
-        return odd.mean > slack * self.floor or loops.mean > LOOPING
-
     def shift(self, s: Stage, item: str, looks: int = 1) -> Score:
         """Shift of a stage from base, its interval one of `looks` that are read at once."""
         base = self.stages[0].items[item]
@@ -77,12 +68,35 @@ class Evidence:
             return None
         return halves(a.items, b.items, resamples=self.resamples)
 
+    def unmoved(self, s: Stage) -> str:
+        """Which half of the trait is not above zero for sure, in words; empty where both are, or were not measured."""
+        h = self.halves(s, self.stages[0])
+        said = {"pos answers are no likelier": h and h.pos, "neg answers are no less likely": h and h.neg}
+        return " and ".join(words for words, half in said.items() if half and not half.lo > 0)
+
     def beyond(self, a: Stage, b: Stage, item: str, share: float) -> Score:
         """How far a's shift from base lies above a share of b's: the honest reading of their ratio."""
         base = self.stages[0].items[item]
         ours, theirs = subtract(a.items[item], base), subtract(b.items[item], base)
         contrast = [x - share * y for x, y in zip(ours, theirs, strict=True)]
         return bootstrap(contrast, resamples=self.resamples)
+
+    def above_scaled(self, a: Stage, b: Stage) -> Score:
+        """How far a's trait lies above b's scaled to a's neutral_kl: mean(a − ρ·b) of shifts from base, ρ = √(K_a/K_b).
+
+        Trait is taken as linear in the root of neutral_kl, as it is where an update is scaled. ρ's own error, to first
+        order dρ = ρ/2·(k_a/K_a − k_b/K_b) by neutral prompt, is in the interval. Undefined where b drifts nowhere.
+        """
+        base = self.stages[0].items["trait"]
+        ours, theirs = (np.array(subtract(s.items["trait"], base)) for s in (a, b))
+        ka, kb = (np.array(s.items["neutral_kl"]) for s in (a, b))
+        if not kb.mean() > 0:
+            return Score.undefined()
+        if not ka.mean() > 0:
+            return bootstrap(ours.tolist(), resamples=self.resamples)
+        ratio = math.sqrt(ka.mean() / kb.mean())
+        moved = theirs.mean() * ratio / 2 * (ka / ka.mean() - kb / kb.mean())
+        return summed([(ours - ratio * theirs)[None], -moved[None]], resamples=self.resamples)
 
     def intended(self, s: Stage) -> dict[str, int]:
         """The declared foundations that this stage was measured on, with their signs."""
@@ -99,11 +113,15 @@ class Evidence:
             sum(sign * v for sign, v in zip(wanted.values(), row, strict=True)) / len(wanted)
             for row in zip(*(moved[f] for f in wanted), strict=True)
         ]
-        gaps = [
-            Precision(f, bootstrap([t - sign * o for t, o in zip(target, moved[f], strict=True)], resamples=self.resamples))
-            for f in others for sign in (1, -1)
-        ]  # fmt: skip
-        return min(gaps, key=lambda p: p.gap.lo)
+        apart = {
+            (f, sign): [t - sign * o for t, o in zip(target, moved[f], strict=True)]
+            for f in others
+            for sign in (1, -1)
+        }
+        gaps = {k: bootstrap(v, resamples=self.resamples) for k, v in apart.items()}
+        overtaken = [bootstrap(v, resamples=self.resamples, looks=len(apart)).hi < 0 for v in apart.values()]
+        closest = min(gaps, key=lambda k: gaps[k].lo)
+        return Precision(closest[0], gaps[closest], any(overtaken))
 
 
 def rows_of(e: Evidence, read: Callable[[dict[str, Any]], float]) -> dict[int, float]:

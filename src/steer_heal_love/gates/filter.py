@@ -6,13 +6,14 @@ Reads the rounds' records: coherent share by dose, counts, and what the kept tex
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
 from steer_heal_love.gates.evidence import rows_of
 from steer_heal_love.nouns import Score
 
 SOUP = 0.1
-"""share of the training text that may read as soup"""
+"""share of the training text that may read as soup beyond what the base's own text does"""
 FALL = 0.1
 """fall of the coherent share over the doses under which the dose made no difference"""
 MOST = 0.5
@@ -52,9 +53,9 @@ ROWS = {
     ),
     "soup": Row(
         "fail",
-        f"more than {SOUP:.0%} of the training text goes in circles, is in foreign characters, or holds a stretch odder "
-        "than anything the base wrote",
-        "The filter keeps soup, and the heal copies what it is given.",
+        "the share of the training text that goes in circles, is in foreign characters, or holds a stretch odder than "
+        f"anything the base wrote lies above that share of the base's own samples, for sure and by more than {SOUP:.0%}",
+        "The filter keeps soup that the base doesn't write, and the heal copies what it is given.",
         "Apply every check (filter.checks), lower filter.quantile, or raise walk.survival.",
     ),
 }  # fmt: skip
@@ -71,6 +72,7 @@ def sieve(e: Evidence) -> Found | None:
         return None
     gains: dict[int, Score] = {r["round"]: r["trait_gain"] for r in e.rounds if "trait_gain" in r}
     soup = rows_of(e, lambda r: r.get("soup_share", math.nan))
+    beyond = rows_of(e, soupier)
     ends = {
         r["round"]: (r["survival"][min(r["survival"])], r["survival"][max(r["survival"])]) for r in e.rounds
     }
@@ -79,11 +81,12 @@ def sieve(e: Evidence) -> Found | None:
         f"{min(r['survival']):g}, {ends[r['round']][1]:.0%} at {max(r['survival']):g}"
         + (f"; kept beyond base on the trait {show(gains[r['round']], 'nats/token')}" if r["round"] in gains else "")
         + (f"; soup {soup[r['round']]:.0%}" if r["round"] in soup else "")
+        + (f", {show(r['soup_gap'])} beyond the base's own" if "soup_gap" in r and r["round"] in soup else "")
         for r in e.rounds
     }  # fmt: skip
     reasons = {
         "starved": [r["round"] for r in e.rounds if r["starved"]],
-        "soup": [n for n, share in soup.items() if share > SOUP],
+        "soup": [n for n, gap in beyond.items() if gap > SOUP],
         "base_like": [n for n, gain in gains.items() if gain.lo <= 0],
     }
     for outcome, guilty in reasons.items():
@@ -93,3 +96,12 @@ def sieve(e: Evidence) -> Found | None:
     if low - high <= FALL:
         return "inert" if high > MOST else "blind", told(parts, 0)
     return "works", told(parts, 0)
+
+
+def soupier(r: dict[str, Any]) -> float:
+    """By how much more of the training text is soup than of the base's own, 0 where the two can't be told apart. Runs
+    that didn't record the base's share are read as if it had none."""
+    gap: Score | None = r.get("soup_gap")
+    if gap is None or not math.isfinite(gap.mean):
+        return r.get("soup_share", math.nan)
+    return gap.mean if gap.lo > 0 else 0.0

@@ -1,7 +1,12 @@
-"""Gate 3. The trait is in the weights, and the coherence that steering cost is given back.
+"""Gate 3. Is healing more than steering less?
 
-Reads the last healed stage against the steered one of its round. Ratios are read as paired contrasts: the share
-of the trait retained as mean(healed − RETAINED·steered), drift as mean(kl_healed − HALF·kl_steered).
+Scaling a vector down gives drift back too. So the healed model's trait is set against that of the base merely steered
+(round 0's), scaled to the healed model's neutral_kl: mean(healed − √(K_h/K_s)·steered) by probe, with the error of the
+ratio in the interval (`Evidence.above_scaled`). Both halves of the trait must move.
+
+Each round is read for what it added itself, beside the cumulative trait: with s_n the steered and h_n the healed trait
+of round n, the share kept is mean(h_n − h_{n−1}) / mean(s_n − h_{n−1}), h_{−1} being the base; and a round fades where
+mean((h_n − h_{n−1}) − RETAINED·(s_n − h_{n−1})) is below 0 for sure. Drift is read as mean(kl_healed − HALF·kl_steered).
 """
 
 from __future__ import annotations
@@ -9,7 +14,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, coherence, gate, show, told
+from steer_heal_love.ground.stats import bootstrap, ratio, subtract
+from steer_heal_love.nouns import Score, Stage
 
 RETAINED = 0.25
 """share of the steered trait below which a heal has undone rather than healed"""
@@ -23,8 +30,33 @@ LEARNED = 0.02
 ROWS = {
     "healed": Row(
         "pass",
-        "trait_shift above zero and a fair share of the steered; neutral_kl under half of the steered",
-        "The trait is kept, and drift on neutral prompts is well under steering's.",
+        "trait_shift above zero in both halves, and above the steered base's scaled to the same neutral_kl; neutral_kl "
+        "under half of the steered",
+        "The healed model has more of the trait than steering turned down to its drift: healing is more than steering less.",
+    ),
+    "outdone": Row(
+        "fail",
+        "the steered base's trait, scaled to the healed model's neutral_kl, lies above the healed model's",
+        "Steering less is better: turned down to the same drift, the vector alone has more of the trait.",
+        "Read what was kept; raise heal.soft or generate.prompts. For now, steer at a lower dose instead.",
+    ),
+    "half": Row(
+        "undecided",
+        "trait_shift above zero, but pos answers no likelier for sure, or neg answers no less likely",
+        "Only one half of the trait is in the weights: the evidence says which is missing.",
+        "Raise heal.soft; hard text alone lowers the likelihood of written pos answers.",
+    ),
+    "no_better": Row(
+        "undecided",
+        "the interval of healed minus steered, scaled to the same neutral_kl, holds zero",
+        "Healing can't be told from steering less: at the same drift both have as much of the trait.",
+        "More probes and neutral prompts, more rounds, or more kept text.",
+    ),
+    "fades": Row(
+        "undecided",
+        f"the last round kept under {RETAINED:.0%}, for sure, of the trait that steering added in it",
+        "The last round undid most of what steering added to it: what trait there is comes from earlier rounds.",
+        "Stop a round earlier, or raise heal.budget, so that a later round has more to spend.",
     ),
     "undid": Row(
         "fail",
@@ -64,25 +96,22 @@ ROWS = {
     ),
     "imprecise": Row(
         "undecided",
-        "trait kept and coherent, but a foundation outside the intent moved as much as the declared ones",
-        "The healed model is imprecise: something else moved as far as the trait.",
-        "See the steer gate. If steering was surgical, read what was kept.",
+        "trait kept and coherent, but a foundation outside the intent moved further than the declared ones, for sure",
+        "The healed model is imprecise: by the vignettes something else moved further than the trait.",
+        "See the steer gate. If steering was precise, read what was kept.",
     ),
-    "broken": Row(
-        "fail",
-        "own_excess past the coherence floor, or the model's own text in circles",
-        "The healed model's own text is incoherent: the training set holds soup, or nothing anchors it.",
-        "Read what was kept, raise heal.anchor, lower heal.epochs.",
-    ),
+    **coherence.rows("The healed model", "Read what was kept, raise heal.anchor, lower heal.epochs."),
 }  # fmt: skip
 
 DECIDES = {
+    **dict.fromkeys(("broken", "collapsed", "cooled"), "odd"),
+    **dict.fromkeys(("healed", "outdone", "no_better"), "lead"),
+    **dict.fromkeys(("drifted", "spoiled"), "drift"),
+    "half": "half",
+    "fades": "rounds",
     "nothing": "loss",
     "overfitted": "curve",
-    "drifted": "drift",
-    "spoiled": "drift",
     "imprecise": "aim",
-    "broken": "odd",
 }
 """the evidence that a row rests on; the trait for the others"""
 
@@ -90,27 +119,29 @@ DECIDES = {
 @gate(
     "heal",
     step=3,
-    claim="The healed model keeps the trait and gives back the coherence that steering cost.",
+    claim="Healing is more than steering less: at the same drift the healed model has more of the trait.",
     needs=("trait_shift", "neutral_kl", "own_excess"),
     rows=ROWS,
 )
 def heal(e: Evidence) -> Found | None:
     h = e.last("healed")
-    s = e.get("steered", h.round) if h else None
-    if h is None or s is None:
+    s, first = (e.get("steered", n) if h else None for n in (h.round if h else 0, 0))
+    if h is None or s is None or first is None:
         return None
     trait, steered = h.scores["trait_shift"], s.scores["trait_shift"]
     record, aim = e.healings.get(h.round, {}), e.precision(h)
-    rise, fell = risen(record), fallen(record)
-    drift = e.beyond(h, s, "neutral_kl", HALF)
-    back = drift.hi < 0
+    rise, fell, text, unmoved = risen(record), fallen(record), coherence.condition(e, h), e.unmoved(h)
+    lead, back = e.above_scaled(h, first), e.beyond(h, s, "neutral_kl", HALF).hi < 0
     share = trait.mean / steered.mean if steered.lo > 0 else math.nan
     lost = not trait.lo > 0 or (steered.lo > 0 and e.beyond(h, s, "trait", RETAINED).hi < 0)
     parts = {
+        "lead": f"above steering at the same drift {show(lead, 'nats/token')}",
+        "half": unmoved,
         "trait": f"trait_shift {show(trait, 'nats/token')} after round {h.round}, "
         + (f"{share:.0%} of the steered" if math.isfinite(share) else "steering itself moved none"),
+        "rounds": kept_by_round(e),
         "drift": f"neutral_kl {h.scores['neutral_kl'].mean:.4f} against {s.scores['neutral_kl'].mean:.4f} steered",
-        "odd": f"own_excess {show(h.scores['own_excess'])} against {show(s.scores['own_excess'])}",
+        "odd": text.shown,
         "loss": f"training loss fell by {fell:.3f}" if math.isfinite(fell) else "",
         "curve": f"held-out NLL ends {rise:.3f} above its lowest" if math.isfinite(rise) else "",
         "aim": f"{' and '.join(e.intended(h))} moved further than {aim.axis} by {show(aim.gap)}"
@@ -118,8 +149,8 @@ def heal(e: Evidence) -> Found | None:
         else "",
     }
 
-    if e.incoherent(h):
-        outcome = "broken"
+    if text.row:
+        outcome = text.row
     elif trait.hi < 0:
         outcome = "reversed"
     elif rise > RISE:
@@ -128,11 +159,52 @@ def heal(e: Evidence) -> Found | None:
         outcome = "nothing"
     elif lost:
         outcome = "undid" if back else "spoiled"
+    elif lead.hi < 0:
+        outcome = "outdone"
+    elif unmoved:
+        outcome = "half"
     elif not back:
         outcome = "drifted"
+    elif not lead.lo > 0:
+        outcome = "no_better"
+    elif fades(e, h):
+        outcome = "fades"
     else:
-        outcome = "healed" if aim is None or aim.surgical else "imprecise"
+        outcome = "imprecise" if aim and aim.overtaken else "healed"
     return outcome, told(parts, DECIDES.get(outcome, "trait"))
+
+
+def added(e: Evidence, h: Stage) -> tuple[list[float], list[float]] | None:
+    """By probe, what the round of `h` added to the trait: healed, and steered before its heal."""
+    s, before = e.get("steered", h.round), e.get("healed", h.round - 1) if h.round else e.stages[0]
+    if s is None or before is None:
+        return None
+    return tuple(subtract(x.items["trait"], before.items["trait"]) for x in (h, s))  # type: ignore[return-value]
+
+
+def fades(e: Evidence, h: Stage) -> bool:
+    """Whether the round surely kept less than RETAINED of what steering surely added in it."""
+    found = added(e, h)
+    if found is None or not bootstrap(found[1], resamples=e.resamples).lo > 0:
+        return False
+    contrast = [ours - RETAINED * theirs for ours, theirs in zip(*found, strict=True)]
+    return bootstrap(contrast, resamples=e.resamples).hi < 0
+
+
+def kept_by_round(e: Evidence) -> str:
+    """The share of each round's added steered trait that its heal kept, in one line."""
+    said = []
+    for h in (s for s in e.stages if s.stage == "healed"):
+        if found := added(e, h):
+            said.append(f"round {h.round} {percent(ratio(*found, resamples=e.resamples))}")
+    return f"kept of what steering added: {', '.join(said)}" if said else ""
+
+
+def percent(s: Score) -> str:
+    """A share with its interval; a word where the whole can't be told from zero."""
+    return (
+        f"{s.mean:.0%} [{s.lo:.0%}, {s.hi:.0%}]" if math.isfinite(s.lo) else "undefined, steering added none"
+    )
 
 
 def risen(record: dict[str, Any]) -> float:

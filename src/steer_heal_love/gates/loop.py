@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 
-from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, coherence, gate, show, told
 from steer_heal_love.gates.evidence import rows_of
 from steer_heal_love.nouns import Score
 
@@ -42,12 +42,6 @@ ROWS = {
         "A later round lost trait.",
         "Earlier rounds may be the better model: export one of those.",
     ),
-    "collapses": Row(
-        "fail",
-        "a healed model's own_excess past the coherence floor, or its text in circles",
-        "The loop collapses: the model's own text became incoherent.",
-        "Use an earlier round; raise heal.anchor, lower heal.budget.",
-    ),
     "wanders": Row(
         "fail",
         f"the vector of a later round has a cosine under {TURNED:g} with the first round's",
@@ -55,6 +49,7 @@ ROWS = {
         "Use the rounds before it turned. Read the diary: what does the later vector say?",
     ),
     "single": Row("undecided", "one healed round", "One round says nothing about a loop.", "Raise rounds."),
+    **coherence.rows("A healed model of the loop", "Use an earlier round; raise heal.anchor, lower heal.budget."),
 }  # fmt: skip
 
 
@@ -74,16 +69,17 @@ def loop(e: Evidence) -> Found | None:
     total = e.versus(last, first)
     cosines = rows_of(e, lambda r: r.get("cosine_with_first", math.nan))
     turned = min((c for n, c in cosines.items() if n > 0), default=math.nan)
+    text = coherence.worst(e, healed)
     added = [f"in round {s.round} {show(d)}" for s, d in zip(healed[1:], steps, strict=True)]
     parts = {
         "total": f"since round 0 {show(total, 'nats/token')}" if steps else "one healed round",
         "steps": f"added {', '.join(added)}" if steps else "",
-        "odd": f"own_excess {show(last.scores['own_excess'])}",
+        "odd": text.shown,
         "turned": f"least cosine with the first vector {turned:.2f}" if steps else "",
     }
 
-    if any(e.incoherent(s) for s in healed):
-        return "collapses", told(parts, "odd")
+    if text.row:
+        return text.row, told(parts, "odd")
     if not steps:
         return "single", told(parts, "total")
     if any(d.hi < 0 for d in steps):

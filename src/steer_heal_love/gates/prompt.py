@@ -1,17 +1,25 @@
 """Gate 6. Weights against words: the healed model against the base that is merely told.
 
-Reads the last healed and the prompted stage, paired by probe; coherence first, then trait, then what it cost.
+Reads the last healed and the prompted stage, paired by probe; its own text first, then trait, then both halves
+of it, then what it cost: a lead that comes from one half while the other is behind compares two different things.
 """
 
 from __future__ import annotations
 
-from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, coherence, gate, show, told
 
 ROWS = {
     "beaten": Row(
         "pass",
-        "the healed model's trait lies above the prompted one's, at no more drift on neutral prompts",
-        "The weights carry more of the trait than the system prompt does.",
+        "the healed model's trait lies above the prompted one's, neither half is behind for sure, at no more drift on "
+        "neutral prompts",
+        "The weights carry more of the trait than the system prompt does, and are behind on neither half of it.",
+    ),
+    "half": Row(
+        "undecided",
+        "the healed model's trait lies above the prompted one's, but one half of it is behind for sure",
+        "Ahead of the prompt in all, behind it on one half: the evidence says which is missing.",
+        "Raise heal.soft, which raises the pos half; more rounds.",
     ),
     "dearer": Row(
         "undecided",
@@ -31,12 +39,7 @@ ROWS = {
         "The prompt wins: a system prompt moves the trait further, for free.",
         "More rounds, a higher dose, or a larger heal.budget.",
     ),
-    "broken": Row(
-        "fail",
-        "the healed model's own text is past the coherence floor, whatever its trait",
-        "The healed model is incoherent, so its trait is no match for a prompt's.",
-        "See the heal and loop gates.",
-    ),
+    **coherence.rows("The healed model", "See the heal and loop gates."),
 }  # fmt: skip
 
 
@@ -53,17 +56,20 @@ def prompt(e: Evidence) -> Found | None:
         return None
     gap, cost = e.versus(h, p), e.versus(h, p, "neutral_kl")
     ours, told_so = ({k: v.mean for k, v in x.scores.items()} for x in (h, p))
+    text = coherence.condition(e, h)
     parts = {
         "gap": f"healed minus prompted {show(gap, 'nats/token')}: {ours['trait_shift']:+.3f} against {told_so['trait_shift']:+.3f}",
         "cost": f"neutral_kl {ours['neutral_kl']:.4f} against {told_so['neutral_kl']:.4f}, {show(cost)}",
-        "odd": f"own_excess {show(h.scores['own_excess'])} against {show(p.scores['own_excess'])}",
+        "odd": f"{text.shown}; prompted, {coherence.condition(e, p).shown}",
     }  # fmt: skip
     if by_half := e.halves(h, p):
         parts["halves"] = f"pos answers {show(by_half.pos)}, neg answers {show(by_half.neg)}: {by_half.says}"
-    if e.incoherent(h):
-        return "broken", told(parts, "odd")
+    if text.row:
+        return text.row, told(parts, "odd")
     if gap.hi < 0:
         return "wins", told(parts, "gap")
     if not gap.lo > 0:
         return "even", told(parts, "gap")
+    if by_half and by_half.missing:
+        return "half", told(parts, "halves")
     return ("dearer", told(parts, "cost")) if cost.lo > 0 else ("beaten", told(parts, "gap"))

@@ -1,13 +1,14 @@
-"""Gate 1. The vector moves the trait: enough, the right way, only it, and short of soup.
+"""Gate 1. The vector moves the trait: enough, the right way, in both halves, and short of soup.
 
-Reads the first round's steered stage. Soup first (own_excess past SOUP floors), then signs, then size, then aim.
+Reads the first round's steered stage. Its own text first, then the trait on the probes, which alone can pass it. The
+vignettes of moral foundations are a second opinion: they can cast doubt on what the probes say, and prove nothing.
 """
 
 from __future__ import annotations
 
 import math
 
-from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, coherence, gate, show, told
 from steer_heal_love.nouns import Score
 
 SOUP = 2.0
@@ -16,16 +17,16 @@ NOISE = 0.5
 """split-half cosine of the vector under which it is mostly noise"""
 
 ROWS = {
-    "surgical": Row(
-        "pass",
-        "trait_shift above zero; the declared foundations move further than each of the others",
-        "The vector carries the trait, and moves what is declared furthest; how far the others go is in the foundations table. Healing has something to distil.",
-    ),
     "moves": Row(
         "pass",
-        "trait_shift above zero; the persona declares no foundation, or none was measured",
-        "The vector carries the trait. Healing has something to distil.",
-        "Whether it moves only the trait is open: declare foundations under [intent] and run the vignettes.",
+        "trait_shift above zero, in both halves where they were measured; no foundation speaks against it",
+        "The vector carries the trait: healing has something to distil. The foundations are a second opinion, and no proof.",
+    ),
+    "half": Row(
+        "undecided",
+        "trait_shift above zero, but pos answers no likelier for sure, or neg answers no less likely",
+        "Only one half of the trait moves under steering: the evidence says which stands still.",
+        "Poles that differ in what is said and not only in what is left out; other vector.layers or a lower dose.",
     ),
     "weak": Row(
         "undecided",
@@ -39,23 +40,16 @@ ROWS = {
         "The vector is mostly noise: half of the contexts give another direction than the other half.",
         "Raise vector.contexts, or write poles that differ in one thing.",
     ),
-    "strong": Row(
-        "fail",
-        f"own_excess of the steered text past {SOUP:g} times the coherence floor, or text in circles",
-        "The vector is too strong at this dose: the text is soup, so the shift says nothing.",
-        "Lower walk.start or raise walk.survival.",
-    ),
     "imprecise": Row(
         "undecided",
-        "trait_shift above zero, but a foundation outside the intent moves as much as the declared ones",
-        "The vector is imprecise: it moves the trait, and something else as far.",
-        "Rewrite the poles so that they differ in the trait alone; if the interval only just holds zero, raise "
-        "eval.vignettes.",
+        "trait_shift above zero, but a foundation outside the intent moves further than the declared ones, for sure",
+        "The vector is imprecise: it moves the trait, and by the vignettes something else further.",
+        "Rewrite the poles so that they differ in the trait alone.",
     ),
     "wrong_way": Row(
-        "fail",
-        "a declared foundation moves against its intent, though the probes may move the right way",
-        "On this model the persona does not mean what it says: a declared foundation moves against its intent.",
+        "undecided",
+        "trait_shift above zero, but a declared foundation moves against its intent",
+        "On this model the persona may not mean what it says: a declared foundation moves against its intent.",
         "Rewrite the poles, or use a larger model.",
     ),
     "reversed": Row(
@@ -70,14 +64,14 @@ ROWS = {
         "The probes move, but nobody looked at the text: soup moves them too.",
         "Add `samples` to eval.instruments.",
     ),
+    **coherence.rows("The steered model", "Lower walk.start or raise walk.survival."),
 }  # fmt: skip
 
 DECIDES = {
-    "strong": "odd",
-    "unseen": "odd",
+    **dict.fromkeys(("broken", "collapsed", "cooled", "unseen"), "odd"),
+    "half": "half",
     "wrong_way": "intent",
     "noisy": "noise",
-    "surgical": "aim",
     "imprecise": "aim",
 }
 """the evidence that a row rests on; the trait for the others"""
@@ -99,28 +93,30 @@ def steer(e: Evidence) -> Found | None:
     moves = {f: e.shift(s, f"mfv.{f}", looks=len(intended)) for f in intended}
     against = any((m.hi < 0) if intended[f] > 0 else (m.lo > 0) for f, m in moves.items())
     reliability = next((r.get("reliability", math.nan) for r in e.rounds if r["round"] == 0), math.nan)
+    text, unmoved = coherence.condition(e, s, SOUP), e.unmoved(s)
     parts = {
         "trait": f"trait_shift {show(trait, 'nats/token')} at dose {s.dose:g}",
+        "half": unmoved,
         "aim": f"{' and '.join(intended)} moved further than {aim.axis} by {show(aim.gap)}" if aim else "",
         "intent": "; ".join(
             f"{f} {show(m)}, meant to {'rise' if intended[f] > 0 else 'fall'}" for f, m in moves.items()
         ),
-        "odd": f"own_excess {show(odd)}",
+        "odd": text.shown,
         "noise": f"the vector's halves agree with a cosine of {reliability:.2f}",
     }
 
-    if e.incoherent(s, SOUP):
-        outcome = "strong"
+    if text.row:
+        outcome = text.row
     elif trait.hi < 0:
         outcome = "reversed"
-    elif against:
-        outcome = "wrong_way"
     elif not trait.lo > 0:
         outcome = "noisy" if reliability < NOISE else "weak"
     elif not math.isfinite(odd.mean):
         outcome = "unseen"
-    elif aim is None:
-        outcome = "moves"
+    elif unmoved:
+        outcome = "half"
+    elif against:
+        outcome = "wrong_way"
     else:
-        outcome = "surgical" if aim.surgical else "imprecise"
+        outcome = "imprecise" if aim and aim.overtaken else "moves"
     return outcome, told(parts, DECIDES.get(outcome, "trait"))

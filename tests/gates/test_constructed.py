@@ -1,0 +1,61 @@
+"""Models with a known answer, measured by the project's own instruments: the gates must say of each what it is.
+
+Slow for a test: a tiny model is taught a language with a meaning, once a session (about 40 s of one core in all).
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from steer_heal_love import gates
+
+ASKED = ("heal", "prompt", "null")
+"""the gates that a model has to pass to be called healed"""
+SAYS = {
+    "collapsed": {"heal": {"collapsed"}, "prompt": {"collapsed"}, "loop": {"collapsed"}},
+    "cooled": {
+        "heal": {"cooled"},
+        "prompt": {"cooled"},
+        "loop": {"cooled"},
+        "null": {"below", "not_told_apart"},
+    },
+    "biased": {"heal": {"outdone", "no_better"}, "prompt": {"wins"}, "null": {"not_told_apart"}},
+    "random": {"heal": {"outdone", "no_better", "nothing", "half", "broken"}, "prompt": {"wins", "broken"}},
+    "prompted": {"prompt": {"even", "wins"}, "null": {"above"}},
+    "steered_less": {"heal": {"outdone", "no_better"}, "prompt": {"wins"}},
+    "healed": {"heal": {"healed"}, "prompt": {"beaten"}, "null": {"above"}},
+}
+"""what a gate may say of a model; where two rows are named, both are right and the interval decides"""
+
+
+@pytest.fixture(scope="module")
+def verdicts():
+    import toy_models
+    import toy_world
+
+    runs = toy_models.Lab(toy_world.taught()).runs()
+    return {name: {g.gate: g for g in gates.judge(e)} for name, e in runs.items()}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("model", SAYS)
+def test_a_model_with_a_known_answer_gets_it(verdicts, model):
+    found = verdicts[model]
+    assert all(found[gate].outcome in rows for gate, rows in SAYS[model].items()), {
+        gate: (found[gate].outcome, found[gate].observed) for gate in SAYS[model]
+    }
+
+
+@pytest.mark.timeout(900)
+def test_only_the_healed_model_passes_every_gate(verdicts):
+    passing = {
+        name
+        for name, found in verdicts.items()
+        if all(gate in found and found[gate].verdict == "pass" for gate in ASKED)
+    }
+    assert passing == {"healed"} and set(verdicts) == set(SAYS)
+
+
+@pytest.mark.timeout(900)
+def test_steering_the_toy_world_moves_both_halves(verdicts):
+    assert {found["steer"].outcome for found in verdicts.values()} == {"moves"}
