@@ -33,6 +33,8 @@ SCORES = (
     "repetition_shift", "distinct_2", "distinct_2_shift",
 )  # fmt: skip
 """what a point says, as far as it was measured"""
+HALVES = {"trait_pos": "nll_pos", "trait_neg": "nll_neg"}
+"""the fall of the pos answers' NLL and the rise of the neg answers', which are the trait's shift together"""
 REFERENCE = "healed_loop"
 """the method that the others are set against"""
 
