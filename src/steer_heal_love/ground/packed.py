@@ -55,7 +55,7 @@ class _Product(torch.autograd.Function):
 
 def pack(model: nn.Module) -> None:
     """Let every linear layer of a model keep its weight packed, where that pays: bf16 on a CPU."""
-    if not all(hasattr(torch.ops.mkldnn, op) for op in OPS):
+    if not (all(hasattr(torch.ops.mkldnn, op) for op in OPS) and multiplies_bf16()):
         return
     for module in model.modules():
         if type(module) is nn.Linear and (module.weight.device.type, module.weight.dtype) == (
@@ -63,3 +63,8 @@ def pack(model: nn.Module) -> None:
             torch.bfloat16,
         ):
             module.__class__ = PackedLinear
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor multiplies bf16 in a way that oneDNN can use; on others the operations exist and refuse."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
