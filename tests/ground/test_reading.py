@@ -51,13 +51,13 @@ def test_manners_go_from_the_quickest_to_the_surest():
 
 
 def test_limits_are_read_from_the_configuration(model):
-    assert reading.limits(model) == (math.inf, math.inf, math.inf)
+    assert reading.limits(model) == (math.inf, math.inf)
     model.config.sliding_window, model.config.max_window_layers = 64, 2
     assert reading.limits(model)[0] == 64
     model.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0}
-    assert reading.limits(model)[2] == model.config.max_position_embeddings
+    assert reading.limits(model)[1] == model.config.max_position_embeddings
     model.config.rope_parameters = {"rope_type": "longrope", "original_max_position_embeddings": 32}
-    assert reading.limits(model)[2] == 32
+    assert reading.limits(model)[1] == 32
 
 
 def test_the_trial_leaves_the_dice_alone(model):

@@ -102,14 +102,14 @@ def arguments(
     cache: Any = None,
 ) -> dict[str, Any]:
     """What a decoder is called with: each under the name that it has there, none that it doesn't take."""
-    known = takes(type(body(model)))
+    known = takes(type(body(model)))  # type: ignore[arg-type]
     given = {"attention_mask": mask, "position_ids": places, slot(model): cache}
     return {"input_ids": ids} | {n: v for n, v in given.items() if v is not None and n in known}
 
 
 def slot(model: PreTrainedModel) -> str:
     """The name under which a decoder takes its cache and gives it back."""
-    return "cache_params" if "cache_params" in takes(type(body(model))) else "past_key_values"
+    return "cache_params" if "cache_params" in takes(type(body(model))) else "past_key_values"  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=64)
@@ -125,9 +125,9 @@ def blank(model: PreTrainedModel) -> DynamicCache | None:
     return DynamicCache(config=model.config.get_text_config(decoder=True))
 
 
-def limits(model: PreTrainedModel) -> tuple[float, float, float]:
-    """Columns up to which no window of the configuration closes, no choice of the likeliest keys leaves any out, and no
-    rotary positions change with the length of the longest row; infinite where it names none."""
+def limits(model: PreTrainedModel) -> tuple[float, float]:
+    """Columns up to which no window of the configuration closes, and up to which a row is read alike beside longer ones:
+    rotary positions may change with the longest row, and a choice of the likeliest keys has ties. Infinite where none."""
     config = model.config.get_text_config(decoder=True).to_dict()
     number = lambda found: min((v for v in found if isinstance(v, int) and v > 0), default=math.inf)
     ropes = [config.get("rope_parameters") or {}]
@@ -139,8 +139,7 @@ def limits(model: PreTrainedModel) -> tuple[float, float, float]:
     ]
     return (
         number(v for k, v in config.items() if WINDOW.fullmatch(k)),
-        number([config.get("index_topk")]),
-        number(k or config.get("max_position_embeddings") for k in known),
+        number([config.get("index_topk"), *(k or config.get("max_position_embeddings") for k in known)]),
     )
 
 
@@ -153,14 +152,14 @@ def tried(model: PreTrainedModel) -> Way:
             f"{type(model).__name__}: a prompt gives other numbers beside a longer one than alone, or can't be read "
             "from token ids; no step could be trusted with this architecture."
         )
-    window, most, reach = limits(model)
+    window, reach = limits(model)
     inside = trial.plain() and passes(trial.inside) and passes(trial.tree)
     cached = inside or passes(trial.equal)
     front = inside or (cached and passes(trial.front))
     return Way(
         beside=reach,
-        inside=min(window, most, reach) if inside else 0,
-        front=min(most, reach) if front else 0,
+        inside=min(window, reach) if inside else 0,
+        front=reach if front else 0,
         cached=reach if cached else 0,
         rows=inside or (cached and passes(partial(trial.equal, chosen=True))),
     )
