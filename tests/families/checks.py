@@ -127,7 +127,7 @@ def doses(r: Rows) -> float:
     """Greedy tokens under a dose a row that are not those of the row alone under its dose; a dose must change something."""
     width = parts.body(r.model).config.hidden_size
     draw = torch.Generator().manual_seed(2)
-    steer = {i: 8 * torch.randn(width, generator=draw) for i in LAYERS}
+    steer = {i: 3 * torch.randn(width, generator=draw) for i in LAYERS}
     each = [0.0, 1.0, 0.5, 1.0]
     found = sample(
         r.model,

@@ -29,6 +29,8 @@ class Family:
     without: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    seed: int = 0
+    """of the weights: another where greedy text would be one token for ever"""
 
 
 ZOO = {
@@ -45,14 +47,14 @@ def common(vocab: int, eos: int) -> dict[str, Any]:
     return sizes | tokens | rest | {"initializer_range": 0.25}
 
 
-def build(name: str, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def build(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A family's tiny model in fp32, random everywhere, and the tokenizer that goes with it."""
     family = ZOO[name]
     tok = build_tokenizer(RAISES + TURNS if "Gemma" in family.kind else TURNS)
     config = getattr(transformers, family.config)(**settings(family, common(len(tok), tok.eos_token_id)))
-    torch.manual_seed(seed)
+    torch.manual_seed(family.seed)
     model = getattr(transformers, family.kind)(config).to(torch.float32).eval()
-    lively(model, seed)
+    lively(model, family.seed)
     if model.generation_config is not None:
         model.generation_config.eos_token_id = tok.eos_token_id
     return model, tok
