@@ -11,12 +11,22 @@ from pathlib import Path
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.ground import records
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.factored import needed
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.nouns import Adapter
 
 
 def save_merged(model: PreTrainedModel, tok: PreTrainedTokenizerBase, adapter: Adapter, out: Path) -> None:
-    """Write the folder. Raises `UserError` where it can't be written; the model is left as it was."""
+    """Write the folder; the model is left as it was.
+
+    Raises `UserError` where it can't be written, and for quantised weights, which can't hold the update.
+    """
+    if needed(model, [adapter]):
+        raise UserError(
+            "export --format merged: the base's weights are quantised, and rounding them again would lose part of the "
+            "update. Take --format peft, which is exact beside them."
+        )
     own = model.generation_config
     with records.writing(out):
         out.mkdir(parents=True, exist_ok=True)  # the library says nothing of a file in its place

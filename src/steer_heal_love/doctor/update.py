@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from steer_heal_love.doctor import Patient
@@ -19,5 +21,11 @@ def drawn(p: Patient, seed: int = 0) -> Adapter:
     for name, (a, b) in start.factors.items():
         b = torch.randn(b.shape, generator=draw).to(b.device)
         weight = p.model.get_submodule(name).weight
-        factors[name] = a, b * SIZE * weight.detach().float().norm() / (start.scaling * (b @ a).norm())
+        # A quantised weight's stored numbers say nothing of its norm; an init's usual spread stands in.
+        size = (
+            weight.detach().float().norm()
+            if weight.is_floating_point()
+            else 0.02 * math.sqrt(a[0].numel() * len(b))
+        )
+        factors[name] = a, b * SIZE * size / (start.scaling * (b @ a).norm())
     return Adapter(factors, start.scaling)

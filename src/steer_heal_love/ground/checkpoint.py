@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,6 +35,7 @@ CONTEXT = 256
 """tokens that prompt and answer of the shortest run take together"""
 FAILURES = (
     OSError, ValueError, RuntimeError, KeyError, ImportError, TypeError, AttributeError, SafetensorError,
+    StrictDataclassError,
 )  # fmt: skip
 """what the library raises on a folder that is wrong"""
 
@@ -85,14 +87,14 @@ def refuse_folder(name: str) -> None:
     if folder.is_dir():
         for file in JSON:
             refuse_json(folder / file)
+    elif folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise UserError(f"{name!r}: there is no such folder.")
     with Reading(name):
         adapter = find_adapter_config_file(name)
     if adapter:
         refuse_adapter(name, Path(adapter))
     if folder.is_dir():
         refuse_files(folder)
-    elif folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise UserError(f"{name!r}: there is no such folder.")
 
 
 def refuse_json(file: Path) -> None:

@@ -19,14 +19,22 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from steer_heal_love.ground import factored
 from steer_heal_love.ground.hooks import once
 from steer_heal_love.nouns import Adapter
 
 
 @contextmanager
 def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
-    """The model with `rounds` folded into its weights; bit-exactly pristine again afterwards."""
+    """The model with `rounds` folded into its weights; bit-exactly pristine again afterwards.
+
+    Quantised weights can't hold an update: there the rounds stay beside them, as they are exported (`factored`).
+    """
     with ExitStack() as stack:
+        if factored.needed(model, rounds):
+            stack.enter_context(factored.factored(model, rounds))
+            yield
+            return
         stack.enter_context(once(model, "folded"))
         for name in sorted({name for adapter in rounds for name in adapter.factors}):
             weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
