@@ -1,4 +1,4 @@
-"""Whether layers are numbered as they run: what a hook reads at layer i is the library's own hidden state i + 1."""
+"""Whether layers are numbered as they run: what is added at layer i is seen from layer i on, and nowhere before."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 
 from steer_heal_love.doctor import Finding, Patient, check
 from steer_heal_love.ground import models
-from steer_heal_love.ground.hooks import captured
+from steer_heal_love.ground.hooks import added, captured
 
-NEAR = {torch.float32: 1e-4}
+SEEN = 1e-4
+"""least change of a state, as a share of its norm, by which it shows what was added; anything less is rounding"""
 
 
 @check("layers", 3)
@@ -19,24 +20,22 @@ def numbering(p: Patient) -> Finding:
         return Finding(
             "layers", f"{depth} found, the config says {said}", "fails", "this architecture is not supported"
         )
+    at = sorted(p.directions)
+    wrong = [i for i in sorted({0, at[0], at[-1], depth - 1}) if seen_from(p, i) != list(range(i, depth))]
+    seen = f"{depth}, numbered from 0; steered at {at[0]}–{at[-1]}"
+    if wrong:
+        return Finding(
+            "layers", f"{seen}; what is added at {wrong} is not seen from there on", "fails",
+            "the layers that were found are not those that run",
+        )  # fmt: skip
+    return Finding("layers", f"{seen}; what is added at one is seen from it on, and not before", "well")
+
+
+def seen_from(p: Patient, index: int) -> list[int]:
+    """The layers whose output changes when something is added at `index`."""
+    everywhere = list(range(len(models.layers(p.model))))
     ids = torch.tensor([p.prompts[0]], device=p.model.device)
-    theirs = models.body(p.model)(input_ids=ids, use_cache=False, output_hidden_states=True)
-    theirs = getattr(theirs, "hidden_states", None)
-    at = models.band(p.model, p.config.vector.layers)
-    if theirs is None or len(theirs) != depth + 1:
-        return Finding("layers", f"{depth} layers; the library tells no hidden states to compare", "skipped")
-    # The last of the library's states has passed the final norm, so layers before it are compared.
-    wanted = list(range(depth - 1))
-    read = captured(p.model, wanted, input_ids=ids, use_cache=False) if wanted else {}
-    apart = [
-        (read[i] - theirs[i + 1][:, -1].float()).norm() / theirs[i + 1][:, -1].float().norm() for i in wanted
-    ]
-    worst = max((a.item() for a in apart), default=0.0)
-    fine = worst <= NEAR.get(p.model.dtype, 1e-2)
-    seen = f"{depth}, numbered from 0 as they run ({worst:.1g} apart); steered at {at[0]}–{at[-1]}"
-    return Finding(
-        "layers",
-        seen,
-        "well" if fine else "fails",
-        "" if fine else "the layers that were found are not those that run",
-    )
+    plain = captured(p.model, everywhere, input_ids=ids, use_cache=False)
+    with added(p.model, {index: next(iter(p.directions.values()))}, 1.0):
+        moved = captured(p.model, everywhere, input_ids=ids, use_cache=False)
+    return [i for i in everywhere if (moved[i] - plain[i]).norm() > SEEN * plain[i].norm()]
