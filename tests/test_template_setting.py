@@ -59,4 +59,6 @@ def test_what_was_odd_on_loading_is_in_the_runs_log(base, tmp_path):
 
 def test_a_number_type_out_of_the_list_is_refused_with_the_settings():
     with pytest.raises(UserError, match="dtype: auto or float32 or bfloat16 or float16, found 'int4'"):
-        RunConfig(dtype="int4").check()
+        cfg = RunConfig()
+        object.__setattr__(cfg, "dtype", "int4")  # past the types that are checked in tests
+        cfg.check()
