@@ -109,7 +109,7 @@ def plan(p: Patient) -> Finding:
     minutes = (asked.decoded / decoding + asked.read / reading + asked.trained / training) / 60
     need, there = memory_gb(p)
     seen = (
-        f"about {minutes:.2g} minutes for {p.config.rounds} rounds ({decoding:.0f} tokens/s decoded, {reading:.0f} read, "
+        f"about {minutes:.{0 if minutes >= 10 else 1}f} minutes for {p.config.rounds} rounds ({decoding:.0f} tokens/s decoded, {reading:.0f} read, "
         f"{training:.0f} trained on); about {need:.2g} GB of {there:.3g}"
     )
     if need > there:
