@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("src", "tests")]
 
-from families import matrix  # noqa: E402
+from families import matrix
 
 names = [a for a in sys.argv[1:] if a != "--json"]
 if "--json" not in sys.argv:

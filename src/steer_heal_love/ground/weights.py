@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground import fits, linear
+from steer_heal_love.ground import factored, fits, linear
 from steer_heal_love.ground.hooks import once
 from steer_heal_love.nouns import Adapter
 
@@ -28,11 +28,16 @@ from steer_heal_love.nouns import Adapter
 def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
     """The model with `rounds` folded into its weights; bit-exactly pristine again afterwards.
 
+    Quantised weights can't hold an update: there the rounds stay beside them, as they are exported (`factored`).
     Raises `UserError` for a module that the model has not, and for another shape.
     """
     for adapter in rounds:
         fits.adapter(model, adapter.factors)
     with ExitStack() as stack:
+        if factored.needed(model, rounds):
+            stack.enter_context(factored.factored(model, rounds))
+            yield
+            return
         stack.enter_context(once(model, "folded"))
         for name in sorted({name for adapter in rounds for name in adapter.factors}):
             module = model.get_submodule(name)
