@@ -43,13 +43,19 @@ def plain(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def behaves(module: nn.Linear) -> bool:
-    """Whether a linear layer with a forward of its own gives what its weight and bias give."""
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randn(ROWS, module.in_features, generator=draw).to(module.weight)
+    """Whether a linear layer with a forward of its own gives what its weight and bias give.
+
+    A quantised weight can't be multiplied as it is stored: there the shape of what comes out has to do.
+    """
+    draw, whole = torch.Generator().manual_seed(0), module.weight.is_floating_point()
+    x = torch.randn(ROWS, module.in_features, generator=draw).to(module.weight.device)
+    x = x.to(module.weight) if whole else x
     try:
         found = module(x)
     except FAILS:
         return False
+    if not whole:
+        return isinstance(found, Tensor) and found.shape == (ROWS, module.out_features)
     plain = nn.functional.linear(x, module.weight, module.bias)
     return (
         isinstance(found, Tensor)
