@@ -55,6 +55,7 @@ ALLOWED = {
     "config": FLOOR,
     "presets": FLOOR | {"config"},
     **{room: FLOOR | {"config", room} for room in ROOMS},
+    "doctor": FLOOR | ROOMS | {"config", "doctor"},
     "session": FLOOR | ROOMS | {"config", "presets"},
     "alone": FLOOR | ROOMS | {"config", "session"},
     "steps": FLOOR | ROOMS | {"config", "session"},

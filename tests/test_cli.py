@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from steer_heal_love import bake, cli, config, presets
+from steer_heal_love.ground import embedded, models, records
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.errors import UserError
@@ -163,14 +163,13 @@ def test_a_cache_that_cannot_be_written_is_a_user_error_and_left_clean(tok, here
             loaded.config.quantization_config = None
             return loaded
 
-    monkeypatch.setattr(models, "AutoModelForCausalLM", Torn)
-    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", lambda *_args, **_kwargs: tok)
+    monkeypatch.setattr(embedded, "AutoModelForCausalLM", Torn)
     with pytest.raises(UserError, match="cannot write.*directory"):
-        models._convert(here / "a.gguf", there)
+        embedded.convert(here / "a.gguf", there, lambda _gguf: tok)
     assert [p.name for p in here.rglob("*")] == ["cache"]
     (here / "file").write_text("mine")
     with pytest.raises(UserError, match="cannot write"):
-        models._convert(here / "a.gguf", here / "file" / "cache" / "smollm2")
+        embedded.convert(here / "a.gguf", here / "file" / "cache" / "smollm2", lambda _gguf: tok)
 
 
 def test_an_export_that_cannot_be_written_is_a_user_error(tok, here, capsys, monkeypatch, random_adapter):

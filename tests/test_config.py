@@ -27,7 +27,7 @@ WRONG = {
 }  # fmt: skip
 """a value just outside for every setting that has limits, against the other defaults"""
 FREE = {
-    "persona", "model", "out", "device", "dtype", "trust_remote_code", "seed", "vector.method", "filter.checks",
+    "persona", "model", "template", "out", "device", "dtype", "trust_remote_code", "seed", "vector.method", "filter.checks",
     "heal.divergence", "eval.instruments", "eval.vignette_bank", "eval.judge_model", "eval.lm_eval_tasks",
 }  # fmt: skip
 """any seed will do; names and paths are looked up, with messages of their own"""

@@ -48,10 +48,6 @@ def small(tok, monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_the_readme_is_short():
-    assert len(README.splitlines()) <= 150
-
-
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
 def test_make_knows_the_target(command):
     subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, check=True, capture_output=True)

@@ -12,6 +12,7 @@ report    records in, files out
 ground    models, hooks, weights, scoring, records: what every room stands on
 
 compare   every other way of giving a model the trait, at equal drift
+doctor    every law that a run stands on, tried on a model
 
 Read `loop.py` first: one round on one page.
 """

@@ -202,13 +202,16 @@ class RunConfig:
     persona: str = "love"
     """a persona's name (`shl list personas`), or the path of a persona TOML"""
     model: str = "smollm2"
-    """smollm2 (embedded), a folder, or a hub id"""
+    """smollm2 (embedded), gemma3-270m (from its wheels), a folder, or a hub id"""
+    template: str = ""
+    """chat template: plain (for base models), chatml, or a Jinja file; empty means the model's own"""
     rounds: int = 3
     seed: int = 0
     out: str = "runs"
     device: str = "auto"
     """auto, cpu, cuda, mps"""
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """number type of the weights; auto is bfloat16 wherever the hardware multiplies it, else float32"""
     memory: str = ""
     """how much of a GPU's memory to use at most, such as 24GB; empty means all. What doesn't fit is halved"""
     batch_tokens: int = 2048

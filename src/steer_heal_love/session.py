@@ -15,7 +15,7 @@ from steer_heal_love import evals, gates, presets
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.gates import Evidence
-from steer_heal_love.ground import banks, identity, memory, models, records
+from steer_heal_love.ground import banks, identity, loading, memory, models, records
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.folder import RunFolder
@@ -104,7 +104,13 @@ def loaded(cfg: RunConfig, track: Track = silent) -> tuple[Any, Any]:
     device = models.known_device(cfg.device)
     memory.limit(cfg.memory_gb, device)
     with track(f"load {cfg.model}", 1):
-        return models.load(cfg.model, device=device, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
+        return models.load(
+            cfg.model,
+            device=device,
+            dtype=cfg.dtype,
+            template=cfg.template,
+            trust_remote_code=cfg.trust_remote_code,
+        )
 
 
 def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track) -> Run:
@@ -112,7 +118,11 @@ def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track)
     files.save_config(cfg, folder.path / "config.toml")
     with records.whole(folder.path / "persona.toml") as scratch:
         shutil.copyfile(persona_path(cfg.persona), scratch)
+    if cfg.template:  # a file of the user's may change or go; the run keeps what it was made with
+        records.write_text(folder.path / "chat_template.jinja", str(tok.chat_template))
     records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok))
+    for note in loading.notes(model):
+        folder.event("warning", message=note)
     return Run(cfg, load_persona(cfg.persona), model, tok, folder, track)
 
 
@@ -151,7 +161,8 @@ def opened(path: Path, track: Track, *, trust_remote_code: bool = False, warn: W
     cfg = presets.read(path / "config.toml", trust_remote_code=trust_remote_code)
     cfg.check()
     was = identity.of_run(path)
-    model, tok = loaded(cfg, track)
+    kept = path / "chat_template.jinja"
+    model, tok = loaded(replace(cfg, template=str(kept)) if cfg.template and kept.is_file() else cfg, track)
     identity.check(model, tok, was, where=path, name=cfg.model, warn=warn)
     return Run(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
 

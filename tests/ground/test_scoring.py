@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from steer_heal_love.ground import scoring
 from steer_heal_love.ground.models import check_head, head
+from steer_heal_love.ground.reading import left_pad, positions
 from steer_heal_love.ground.scoring import (
     Tree,
     branch_nll,
     by_length,
     forward_kl,
     hidden_states,
-    left_pad,
     pack,
-    positions,
     reverse_kl,
     token_nll,
     token_order,
@@ -139,9 +139,22 @@ def test_a_head_that_is_not_the_models_is_refused(model, monkeypatch):
     from steer_heal_love.ground.errors import UserError
 
     check_head(model)
-    model.config.logit_scale = 3.0
+    plain = model.forward
+    odd = lambda input_ids, **more: SimpleNamespace(
+        logits=plain(input_ids=input_ids, **more).logits + input_ids[..., None]
+    )
+    monkeypatch.setattr(model, "forward", odd)
     with pytest.raises(UserError, match="differ"):
         check_head(model)
+
+
+def test_a_head_that_scales_its_logits_in_its_own_way_is_asked(model, sequences, monkeypatch):
+    truth = token_nll(model, sequences)
+    model.config.logit_scale = 3.0  # named, and not what this class does
+    assert not torch.allclose(token_nll(model, sequences)[0], truth[0])
+    check_head(model)
+    for found, own in zip(token_nll(model, sequences), truth, strict=True):
+        assert torch.allclose(found, own, atol=1e-5)
 
 
 def test_divergence_from_itself_is_zero_and_from_another_is_not(model, sequences, random_adapter):

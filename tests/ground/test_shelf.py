@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from steer_heal_love.ground import models, shelf
+from steer_heal_love.ground import embedded, shelf
 from tiny_model import build_model
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("STEER_HEAL_LOVE_CACHE", "on")
-    monkeypatch.setattr(models, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(embedded, "cache_dir", lambda: tmp_path / "cache")
     return tmp_path
 
 

@@ -11,7 +11,6 @@ stack of one round is that round; save and load are inverse.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +55,9 @@ def save_peft(
     """Write `adapter_model.safetensors` and `adapter_config.json` for PEFT.
 
     `note` says by hash which base the adapter is of, and goes beside them as `ground.identity` reads it.
+
+    Modules are named in full: a vision tower has layers and leaves of the same names. PEFT itself sees which of them
+    keep their weight transposed (GPT-2).
     """
     adapter, tensors = padded(adapter), {}
     for name, (a, b) in adapter.factors.items():
@@ -63,13 +65,11 @@ def save_peft(
         tensors[f"{PREFIX}{name}.lora_B.weight"] = b.detach().float().cpu().contiguous()
     with whole(folder / "adapter_model.safetensors") as scratch:
         save_file(tensors, str(scratch), metadata={"format": "pt"})
-    numbers = sorted({int(m[1]) for n in adapter.factors if (m := re.search(r"\.(\d+)\.", n))})
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model,
         "r": adapter.rank, "lora_alpha": adapter.scaling * adapter.rank, "lora_dropout": 0.0, "bias": "none",
         "fan_in_fan_out": False, "inference_mode": True, "init_lora_weights": True,
-        "target_modules": sorted({n.rpartition(".")[2] for n in adapter.factors}),
-        "layers_to_transform": numbers, "modules_to_save": None,
+        "target_modules": sorted(adapter.factors), "modules_to_save": None,
     }  # fmt: skip
     write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
     if note:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import tyro
 
 from steer_heal_love import presets
 from steer_heal_love.cli import screen
-from steer_heal_love.config import EvalConfig, VectorConfig
+from steer_heal_love.config import EvalConfig, RunConfig, VectorConfig
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.errors import UserError, unknown
 from steer_heal_love.ground.overrides import override
@@ -33,6 +34,7 @@ def show(runs: tyro.conf.Positional[tuple[Path, ...]], /, out: Path = Path("repo
 
 def evaluate(
     model: str = "smollm2",
+    template: str = "",
     adapter: Path | None = None,
     persona: str = "love",
     system: str | None = None,
@@ -52,7 +54,8 @@ def evaluate(
     """Run the instruments on a model, paired with its own base (no adapter, neutral system prompt).
 
     Args:
-        model: smollm2, a folder, or a hub id
+        model: smollm2, gemma3-270m, a folder, or a hub id
+        template: plain, chatml or a Jinja file instead of the model's own chat template
         adapter: a PEFT folder, such as a run's adapter/
         persona: whose held-out probes to use
         system: a system prompt instead of the neutral one
@@ -84,7 +87,7 @@ def evaluate(
     if lm_eval:
         named = (i.name for i in evals.wanted(override(start.eval, {"instruments": instrument})))
         asked |= {"instruments": tuple(dict.fromkeys((*named, "lm_eval"))), "lm_eval_tasks": lm_eval}
-    of_run = {"model": model, "persona": persona, "device": device, "seed": seed}
+    of_run = {"model": model, "template": template, "persona": persona, "device": device, "seed": seed}
     cfg = override(start, of_run | {"eval": asked})
     with report.progress(screen.out) as track:
         stage = alone.evaluate(cfg, adapter=adapter, system=system, track=track, warn=screen.warn)
@@ -106,7 +109,8 @@ def load(model: str, **how: Any) -> tuple[Any, Any]:
 
 def vector_extract(
     persona: str = "love", model: str = "smollm2", method: str = VectorConfig.method,
-    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = 256, device: str = "auto", *, out: Path,
+    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = 256, device: str = "auto", template: str = "",
+    *, out: Path,
 ) -> None:  # fmt: skip
     """Read a steering vector and save it as safetensors."""
     with screen.importing():
@@ -114,7 +118,7 @@ def vector_extract(
 
     who = load_persona(persona)
     vectors.methods[method]
-    net, tok = load(model, device=device)
+    net, tok = load(model, device=device, template=template)
     v = vectors.Vector.train(
         net, tok, who, method=method, contrast=contrast, layers=layers, contexts=bank("contexts")[:contexts]
     )
@@ -167,9 +171,9 @@ def export(
     """
     from steer_heal_love import bake
     from steer_heal_love.bake import llama_cpp
-    from steer_heal_love.ground import fits, identity, models, records
+    from steer_heal_love.bake.merged import save_merged
+    from steer_heal_love.ground import fits, identity, models
     from steer_heal_love.ground.folder import RunFolder
-    from steer_heal_love.ground.weights import folded
 
     folder = RunFolder.open(run)
     if not (run / "adapter").is_dir():
@@ -180,47 +184,54 @@ def export(
         bake.save_peft(adapter, out, base_model=models.base_name(cfg.model), note=was.note())
         screen.tell(out)
         return
-    net, tok = load(cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code)
+    kept = run / "chat_template.jinja"
+    net, tok = load(
+        cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code,
+        template=str(kept) if cfg.template and kept.is_file() else cfg.template,
+    )  # fmt: skip
     identity.check(net, tok, was, where=run, name=cfg.model, warn=screen.warn)
     fits.adapter(net, adapter.factors)
     if format == "gguf":
         llama_cpp.save_lora(adapter, net.config, out / "adapter.gguf")
     else:
-        with records.writing(out):
-            out.mkdir(parents=True, exist_ok=True)  # the library says nothing of a file in its place
-            with folded(net, [adapter]):
-                net.save_pretrained(out, safe_serialization=True)
-            tok.save_pretrained(out)
+        save_merged(net, tok, adapter, out)
     screen.tell(out)
 
 
-def doctor(model: str = "smollm2", device: str = "auto") -> None:
-    """Check that a model can be steered, healed and evaluated here: template, layers, head, hooks, decoding."""
-    with screen.importing():
-        from steer_heal_love import vector as vectors
-        from steer_heal_love.ground import models, records
-        from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
-        from steer_heal_love.ground.decode import sample
+def doctor(
+    model: str = "smollm2",
+    template: str = "",
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = RunConfig.dtype,
+    json: bool = False,
+) -> None:
+    """Check that a model can be steered, healed, evaluated and exported here, one line a law. Exit 3 when one fails.
 
-    net, tok = load(model, device=device)
-    ends = end_of_turn_ids(net, tok)
-    at = models.band(net, VectorConfig.layers)
-    print(f"{type(net).__name__} on {records.device_name(net.device)}, {net.dtype}")
-    print(
-        f"{len(models.layers(net))} decoder layers, steered at {at[0]}–{at[-1]}, end-of-turn tokens {tok.convert_ids_to_tokens(sorted(ends))}"
+    Args:
+        model: smollm2, gemma3-270m, a folder, or a hub id
+        template: plain, chatml or a Jinja file instead of the model's own chat template
+        json: print the findings as JSON instead of a table
+    """
+    with screen.importing():
+        from steer_heal_love import doctor as clinic
+        from steer_heal_love import report
+        from steer_heal_love.doctor.screen import screen as table
+        from steer_heal_love.ground import records
+
+    settings = override(
+        presets.fitting(device, model), {"model": model, "template": template, "device": device}
     )
-    ids = prompt_ids(tok, "What do people need most?")
-    plain = sample(net, [ids], ends=ends, max_new_tokens=24, seed=0, temperature=0)[0]
-    v = vectors.Vector.train(net, tok, load_persona("love"), contexts=bank("contexts")[:16])
-    steered = sample(
-        net, [ids], ends=ends, max_new_tokens=24, seed=0, temperature=0, steer=v.directions, doses=[0.4]
-    )[0]
-    print(f"plain:   {tok.decode(plain)!r}\nsteered: {tok.decode(steered)!r}")
-    if plain == steered:
-        raise UserError(
-            "the steering hook changed nothing: the layers that were found are not those that run."
-        )
-    print("steering changes cached decoding; the head recomputes the model's logits. All well.")
+    net, tok = load(model, device=device, dtype=dtype, template=template)
+    patient = clinic.Patient(model, net, tok, settings)
+    if json:
+        findings = clinic.examine(patient)
+        print(records.as_json(clinic.record(patient, findings)))
+    else:
+        with report.progress(screen.out) as track:
+            findings = clinic.examine(patient, track)
+        screen.out.print(table(patient, findings))
+    if clinic.fails(findings):
+        sys.exit(3)
 
 
 KINDS = {

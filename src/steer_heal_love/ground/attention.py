@@ -9,18 +9,32 @@ from __future__ import annotations
 
 import sys
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
+from steer_heal_love.ground.reading import FAILS, closeness, left_pad, positions, read
+
 NAME, FUSED = "grouped", "grouped_fused"
-OTHER = ("softcap", "s_aux", "head_mask")
-"""what some architectures' attention does besides; theirs is left to do it"""
+KNOWN = frozenset(
+    {
+        "is_causal", "position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states",
+        "output_router_logits", "return_dict", "sliding_window", "position_embeddings", "deterministic", "target_dtype",
+        "num_items_in_batch", "logits_to_keep", "past_key_values",
+    }
+)  # fmt: skip
+"""what is passed on to attention and changes nothing in it, or what the mask says already; with anything else an
+architecture's attention does more, and its own is left to do it"""
+_met: set[str] = set()
+_tried: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""names of arguments that attention was given and that are not known here; and the verdict by model"""
 
 
 def grouped(
@@ -35,7 +49,9 @@ def grouped(
 ) -> tuple[Float[Tensor, "b q h d"], Tensor | None]:
     """softmax(q kᵀ·scaling + mask) v, the h/g heads of a group as rows of one product."""
     if does_more(kwargs):
-        plain = sys.modules[type(module).__module__].eager_attention_forward
+        plain = getattr(
+            sys.modules[type(module).__module__], "eager_attention_forward", sdpa_attention_forward
+        )
         return plain(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)  # type: ignore[no-any-return]
     b, heads, q, d = query.shape
     groups, k = key.shape[1:3]
@@ -75,7 +91,42 @@ def cudnn_takes(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, 
 
 
 def does_more(kwargs: dict[str, Any]) -> bool:
-    return any(kwargs.get(name) is not None for name in OTHER)
+    more = [name for name, value in kwargs.items() if value is not None and name not in KNOWN]
+    _met.update(more)
+    return bool(more)
+
+
+def ours(model: PreTrainedModel) -> bool:
+    """Whether a model's numbers under `grouped` are those under the library's own attention: tried once, and kept.
+
+    An architecture that hands its attention an argument unknown here keeps its own throughout: what it does beside
+    may be done elsewhere, and only for the library's names, as DeepSeek-V3.2's choice of keys is.
+    """
+    if model not in _tried:
+        _tried[model] = _alike(model)
+    return _tried[model]
+
+
+@torch.no_grad()
+def _alike(model: PreTrainedModel) -> bool:
+    draw = torch.Generator().manual_seed(0)
+    top = model.config.get_text_config(decoder=True).vocab_size
+    rows = [tuple(torch.randint(1, top, (n,), generator=draw).tolist()) for n in (16, 11)]
+    ids, mask = left_pad(rows, model.device)
+    look = lambda: read(model, ids, mask, positions(mask), use_cache=False)[0][:, -1].float()
+    _met.clear()
+    before = model.config._attn_implementation
+    try:
+        model.set_attn_implementation("eager")
+        theirs = look()
+        model.set_attn_implementation(NAME)
+        found = look()
+    except FAILS:
+        return False
+    finally:
+        model.set_attn_implementation(before)
+    gap = ((found - theirs).norm(dim=-1) / theirs.norm(dim=-1)).max()
+    return not _met and bool(gap <= closeness(model))
 
 
 for name, attend in ((NAME, grouped), (FUSED, fused)):

@@ -10,20 +10,17 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
-from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from steer_heal_love.ground import templates
 
 NEUTRAL_SYSTEM = "You are a helpful assistant."
 
 
 @lru_cache(maxsize=8)
-def _has_system_role(tok: PreTrainedTokenizerBase) -> bool:
-    mark = "sentinel system text"
-    messages = [{"role": "system", "content": mark}, {"role": "user", "content": "hi"}]
-    try:
-        return mark in str(tok.apply_chat_template(messages, tokenize=False))
-    except TemplateError:
-        return False
+def _form(tok: PreTrainedTokenizerBase, template: str) -> tuple[bool, bool]:
+    """Whether this template has a system role, and whether it wants contents as lists of parts."""
+    return templates.has_system_role(tok), templates.wants_parts(tok)
 
 
 def prompt_ids(
@@ -35,15 +32,23 @@ def prompt_ids(
 ) -> tuple[int, ...]:
     """Token ids of `system`, of `shots` (user and assistant turns that went before) and of `user`, ending
     with the assistant tag."""
+    has_system, parts = _form(tok, str(tok.chat_template))
     turns = [turn for q, a in shots for turn in (("user", q), ("assistant", a))] + [("user", user)]
-    if _has_system_role(tok):
+    if has_system:
         turns = [("system", system), *turns]
     else:
         turns[0] = ("user", f"{system}\n\n{turns[0][1]}")
-    messages = [{"role": role, "content": text} for role, text in turns]
+    return _ids(tok, turns, parts=parts, tag=True)
+
+
+def _ids(
+    tok: PreTrainedTokenizerBase, turns: list[tuple[str, str]], *, parts: bool, tag: bool
+) -> tuple[int, ...]:
+    """Token ids of turns (role, text), with the assistant tag at the end if `tag`."""
     ids = tok.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=True, return_dict=False, enable_thinking=False
-    )
+        templates.messages(turns, parts=parts), add_generation_prompt=tag, tokenize=True, return_dict=False,
+        enable_thinking=False,
+    )  # fmt: skip
     return tuple(ids)
 
 
@@ -52,14 +57,32 @@ def answer_ids(tok: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tok(text, add_special_tokens=False)["input_ids"])
 
 
+def template_end(tok: PreTrainedTokenizerBase) -> int | None:
+    """The token that the template puts after an assistant's turn, marked special or not; None where there is none.
+
+    It is one of the tokenizer's added tokens, with nothing but white space between it and the answer: after the last
+    turn, or else before the next.
+    """
+    parts = _form(tok, str(tok.chat_template))[1]
+    added = {*tok.get_added_vocab().values(), *tok.all_special_ids}
+    said = [("user", "hi"), ("assistant", "sentinel")]
+    for turns in (said, [*said, ("user", "hi")]):
+        if templates.rendered(tok, turns, parts=parts) is None:
+            continue
+        ids = _ids(tok, turns, parts=parts, tag=False)
+        starts = [k for k in range(len(ids)) if "sentinel" in tok.decode(ids[k:])]
+        if not starts:
+            continue
+        end = next((k for k in range(starts[-1], len(ids)) if ids[k] in added), None)
+        if end is not None and tok.decode(ids[starts[-1] : end]).strip() == "sentinel":
+            return int(ids[end])
+    return None
+
+
 def end_of_turn_ids(model: PreTrainedModel, tok: PreTrainedTokenizerBase) -> frozenset[int]:
     """Every token that ends an answer: the model's own list, the tokenizer's, and the template's."""
     own = model.generation_config.eos_token_id if model.generation_config else None
-    ends = set(own if isinstance(own, list) else [own]) | {tok.eos_token_id}
-    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "sentinel"}]
-    after = str(tok.apply_chat_template(messages, tokenize=False)).rpartition("sentinel")[2]
-    first = tok(after, add_special_tokens=False)["input_ids"][:1] if after else []
-    ends |= set(first) & set(tok.all_special_ids)
+    ends = set(own if isinstance(own, list) else [own]) | {tok.eos_token_id, template_end(tok)}
     return frozenset(int(i) for i in ends if i is not None)
 
 

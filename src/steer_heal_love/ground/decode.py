@@ -2,8 +2,8 @@
 
 In: rendered prompts, one dose each (0 is plain). Out: the sampled token ids, end-of-turn included.
 
-Rows are sorted by prompt length, left-padded, decoded together with a key/value cache, and leave the batch
-as they finish. Each row draws from its own stream of uniforms, seeded by (seed, row), by inverse CDF:
+Rows are sorted by prompt length, decoded together with a key/value cache as the model's way of reading allows
+(`reading.Way`: left-padded, or rows of one length, or without the cache), and leave the batch as they finish. Each row draws from its own stream of uniforms, seeded by (seed, row), by inverse CDF:
 
     token = min { v : Σ_{w ≤ v} p(w) > u },   p = softmax(logits/temperature) over { p ≥ min_p · max p }
 
@@ -16,18 +16,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
+from itertools import groupby
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from steer_heal_love.ground import replay
 from steer_heal_love.ground.hooks import Doses, added
 from steer_heal_love.ground.memory import halving
-from steer_heal_love.ground.models import body, head
+from steer_heal_love.ground.parts import head
 from steer_heal_love.ground.progress import Advance, Track, silent
-from steer_heal_love.ground.scoring import common_start, left_pad, positions
+from steer_heal_love.ground.reading import left_pad, positions, read, select, way
+from steer_heal_love.ground.scoring import common_start, last_hidden
 
 
 def sample(
@@ -60,6 +63,7 @@ def sample(
     out: list[tuple[int, ...]] = [()] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     groups = [order[i : i + batch] for i in range(0, len(order), batch)]
+    groups = [g for group in groups for g in apart(model, prompts, group, max_new_tokens)]
     with track(label, len(prompts) * max_new_tokens) as advance:
 
         def decode(rows: list[int]) -> None:
@@ -68,7 +72,8 @@ def sample(
             )
             steered = steer is not None and row_doses is not None
             with added(model, steer, row_doses) if steered else nullcontext() as dose:  # type: ignore[arg-type]
-                answers = _decode(
+                wide = max(len(prompts[i]) for i in rows) + max_new_tokens
+                answers = (_decode if wide <= way(model).cached else _read_again)(
                     model, [prompts[i] for i in rows], uniforms[rows].to(model.device), ends, temperature,
                     min_p, dose, lambda n: advance(n * len(rows)),
                 )  # fmt: skip
@@ -77,6 +82,19 @@ def sample(
 
         halving(groups, decode)
     return out
+
+
+def apart(
+    model: PreTrainedModel, prompts: list[tuple[int, ...]], group: list[int], more: int
+) -> list[list[int]]:
+    """A group of rows, sorted by length, as the batches in which each decodes as it would alone."""
+    columns, known = len(prompts[group[-1]]) + more, way(model)
+    manner = known.manner(columns)
+    if manner in ("inside", "front") or (manner == "again" and columns <= known.beside):
+        return [group]
+    if manner == "equal" and known.rows:
+        return [list(rows) for _, rows in groupby(group, lambda i: len(prompts[i]))]
+    return [[i] for i in group]
 
 
 @torch.no_grad()
@@ -93,7 +111,8 @@ def _decode(
     answers: list[tuple[int, ...]] = [()] * len(prompts)
     alive, done, total = list(range(len(prompts))), 1, uniforms.shape[1]
     stop = torch.tensor(sorted(ends), device=model.device)
-    cache, mask, hidden = _read(model, prompts, doses)
+    even = way(model).manner(max(map(len, prompts)) + total) == "equal"
+    cache, mask, hidden = _read(model, prompts, total, doses)
     tokens = choose(head(model, hidden), uniforms[:, 0], temperature, min_p).unsqueeze(1)
     while True:
         advance(tokens.shape[1])
@@ -108,7 +127,7 @@ def _decode(
         if not going.all():
             keep = going.nonzero().squeeze(1)
             alive = [alive[i] for i in keep.tolist()]
-            cache.batch_select_indices(keep)
+            select(cache, keep)
             mask, tokens, uniforms = mask[keep], tokens[keep], uniforms[keep]
             if doses is not None and not isinstance(doses.rows, float):
                 doses.rows = doses.rows[keep]
@@ -117,33 +136,67 @@ def _decode(
             head(model, hidden), left.index_select(1, step).squeeze(1), temperature, min_p
         )
         over = lambda chosen: torch.isin(chosen, stop).any(1).all()
-        tokens = replay.steps(model, cache, mask, tokens[:, -1], total - done, draw, over)
+        tokens = replay.steps(model, cache, mask, tokens[:, -1], total - done, draw, over, even=even)
         mask = torch.cat([mask, mask.new_ones(tokens.shape)], 1)
         done += tokens.shape[1]
 
 
 def _read(
-    model: PreTrainedModel, prompts: list[tuple[int, ...]], doses: Doses | None
-) -> tuple[DynamicCache, Int[Tensor, "b s"], Float[Tensor, "b d"]]:
-    """The prompts' cache, its mask, and their last hidden states; what all begin with is read once a dose."""
-    n = common_start(prompts)
-    cache = DynamicCache(config=model.config)
-    which = torch.zeros(len(prompts), dtype=torch.long, device=model.device)
-    if n:
-        each = doses.rows if doses is not None and isinstance(doses.rows, Tensor) else None
-        if doses is not None and each is not None:
-            doses.rows, which = each.unique(return_inverse=True)
-        start = torch.tensor([prompts[0][:n]], device=model.device).expand(int(which.max()) + 1, -1)
-        body(model)(input_ids=start, past_key_values=cache, use_cache=True)
-        cache.batch_select_indices(which)
-        if doses is not None and each is not None:
-            doses.rows = each
+    model: PreTrainedModel, prompts: list[tuple[int, ...]], more: int, doses: Doses | None
+) -> tuple[Any, Int[Tensor, "b s"], Float[Tensor, "b d"]]:
+    """The prompts' cache, its mask, and their last hidden states; what all begin with is read once a dose where the
+    model's way allows it."""
+    manner = way(model).manner(max(map(len, prompts)) + more)
+    n = common_start(prompts) if manner == "inside" else 0
+    cache = _begun(model, prompts[0][:n], len(prompts), doses) if n else None
     ids, mask = left_pad([p[n:] for p in prompts], model.device)
     mask = torch.cat([mask.new_ones(len(mask), n), mask], 1)
-    hidden = body(model)(
-        input_ids=ids, attention_mask=mask, position_ids=positions(mask)[:, n:], past_key_values=cache, use_cache=True
-    ).last_hidden_state[:, -1]  # fmt: skip
-    return cache, mask, hidden
+    hidden, cache = read(model, ids, None if manner == "equal" else mask, positions(mask)[:, n:], cache)
+    return cache, mask, hidden[:, -1]
+
+
+def _begun(model: PreTrainedModel, start: tuple[int, ...], rows: int, doses: Doses | None) -> Any:
+    """The cache of what all rows begin with, read once a dose, for each row."""
+    which = torch.zeros(rows, dtype=torch.long, device=model.device)
+    each = doses.rows if doses is not None and isinstance(doses.rows, Tensor) else None
+    if doses is not None and each is not None:
+        doses.rows, which = each.unique(return_inverse=True)
+    ids = torch.tensor([start], device=model.device).expand(int(which.max()) + 1, -1)
+    _, cache = read(model, ids)
+    select(cache, which)
+    if doses is not None and each is not None:
+        doses.rows = each
+    return cache
+
+
+@torch.no_grad()
+def _read_again(
+    model: PreTrainedModel,
+    prompts: list[tuple[int, ...]],
+    uniforms: Float[Tensor, "b t"],
+    ends: frozenset[int],
+    temperature: float,
+    min_p: float,
+    doses: Doses | None,
+    advance: Advance,
+) -> list[tuple[int, ...]]:
+    """As `_decode`, for a model that doesn't go on from its own cache as it reads: every row whole for every token."""
+    answers: list[tuple[int, ...]] = [()] * len(prompts)
+    alive, total = list(range(len(prompts))), uniforms.shape[1]
+    for t in range(total):
+        advance(1)
+        hidden = last_hidden(model, [prompts[i] + answers[i] for i in alive])
+        tokens = choose(head(model, hidden), uniforms[alive, t], temperature, min_p).tolist()
+        for i, token in zip(alive, tokens, strict=True):
+            answers[i] += (token,)
+        keep = [k for k, token in enumerate(tokens) if token not in ends]
+        alive = [alive[k] for k in keep]
+        if doses is not None and not isinstance(doses.rows, float):
+            doses.rows = doses.rows[keep]
+        if not alive:
+            advance(total - t - 1)
+            break
+    return answers
 
 
 def choose(

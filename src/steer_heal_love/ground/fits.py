@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.models import layers
+from steer_heal_love.ground.parts import layers
 from steer_heal_love.ground.shown import shown
 
 SHOWN = 4
@@ -39,10 +40,11 @@ def adapter(
     modules, wrong = dict(model.named_modules()), []
     for name, (a, b) in factors.items():
         wanted = (b.shape[0], a.shape[1])
-        weight = getattr(modules.get(name), "weight", None)
+        module = modules.get(name)
+        weight = getattr(module, "weight", None)
         if weight is None:
             wrong.append(f"{name}: no such module")
-        elif tuple(weight.shape) != wanted:
+        elif tuple(weight.shape) != (wanted[::-1] if isinstance(module, Conv1D) else wanted):
             wrong.append(f"{name}: of shape {tuple(weight.shape)}, the adapter's is {wanted}")
     told(wrong, f"this adapter is not of {type(model).__name__}")
 

@@ -1,7 +1,7 @@
 """Contexts that change what a model computes, without touching its weights.
 
 `added`    adds dose·v to the output of decoder layers, one dose a row;
-`captured` reads the last position's hidden state of some layers, and stops the forward after the topmost;
+`captured` reads one position's hidden state of some layers, and stops the forward after the topmost;
 `adapted`  adds s·B(A x) to linear modules (a LoRA that is not merged);
 `biased`   adds one vector to the final logits at every position, whatever the context;
 `cooled`   divides the final logits by a temperature.
@@ -22,12 +22,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import fits
-from steer_heal_love.ground.models import Edit, body, edits, layers
+from steer_heal_love.ground.parts import Edit, body, edits, layers, moved, stream
 
 _entered: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
@@ -78,9 +78,9 @@ def added(
             placed = direction.to(model.device, model.dtype)
 
             def hook(_module, _args, output, placed=placed):
-                hidden = output[0] if isinstance(output, tuple) else output
-                moved = hidden + (doses.of(hidden) * placed).to(hidden.dtype)
-                return (moved, *output[1:]) if isinstance(output, tuple) else moved
+                hidden = stream(model, output)
+                shift = doses.of(hidden) * placed
+                return moved(model, output, shift if shift.ndim == 3 else shift.expand(1, 1, -1))
 
             stack.callback(blocks[index].register_forward_hook(hook).remove)
         yield doses
@@ -90,8 +90,11 @@ class _Stop(Exception):
     """Ends a forward pass once every wanted layer was read."""
 
 
-def captured(model: PreTrainedModel, wanted: list[int], **inputs: Any) -> dict[int, Float[Tensor, "b d"]]:
-    """Last position's fp32 output of each wanted layer; nothing above the topmost is computed."""
+def captured(
+    model: PreTrainedModel, wanted: list[int], *, last: Int[Tensor, " b"] | None = None, **inputs: Any
+) -> dict[int, Float[Tensor, "b d"]]:
+    """fp32 output of each wanted layer at each row's position `last`, or at the end; nothing above the topmost is
+    computed."""
     read: dict[int, Tensor] = {}
     blocks = layers(model)
     with ExitStack() as stack:
@@ -99,8 +102,9 @@ def captured(model: PreTrainedModel, wanted: list[int], **inputs: Any) -> dict[i
         for index in wanted:
 
             def hook(_module, _args, output, index=index):
-                hidden = output[0] if isinstance(output, tuple) else output
-                read[index] = hidden[:, -1].float()
+                hidden = stream(model, output)
+                rows = torch.arange(len(hidden), device=hidden.device)
+                read[index] = hidden[rows, -1 if last is None else last].float()
                 if index == max(wanted):
                     raise _Stop
 

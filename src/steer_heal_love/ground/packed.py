@@ -66,6 +66,12 @@ def pack(model: nn.Module) -> None:
 
 
 def pays(layer: nn.Linear) -> bool:
-    """In bf16 for every layer, in fp32 for one with far more outputs than inputs."""
+    """In bf16 for every layer where the processor multiplies it, in fp32 for one with far more outputs than inputs."""
     kind, wide = layer.weight.dtype, layer.out_features >= WIDE * layer.in_features
-    return layer.weight.device.type == "cpu" and (kind is torch.bfloat16 or (kind is torch.float32 and wide))
+    better = (kind is torch.bfloat16 and multiplies_bf16()) or (kind is torch.float32 and wide)
+    return layer.weight.device.type == "cpu" and better
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor multiplies bf16 in a way that oneDNN can use; on others the operations exist and refuse."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]

@@ -68,8 +68,13 @@ def write_text(path: Path, text: str) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
+def as_json(value: Any) -> str:
+    """JSON text of records; what is not a number is null."""
+    return json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+
+
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, as_json(value) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:

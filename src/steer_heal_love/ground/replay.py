@@ -21,8 +21,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from steer_heal_love.ground import attention
-from steer_heal_love.ground.models import body
-from steer_heal_love.ground.scoring import positions
+from steer_heal_love.ground.parts import body
+from steer_heal_love.ground.reading import positions, read
 
 Choose = Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]]
 Over = Callable[[Tensor], Tensor]
@@ -65,21 +65,20 @@ def steps(
     most: int,
     choose: Choose,
     over: Over,
+    *,
+    even: bool = False,
 ) -> Int[Tensor, "b t"]:
     """Feed `tokens`, choose what comes next, and so on, 1 to `most` times; what was chosen. All but the last is fed.
 
     `mask`: which of the cache's columns are real. `choose(hidden, step)`: the next tokens, from final hidden states
     [b, d] and a step counted from 0; it may be captured, so it reads and writes tensors in place. `over(chosen)`:
-    whether nothing more is wanted.
+    whether nothing more is wanted. `even`: no row has any padding, so that no mask is needed.
     """
     if suits(model, cache, mask.shape[1] + most + MARGIN):
         return _span(model, cache, mask, tokens, min(SPAN, most), choose, over)
     mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    hidden = body(model)(
-        input_ids=tokens.unsqueeze(1), attention_mask=mask, position_ids=positions(mask)[:, -1:],
-        past_key_values=cache, use_cache=True,
-    ).last_hidden_state[:, -1]  # fmt: skip
-    return choose(hidden, mask.new_zeros(1)).unsqueeze(1)
+    hidden, _ = read(model, tokens.unsqueeze(1), None if even else mask, positions(mask)[:, -1:], cache)
+    return choose(hidden[:, -1], mask.new_zeros(1)).unsqueeze(1)
 
 
 def suits(model: PreTrainedModel, cache: DynamicCache, width: int) -> bool:
@@ -87,7 +86,8 @@ def suits(model: PreTrainedModel, cache: DynamicCache, width: int) -> bool:
     windows = [layer.sliding_window for layer in cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
     swappable = getattr(model, "_supports_attention_backend", False)
-    return model.device.type == "cuda" and plain and swappable and all(w > width for w in windows)
+    fits = bool(cache.layers) and plain and all(w > width for w in windows)
+    return model.device.type == "cuda" and fits and swappable and attention.ours(model)
 
 
 def _span(

@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from steer_heal_love.ground.memory import halving
-from steer_heal_love.ground.models import Voice, bare, body, head
+from steer_heal_love.ground.parts import Voice, bare, head
 from steer_heal_love.ground.progress import Advance
+from steer_heal_love.ground.reading import blank, positions, read, select, way
 from steer_heal_love.nouns import Tokens
 
 CHUNK, LOGITS = 128, 2**27
@@ -63,8 +64,25 @@ def pack(sequences: list[Tokens], device: torch.device | str) -> Batch:
 
 def answer_hidden(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "t d"]:
     """Final hidden states from which each answer token is predicted, packed over the batch."""
-    hidden = body(model)(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-    return hidden.last_hidden_state.flatten(0, 1)[batch.where]
+    return whole_hidden(model, batch.ids, batch.mask).flatten(0, 1)[batch.where]
+
+
+def whole_hidden(
+    model: PreTrainedModel, ids: Int[Tensor, "b s"], mask: Int[Tensor, "b s"]
+) -> Float[Tensor, "b s d"]:
+    """Final hidden states over right-padded rows, without a cache; one by one where they can't be read beside others."""
+    if ids.shape[1] <= way(model).beside:
+        return read(model, ids, mask, use_cache=False)[0]
+    lengths = mask.sum(1).tolist()
+    rows = [read(model, row[None, :n], use_cache=False)[0][0] for row, n in zip(ids, lengths, strict=True)]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+@torch.no_grad()
+def last_hidden(model: PreTrainedModel, rows: list[tuple[int, ...]]) -> Float[Tensor, "b d"]:
+    """The final hidden state of each row's last token."""
+    ids, mask = right_pad(rows, model.device)
+    return whole_hidden(model, ids, mask)[torch.arange(len(rows), device=ids.device), mask.sum(1) - 1]
 
 
 def common_start(prompts: list[tuple[int, ...]]) -> int:
@@ -76,25 +94,25 @@ def common_start(prompts: list[tuple[int, ...]]) -> int:
 
 def read_once(model: PreTrainedModel, start: tuple[int, ...], rows: int) -> DynamicCache:
     """The cache of tokens that all rows begin with."""
-    cache = DynamicCache(config=model.config)
-    if start:
-        body(model)(input_ids=torch.tensor([start]).to(model.device), past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(rows)
-    return cache
+    if not start:
+        return blank(model)  # type: ignore[return-value]
+    _, cache = read(model, torch.tensor([start]).to(model.device))
+    select(cache, torch.zeros(rows, dtype=torch.long, device=model.device))
+    return cache  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
 def read_hidden(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[Tensor, "t d"], Batch]:
-    """`answer_hidden` without gradients, reading what all prompts begin with once."""
+    """`answer_hidden` without gradients, reading what all prompts begin with once where a model's way allows it."""
+    if max(len(s.prompt) + len(s.answer) for s in sequences) > way(model).inside:
+        batch = pack(sequences, model.device)
+        return answer_hidden(model, batch), batch
     n = common_start([s.prompt for s in sequences])
     cache = read_once(model, sequences[0].prompt[:n], len(sequences))
     batch = pack([Tokens(s.prompt[n:], s.answer) for s in sequences], model.device)
     mask = torch.cat([batch.mask.new_ones(len(sequences), n), batch.mask], 1)
-    hidden = body(model)(
-        input_ids=batch.ids, attention_mask=mask, position_ids=positions(mask)[:, n:], past_key_values=cache,
-        use_cache=True,
-    )  # fmt: skip
-    return hidden.last_hidden_state.flatten(0, 1)[batch.where], batch
+    hidden, _ = read(model, batch.ids, mask, positions(mask)[:, n:], cache)
+    return hidden.flatten(0, 1)[batch.where], batch
 
 
 def by_length(sequences: list[Tokens], batch_tokens: int) -> Iterator[list[int]]:
@@ -121,13 +139,13 @@ def read_all(
     """What `values(hidden, batch, indices)` gives of each sequence of a batch, on the host, in the sequences' order."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
 
-    def read(indices: list[int]) -> None:
+    def look(indices: list[int]) -> None:
         hidden, batch = read_hidden(model, [sequences[i] for i in indices])
         for i, part in zip(indices, values(hidden, batch, indices), strict=True):
             out[i] = part.cpu()
         advance(len(indices))
 
-    halving(by_length(sequences, batch_tokens), read)
+    halving(by_length(sequences, batch_tokens), look)
     return out
 
 
@@ -308,41 +326,44 @@ def branch_nll(
 ) -> list[list[float]]:
     """Mean NLL per token of several answers to each prompt; what they have in common is read once.
 
-    `answers[i]` are the candidates for `prompts[i]`. Needs plain attention: the branches are kept apart by the mask.
+    `answers[i]` are the candidates for `prompts[i]`. Where a mask can't keep branches apart, each is read by itself.
     """
     out: list[list[float]] = [[] for _ in prompts]
     trees = [Tree.of(a) for a in answers]
     stems = [Tokens(p, tuple(t.inner())) for p, t in zip(prompts, trees, strict=True)]
+    wide = [len(s.prompt) + len(s.answer) > way(model).inside for s in stems]
 
-    def read(indices: list[int]) -> None:
+    def read_trees(indices: list[int]) -> None:
         chosen = [trees[i] for i in indices]
         n = common_start([prompts[i] for i in indices])
         cache = read_once(model, prompts[indices[0]][:n], len(indices))
         ids, places, mask, where = pack_trees([prompts[i][n:] for i in indices], chosen, model.dtype)
         mask = torch.cat([mask.new_zeros(*mask.shape[:3], n), mask], 3)
-        hidden = body(model)(
-            input_ids=ids.to(model.device), position_ids=(places + n).to(model.device),
-            attention_mask=mask.to(model.device), past_key_values=cache, use_cache=True,
-        ).last_hidden_state.flatten(0, 1)[torch.cat(where).to(model.device)]  # fmt: skip
+        hidden, _ = read(
+            model, ids.to(model.device), mask.to(model.device), (places + n).to(model.device), cache
+        )
+        hidden = hidden.flatten(0, 1)[torch.cat(where).to(model.device)]
         targets = torch.tensor([token for t in chosen for token in t.ids], device=model.device)
         nll = -log_likelihood(model, hidden, targets)
         for i, tree, part in zip(indices, chosen, nll.split([len(t.ids) for t in chosen]), strict=True):
             out[i] = [part[path].mean().item() for path in tree.paths]
 
-    halving(by_length(stems, batch_tokens), read)
+    narrow = [i for i in range(len(stems)) if not wide[i]]
+    batches = by_length([stems[i] for i in narrow], batch_tokens)
+    halving(([narrow[i] for i in batch] for batch in batches), read_trees)
+    rows = [Tokens(prompts[i], a) for i in range(len(stems)) if wide[i] for a in answers[i]]
+    apart = iter(token_nll(model, rows, batch_tokens=batch_tokens))
+    for i in range(len(stems)):
+        if wide[i]:
+            out[i] = [next(apart).mean().item() for _ in answers[i]]
     return out
 
 
-def left_pad(
-    prompts: list[tuple[int, ...]], device: torch.device | str
+def right_pad(
+    rows: list[tuple[int, ...]], device: torch.device | str
 ) -> tuple[Int[Tensor, "b s"], Int[Tensor, "b s"]]:
-    """Ids and mask with every prompt's last token in the last column."""
-    width = max(len(p) for p in prompts)
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], dtype=torch.long)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], dtype=torch.long)
+    """Ids and mask with every row's first token in the first column."""
+    width = max(map(len, rows))
+    ids = torch.tensor([list(r) + [0] * (width - len(r)) for r in rows], dtype=torch.long)
+    mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows], dtype=torch.long)
     return ids.to(device), mask.to(device)
-
-
-def positions(mask: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:
-    """Position ids that count real tokens only, so that left padding changes nothing."""
-    return (mask.cumsum(-1) - 1).clamp_min(0)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from steer_heal_love.ground import models, records
+from steer_heal_love.ground import embedded, models, records
 from steer_heal_love.ground.chat import template_hash
 
 MOST = 128
@@ -33,7 +33,7 @@ def on() -> bool:
 
 
 def folder() -> Path:
-    return models.cache_dir() / "base"
+    return embedded.cache_dir() / "base"
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,8 @@ from steer_heal_love.ground import models
 from steer_heal_love.ground.hooks import captured
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.progress import Advance
-from steer_heal_love.ground.scoring import by_length, common_start, left_pad, positions, read_once
+from steer_heal_love.ground.reading import arguments, positions, way
+from steer_heal_love.ground.scoring import by_length, common_start, read_once, right_pad
 from steer_heal_love.nouns import Tokens
 
 States = dict[int, Float[Tensor, "n d"]]
@@ -32,16 +33,20 @@ def states(
     out = {i: torch.empty(len(prompts), models.body(model).config.hidden_size) for i in at}
 
     def look(indices: list[int]) -> None:
-        n = common_start([prompts[i] for i in indices])
-        cache = read_once(model, prompts[indices[0]][:n], len(indices))
-        ids, mask = left_pad([prompts[i][n:] for i in indices], model.device)
-        mask = torch.cat([mask.new_ones(len(mask), n), mask], 1)
-        read = captured(
-            model, at, input_ids=ids, attention_mask=mask, position_ids=positions(mask)[:, n:], past_key_values=cache
-        )  # fmt: skip
-        for layer, hidden in read.items():
+        for layer, hidden in last_states(model, [prompts[i] for i in indices], at).items():
             out[layer][indices] = hidden.cpu()
         advance(len(indices))
 
-    halving(by_length([Tokens(p, ()) for p in prompts], batch_tokens), look)
+    room = batch_tokens if max(map(len, prompts), default=0) <= way(model).beside else 0
+    halving(by_length([Tokens(p, ()) for p in prompts], room), look)
     return out
+
+
+def last_states(model: PreTrainedModel, prompts: list[tuple[int, ...]], at: list[int]) -> States:
+    """One batch's; what all begin with is read once where the model's way allows it."""
+    n = common_start(prompts) if max(map(len, prompts)) <= way(model).inside else 0
+    cache = read_once(model, prompts[0][:n], len(prompts)) if n else None
+    ids, mask = right_pad([p[n:] for p in prompts], model.device)
+    whole = torch.cat([mask.new_ones(len(mask), n), mask], 1)
+    inputs = arguments(model, ids, whole, positions(whole)[:, n:], cache)
+    return captured(model, at, last=mask.sum(1) - 1, use_cache=cache is not None, **inputs)

@@ -5,7 +5,7 @@
 computed in fp32 and cast once. Rounding to the nearest would lose every change smaller than half a unit in
 the last place, which in bf16 is a quarter of what a small update does; below fp32 the cast is therefore
 stochastic, up or down with the odds that make E[W'] exact, drawn from a seed of the weight's name. The pristine bits are kept aside and copied back on every way out, after an
-exception too; nothing is ever subtracted. Forward and backward inside the context see W'.
+exception too; nothing is ever subtracted. GPT-2's layers keep the transpose of W. Forward and backward inside the context see W'.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground import fits
+from steer_heal_love.ground import factored, fits, linear
 from steer_heal_love.ground.hooks import once
 from steer_heal_love.nouns import Adapter
 
@@ -28,14 +28,20 @@ from steer_heal_love.nouns import Adapter
 def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
     """The model with `rounds` folded into its weights; bit-exactly pristine again afterwards.
 
+    Quantised weights can't hold an update: there the rounds stay beside them, as they are exported (`factored`).
     Raises `UserError` for a module that the model has not, and for another shape.
     """
     for adapter in rounds:
         fits.adapter(model, adapter.factors)
     with ExitStack() as stack:
+        if factored.needed(model, rounds):
+            stack.enter_context(factored.factored(model, rounds))
+            yield
+            return
         stack.enter_context(once(model, "folded"))
         for name in sorted({name for adapter in rounds for name in adapter.factors}):
-            weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
+            module = model.get_submodule(name)
+            weight: Tensor = module.weight  # type: ignore[assignment]
             if weight.requires_grad:
                 raise RuntimeError(
                     f"{name}.weight wants gradients; folding edits weights, so freeze it first"
@@ -47,7 +53,8 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
                 for adapter in rounds:
                     if name in adapter.factors:
                         a, b = adapter.factors[name]
-                        total += adapter.scaling * (b.to(total.device) @ a.to(total.device))
+                        change = adapter.scaling * (b.to(total.device) @ a.to(total.device))
+                        total += change.T if linear.turned(module) else change
             put(weight, rounded(total, weight.dtype, name))
         yield
 

@@ -1,4 +1,4 @@
-"""A fresh LoRA: ΔW = (alpha/r)·B A on every linear module of a band of decoder layers.
+"""A fresh LoRA: ΔW = (alpha/r)·B A on every linear module of a band of decoder layers that a PEFT folder can name.
 
 A is Kaiming-uniform, B is zero, so a fresh adapter changes nothing. Source: arXiv 2106.09685.
 """
@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from steer_heal_love.ground import linear
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.models import band, layers
+from steer_heal_love.ground.parts import band
 from steer_heal_love.nouns import Adapter
 
 
@@ -22,18 +23,29 @@ def fresh(
 ) -> Adapter:
     """fp32 factors on the model's device, A drawn from `seed`."""
     generator = torch.Generator().manual_seed(seed)
-    blocks = layers(model)
-    inside = {id(m) for i in band(model, share) for m in blocks[i].modules()}
     factors = {}
-    for name, module in model.named_modules():
-        if id(module) in inside and isinstance(module, nn.Linear):
-            a = torch.empty(rank, module.in_features)
-            nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
-            b = torch.zeros(module.out_features, rank)
-            factors[name] = (a.to(model.device), b.to(model.device))
+    for name in linear.adaptable(model, band(model, share)):
+        o, i = linear.shape(model.get_submodule(name))
+        a = torch.empty(rank, i)
+        nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
+        factors[name] = (a.to(model.device), torch.zeros(o, rank, device=model.device))
     if not factors:
-        raise UserError(f"{type(model).__name__}: no linear modules in its decoder layers to adapt.")
+        raise UserError(
+            f"{type(model).__name__}: no linear module in its decoder layers that a LoRA can adapt exactly."
+        )
     return Adapter(factors, alpha / rank)
+
+
+def uncovered(model: PreTrainedModel, share: tuple[float, float]) -> str | None:
+    """One sentence on the band's matrices that no LoRA of ours trains; None where there are none."""
+    missing, whole = linear.left_out(model, band(model, share))
+    if not missing:
+        return None
+    kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(missing.items()))
+    return (
+        f"the LoRA leaves out {kinds}: {sum(missing.values())} of the {whole} matrices in its layers. A PEFT folder "
+        "can't hold an update of those that loads as the model that was trained."
+    )
 
 
 class SpectralPenalty:

@@ -22,7 +22,7 @@ from steer_heal_love.ground.memory import fits, halving
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.scoring import answer_hidden, by_length, forward_kl, pack, token_divergence
 from steer_heal_love.heal import divergences
-from steer_heal_love.heal.lora import SpectralPenalty, fresh
+from steer_heal_love.heal.lora import SpectralPenalty, fresh, uncovered
 from steer_heal_love.heal.loss import hinge, token_terms
 from steer_heal_love.nouns import Adapter, Tokens
 
@@ -99,6 +99,8 @@ def heal(
 
     descent.end()
     record.warnings = warn(record, config)
+    if missing := uncovered(model, config.layers):
+        record.warnings.append(missing)
     return adapter, record
 
 

@@ -1,0 +1,45 @@
+"""Whether the gradient that heal trains with is the loss's: along it, the loss rises as fast as finite differences say."""
+
+from __future__ import annotations
+
+import torch
+
+from steer_heal_love.doctor import Finding, Patient, check
+from steer_heal_love.doctor.update import drawn
+from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.ground.scoring import answer_hidden, log_likelihood, pack
+
+STEP_NATS = {torch.float32: 0.005}
+"""how far the loss is moved to each side: well above rounding, well inside where it is straight"""
+
+
+@check("gradient", 11)
+def gradient(p: Patient) -> Finding:
+    update = drawn(p)
+    leaves = [f.requires_grad_(True) for pair in update.factors.values() for f in pair]
+    batch = pack(p.sequences[:1], p.model.device)
+
+    def loss() -> torch.Tensor:
+        return -log_likelihood(p.model, answer_hidden(p.model, batch), batch.targets).mean()
+
+    with adapted(p.model, update.factors, update.scaling):
+        grads = torch.autograd.grad(loss(), leaves)
+        square = sum(g.pow(2).sum().item() for g in grads)
+        if not square > 0:
+            return Finding("gradient", "no gradient reaches the adapter", "fails", "heal would train nothing")
+        step = STEP_NATS.get(p.model.dtype, 0.05) / square
+
+        @torch.no_grad()
+        def moved(by: float) -> float:
+            for leaf, g in zip(leaves, grads, strict=True):
+                leaf += by * g
+            found = loss().item()
+            for leaf, g in zip(leaves, grads, strict=True):
+                leaf -= by * g
+            return found
+
+        slope = (moved(step) - moved(-step)) / (2 * step)
+    ratio = slope / square
+    fine = abs(ratio - 1) <= (0.05 if p.model.dtype == torch.float32 else 0.3)
+    return Finding("gradient", f"finite differences are {ratio:.3f} of it", "well" if fine else "fails",
+                   "" if fine else "heal would train along another direction than its loss's")  # fmt: skip

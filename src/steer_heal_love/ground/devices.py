@@ -1,0 +1,46 @@
+"""Which device and which number type a model is put on: names that a user gives, resolved or refused."""
+
+from __future__ import annotations
+
+import torch
+
+from steer_heal_love.ground.errors import UserError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""what `--dtype` takes"""
+
+
+def auto_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def known_device(name: str) -> str:
+    """The device that a name stands for, `auto` resolved. Raises `UserError` for one that is not here."""
+    here = ["cpu"]
+    if torch.cuda.is_available():
+        here += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        here.append("mps")
+    if name not in ("auto", *here):
+        raise UserError(f"device {name!r}: torch {torch.__version__} finds here: auto, {', '.join(here)}.")
+    return auto_device() if name == "auto" else name
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies bf16 itself, and not by emulation."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return capability.startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()
+
+
+def auto_dtype(device: str) -> torch.dtype:
+    """bf16 wherever the hardware multiplies it; fp32 on processors that would only emulate it."""
+    return torch.bfloat16 if device != "cpu" or native_bfloat16() else torch.float32
+
+
+def known_dtype(name: str, device: str) -> torch.dtype:
+    """The number type that a name stands for on a device. Raises `UserError` for a name that is not in `DTYPES`."""
+    if name not in DTYPES:
+        raise UserError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}.")
+    return auto_dtype(device) if name == "auto" else getattr(torch, name)  # type: ignore[no-any-return]

@@ -1,0 +1,38 @@
+"""Every family passes whole or is refused at the door: twelve that stand for the mechanisms, and with -m families all."""
+
+from __future__ import annotations
+
+import pytest
+
+from families import matrix, zoo
+
+MECHANISMS = (
+    "llama4-text",  # a window in chunks, a decoder under another name, fused experts
+    "gemma3-multimodal",  # windows, text beside a vision tower
+    "gemma3n-text",  # several streams in a layer's output
+    "mistral",  # a window in every layer
+    "gpt2",  # transposed weights, learned positions
+    "mpt",  # positions that count columns
+    "mamba2",  # a scan in every layer
+    "qwen3-next",  # a recurrence between attention, shared experts
+    "deepseek-v3.2",  # attention that is handed more than ours knows
+    "falcon",  # a linear subclass with its own forward
+    "phi3-longrope",  # positions that change with the longest row
+    "t5gemma",  # refused
+)
+
+
+def check(name: str) -> None:
+    found = matrix.row(name)
+    assert found.verdict == ("refused" if name in matrix.REFUSED else "passes"), found.lacking
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_a_mechanism_is_read_as_its_rows_alone_and_exported_as_it_is(name):
+    check(name)
+
+
+@pytest.mark.families
+@pytest.mark.parametrize("name", [n for n in zoo.ZOO if n not in MECHANISMS])
+def test_a_family_is_read_as_its_rows_alone_and_exported_as_it_is(name):
+    check(name)
