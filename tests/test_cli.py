@@ -201,7 +201,6 @@ def full(*_args, **_kwargs):
 
 def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch):
     from steer_heal_love import loop
-    from steer_heal_love.vector import Vector
 
     monkeypatch.setattr(
         "steer_heal_love.ground.models.load",
@@ -214,7 +213,7 @@ def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch):
             loop.run(out="runs", **SETTINGS)
     shutil.rmtree("runs")
     with monkeypatch.context() as patch:
-        patch.setattr(Vector, "save", full)
+        patch.setattr("steer_heal_love.steps.save_healed", full)
         with pytest.raises(UserError, match="No space left"):
             loop.run(out="runs", **SETTINGS)
     (run,) = (here / "runs").iterdir()

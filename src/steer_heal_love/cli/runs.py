@@ -72,8 +72,8 @@ def run(argv: list[str]) -> None:
         say(f"{given.resume}: already finished, nothing is left to do", "dim")
         show(given.resume)
         return
-    told = presets.read(given.resume / "config.toml") if given.resume else settings
     trust = {"trust_remote_code": given.trust_remote_code} if given.resume else {}
+    told = presets.read(given.resume / "config.toml", **trust) if given.resume else settings
     seen = lambda answer: out.print(report.look(answer, out.width), soft_wrap=not out.is_terminal)
     with report.progress(out, told) as track:
         done = loop.run(settings, resume=given.resume, track=track, warn=warn, show=seen, **trust)

@@ -35,7 +35,7 @@ def plan(cfg: RunConfig) -> dict[Step, float]:
     """Every step of a run in its order, with its cost in tokens read."""
     before = {(-1, step): cost for step, cost in base(cfg).items()}
     rounds = {(n, step): cost for n in range(cfg.rounds) for step, cost in one_round(cfg).items()}
-    del rounds[0, "vector"]  # read before everything else, for a first look
+    rounds.pop((0, "vector"), None)  # read before everything else, for a first look
     return before | rounds
 
 
