@@ -11,6 +11,7 @@ from torch.nn import functional
 from steer_heal_love import bake, cli, doctor, presets
 from steer_heal_love.doctor.plan import work
 from steer_heal_love.doctor.screen import screen, summary
+from steer_heal_love.ground import reading
 from steer_heal_love.ground.hooks import Doses
 from tiny_model import TURNS, build_model, build_tokenizer, hooks_of
 
@@ -91,7 +92,7 @@ def half(_model, patch):
 
 SICK = {
     "batch = single": embedding(lambda h: h * (1 + 0.05 * (len(h) - 1))),
-    "padding": inputs(lambda k: k | {"attention_mask": None}),
+    "padding": embedding(lambda h: h + 0.3 * h.mean(1, keepdim=True)),  # sees what follows, padding too
     "cache = no cache": embedding(lambda h: h * (1.1 if h.shape[1] == 1 else 1)),
     "layers": upside_down,
     "identity": embedding(lambda h: h + 0.01 * torch.randn_like(h)),
@@ -106,6 +107,8 @@ SICK = {
 
 @pytest.mark.parametrize("name", SICK)
 def test_a_model_that_is_sick_in_one_way_fails_the_check_for_it(patient, name, monkeypatch):
+    """It falls sick once its way of reading is known: one that is tried while sick is read around its fault."""
+    reading.way(patient.model)
     SICK[name](patient.model, monkeypatch)
     assert verdict(patient, name) == "fails"
 

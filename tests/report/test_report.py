@@ -26,7 +26,7 @@ from steer_heal_love.report.borderline import borderline
 from steer_heal_love.report.panels import survival
 from steer_heal_love.report.read import read
 
-VOID = {"meta", "link", "br", "img", "input", "hr", "use", "path"}
+VOID = {"meta", "link", "br", "wbr", "img", "input", "hr", "use", "path"}
 
 
 class Page(HTMLParser):

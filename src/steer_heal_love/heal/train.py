@@ -36,7 +36,8 @@ class Example:
     the barrier measures from) and, for soft targets, the teacher's."""
 
     tokens: Tokens
-    reference: Float[Tensor, "t d"]
+    reference: Float[Tensor, "_ _"]
+    """[t d], or empty where nothing is compared with it"""
     prompt: str
     teacher: Float[Tensor, "t d"] | None = None
     weight: float = 1.0
