@@ -386,16 +386,17 @@ def test_the_share_asked_for_is_the_runs_own(fabricate, tmp_path, monkeypatch):
     assert "The dashed line is the share asked for, <code>walk.survival</code> of its plateau" in text
 
 
-def test_progress_is_one_line_a_step_where_nobody_watches():
+def test_progress_is_a_line_at_each_steps_start_and_end_where_nobody_watches():
     out = io.StringIO()
     with report.progress(Console(file=out, width=80)) as track:
         with track("heal [bold]", 3) as advance:
             advance(3)
         with pytest.raises(KeyError), track("evaluate", 2):
             raise KeyError
-    heal, evaluate = out.getvalue().splitlines()
+    begun, heal, evaluate, stopped = out.getvalue().splitlines()
+    assert begun.startswith("heal [bold]: ") and evaluate.startswith("evaluate: ")
     assert heal.split()[:2] == ["heal", "[bold]"] and heal.endswith(" s")
-    assert "stopped after" in evaluate
+    assert "stopped after" in stopped
 
 
 def test_progress_leaves_a_terminal_clean():
