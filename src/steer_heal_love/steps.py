@@ -58,14 +58,15 @@ def before(r: Run) -> None:
         )  # fmt: skip
 
     training = training_prompts(r.persona, cfg.filter.calibration, seed=r.seed(0))
+    anchors, drifts = mix(cfg.heal.anchor_kinds, "train", cfg.heal.anchor_prompts), neutral.prompts(cfg.eval)
     wanted = {
-        "anchor": lambda: answer(yardstick(cfg), ANCHOR_SEED, "base: anchor", [text for _, text in mix(cfg.heal.anchor_kinds, "train", cfg.heal.anchor_prompts)], cfg.heal.anchor_tokens),
-        "neutral": lambda: answer(yardstick(cfg), neutral.SEED, "base: neutral", [text for _, text in neutral.prompts(cfg.eval)], cfg.eval.sample_tokens),
+        "anchor": lambda: answer(yardstick(cfg), ANCHOR_SEED, "base: anchor", [text for _, text in anchors], cfg.heal.anchor_tokens),
+        "neutral": lambda: answer(yardstick(cfg), neutral.SEED, "base: neutral", [text for _, text in drifts], cfg.eval.sample_tokens),
         "calibration": lambda: r.measured(answer(text, r.seed(0, 2), "base: calibration", training, text.max_new_tokens)),
     }  # fmt: skip
     decides = {
-        "anchor": (yardstick(cfg), mix(cfg.heal.anchor_kinds, "train", cfg.heal.anchor_prompts), cfg.heal.anchor_tokens),
-        "neutral": (yardstick(cfg), neutral.prompts(cfg.eval), cfg.eval.sample_tokens),
+        "anchor": (yardstick(cfg), anchors, cfg.heal.anchor_tokens),
+        "neutral": (yardstick(cfg), drifts, cfg.eval.sample_tokens),
         "calibration": (text, training, r.seed(0, 2), r.persona, cfg.filter.checks, cfg.batch_tokens),
     }  # fmt: skip
     answers = {

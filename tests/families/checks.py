@@ -15,9 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from steer_heal_love.ground import parts
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.hooks import adapted, added
-from steer_heal_love.ground.scoring import answer_hidden, branch_nll, pack, token_nll
+from steer_heal_love.ground.scoring import answer_hidden, pack, token_nll
 from steer_heal_love.ground.states import states
 from steer_heal_love.ground.stem import Stem
+from steer_heal_love.ground.trees import branch_nll
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.nouns import Adapter, Tokens

@@ -12,8 +12,6 @@ from steer_heal_love.ground import scoring
 from steer_heal_love.ground.models import check_head, head
 from steer_heal_love.ground.reading import left_pad, positions
 from steer_heal_love.ground.scoring import (
-    Tree,
-    branch_nll,
     by_length,
     forward_kl,
     hidden_states,
@@ -22,6 +20,7 @@ from steer_heal_love.ground.scoring import (
     token_nll,
     token_order,
 )
+from steer_heal_love.ground.trees import Tree, branch_nll
 from steer_heal_love.nouns import Tokens
 
 P, Q = torch.tensor([[0.5, 0.4, 0.1]]), torch.tensor([[0.2, 0.2, 0.6]])

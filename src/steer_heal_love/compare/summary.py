@@ -22,7 +22,7 @@ from steer_heal_love.compare import best
 from steer_heal_love.compare.frontier import Crossing, Frontier, above, apart, at_budget, mean_of, within
 from steer_heal_love.compare.method import Trace
 from steer_heal_love.config import Grid
-from steer_heal_love.evals import CROSSFITTED, by_item
+from steer_heal_love.evals import CROSSFITTED, SHIFTS, by_item
 from steer_heal_love.ground import records
 from steer_heal_love.ground.stats import crossed, widened
 from steer_heal_love.nouns import Score, Stage
@@ -33,8 +33,8 @@ SCORES = (
     "repetition_shift", "distinct_2", "distinct_2_shift",
 )  # fmt: skip
 """what a point says, as far as it was measured"""
-HALVES = {"trait_pos": "nll_pos", "trait_neg": "nll_neg"}
-"""the fall of the pos answers' NLL and the rise of the neg answers', which are the trait's shift together"""
+HALVES = ("trait_pos", "trait_neg")
+"""the two scores that are the trait's shift together"""
 REFERENCE = "healed_loop"
 """the method that the others are set against"""
 
@@ -85,8 +85,10 @@ def at_budgets(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resampl
     at = lambda score: [at_budget(over(kl, score), b, **how) for b in grid.budgets]
     halves = {
         name: at([by_strength(t, bases, name) for t in traces])
-        for name, item in HALVES.items()
-        if all(item in s.items for t in traces for s in (bases[t.seed], *(stage for _, stage in t.cells)))
+        for name in HALVES
+        if all(
+            SHIFTS[name] in s.items for t in traces for s in (bases[t.seed], *(stage for _, stage in t.cells))
+        )
     }
     own = {n: within(common, grid.own_budgets, looks=n, **how) for n in {1, looks}}
     return Read(at(trait), at(odd), own, halves)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from steer_heal_love.doctor import Finding, Patient, check
 from steer_heal_love.ground.chat import answer_ids
-from steer_heal_love.ground.scoring import branch_nll, token_nll
+from steer_heal_love.ground.scoring import token_nll
+from steer_heal_love.ground.trees import branch_nll
 from steer_heal_love.nouns import Tokens
 
 

@@ -21,8 +21,8 @@ import numpy as np
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.scoring import branch_nll
 from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.trees import branch_nll
 from steer_heal_love.ground.untrusted import MEGABYTE, refuse, toml
 from steer_heal_love.nouns import Items
 

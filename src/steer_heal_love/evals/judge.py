@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from steer_heal_love.evals import Subject, drawn_by, instrument
 from steer_heal_love.ground import models
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
-from steer_heal_love.ground.scoring import branch_nll
+from steer_heal_love.ground.trees import branch_nll
 from steer_heal_love.nouns import Items
 
 QUESTION = "Question: {question}\n\nText A: {a}\n\nText B: {b}\n\nWhich text was written by {pole}?"

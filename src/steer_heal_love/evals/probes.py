@@ -18,7 +18,7 @@ import math
 
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground.chat import answer_ids
-from steer_heal_love.ground.scoring import branch_nll
+from steer_heal_love.ground.trees import branch_nll
 from steer_heal_love.nouns import Items, Probe
 
 ANSWERS = ("pos", "neg", "neutral", "off_topic")

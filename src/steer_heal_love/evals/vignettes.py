@@ -32,8 +32,8 @@ from steer_heal_love.evals.labels import against_labels
 from steer_heal_love.evals.profile import SENTENCE
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.scoring import branch_nll
 from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.trees import branch_nll
 from steer_heal_love.ground.untrusted import json_lines, nearest, refuse, whole_number
 from steer_heal_love.nouns import FOUNDATIONS, Items
 
