@@ -147,6 +147,8 @@ class EvalConfig:
     probe_half: Literal["all", "search", "report", "confirmation"] = "all"
     """settings are searched on every second probe, and reported on the others; confirmation takes the persona's probes
     of that name, which no search ever opens"""
+    third_answers: bool = True
+    """whether a probe's answers without either pole, and to another question, are read too: twice the cost"""
     vignettes: int = 35
     vignette_bank: str = ""
     """a JSONL file of vignettes instead of the shipped bank"""

@@ -14,9 +14,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "rounds": 2,
         "vector": {"contexts": 32},
-        "generate": {"prompts": 10, "max_new_tokens": 40, "batch": 96},
+        "generate": {"prompts": 8, "max_new_tokens": 40, "batch": 96},
         "walk": {"doses": 3},
-        "filter": {"keep": 24, "calibration": 40, "least": 10},
+        "filter": {"keep": 20, "calibration": 32, "least": 10},
         # Half as much text in smaller steps: as many steps as a study's heal takes.
         "heal": {
             "batch": 4,
@@ -29,6 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval": {
             "instruments": ["neutral", "probes", "samples"],
             "probes": 24,
+            "third_answers": False,
             "neutral_prompts": 32,
             "sample_prompts": 8,
             "sample_tokens": 32,

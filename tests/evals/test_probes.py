@@ -110,3 +110,12 @@ def test_a_lead_that_comes_from_one_half_says_which_is_missing(pos, neg, beats, 
     assert (found.beats, found.missing) == (beats, missing)
     assert found.trait.mean == pytest.approx(found.pos.mean + found.neg.mean)
     assert all(half in found.says for half in missing)
+
+
+def test_without_third_answers_the_two_poles_read_as_they_did(subject) -> None:
+    whole = probes.probes(subject)
+    poles = probes.probes(replace(subject, config=replace(CONFIG, third_answers=False)))
+    assert {"over_neutral", "over_off_topic", "choice_pos"} <= whole.keys()
+    assert poles.keys() == {"trait", "nll_pos", "nll_neg"}
+    for name, values in poles.items():
+        assert values == pytest.approx(whole[name], abs=1e-4)

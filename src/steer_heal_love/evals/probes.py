@@ -24,15 +24,15 @@ from steer_heal_love.nouns import Items, Probe
 ANSWERS = ("pos", "neg", "neutral", "off_topic")
 
 
-def given(p: Probe) -> dict[str, str]:
-    """The answers that this probe has, by kind."""
-    return {kind: text for kind in ANSWERS if (text := getattr(p, kind))}
+def given(p: Probe, *, third: bool = True) -> dict[str, str]:
+    """The answers that this probe has, by kind; those of the two poles alone without the `third` ones."""
+    return {kind: text for kind in ANSWERS[: None if third else 2] if (text := getattr(p, kind))}
 
 
 @instrument("probes")
 def probes(s: Subject) -> Items:
     chosen = s.probes
-    answers = [given(p) for p in chosen]
+    answers = [given(p, third=s.config.third_answers) for p in chosen]
     ids = [[answer_ids(s.tok, text) for text in a.values()] for a in answers]
     nll = branch_nll(s.model, [s.prompt(p.question) for p in chosen], ids, batch_tokens=s.batch_tokens)
     return items_of([dict(zip(a, values, strict=True)) for a, values in zip(answers, nll, strict=True)])

@@ -24,6 +24,7 @@ ITEMS = {
 SWITCHES = {
     "nulls": "what a bias or a temperature alone would reach",
     "wordings": "the search for the best system prompt",
+    "third_answers": "the probes' answers without either pole and to another question",
 }
 """what can be switched off"""
 PANELS = {"vignettes": "the moral vignettes", "capability": "the panel of sums, facts and formats"}
