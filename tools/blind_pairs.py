@@ -31,6 +31,7 @@ from typing import Any
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.stats import wilson
+from steer_heal_love.nouns import Stage
 from steer_heal_love.report.read import RunRecord, read
 
 LINE = re.compile(r"\s*(\d+)\s*[:.,)]?\s*(A|B|tie)\s*", re.IGNORECASE)
@@ -47,22 +48,33 @@ class Pair:
 
 
 def questions(run: RunRecord) -> set[str]:
-    return {p["question"] for p in run.persona["probes"]}
+    return {p["question"] for bank in ("probes", "confirmation") for p in run.persona.get(bank, [])}
 
 
 def stored(path: Path) -> list[Pair]:
-    """The run's own samples on probe questions, base against the last healed model. Raises `UserError` without any."""
+    """The run's own samples on probe questions, base against the last healed model, draw by draw of the same question.
+
+    Raises `UserError` without any.
+    """
     run = read(path)
     base = run.stage("base")
     if base is None or not run.healed:
         raise UserError(f"{path}: no healed model with samples yet; let the run finish a round.")
-    healed = {s["prompt"]: s["text"] for s in run.healed[-1].samples}
-    asked = questions(run)
+    asked, own, moved = questions(run), texts(base), texts(run.healed[-1])
     return [
-        Pair(s["prompt"], s["text"], healed[s["prompt"]], run.name)
-        for s in base.samples
-        if s["prompt"] in asked and s["prompt"] in healed
+        Pair(prompt, before, after, run.name)
+        for prompt in own
+        if prompt in asked
+        for before, after in zip(own[prompt], moved.get(prompt, []), strict=False)
     ]
+
+
+def texts(stage: Stage) -> dict[str, list[str]]:
+    """Every answer by prompt, in the order of the draws; one model may have fewer draws than another."""
+    found: dict[str, list[str]] = {}
+    for s in [*stage.samples, *stage.redrawn]:
+        found.setdefault(s["prompt"], []).append(s["text"])
+    return found
 
 
 def drawn(path: Path, n: int, seed: int) -> list[Pair]:
