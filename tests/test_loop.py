@@ -209,6 +209,7 @@ def test_the_summary_says_what_the_contract_says(whole):
         "loop",
         "prompt",
         "null",
+        "relevance",
     }
     assert {"vector", "generate", "heal", "evaluate"} <= set(summary["seconds"])
 

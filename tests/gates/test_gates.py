@@ -16,7 +16,7 @@ from steer_heal_love.gates import page, show
 from steer_heal_love.gates.loop import stop_reason
 from steer_heal_love.nouns import FOUNDATIONS, Persona, Score, Stage
 
-APART = {"null"}
+APART = {"null", "relevance"}
 """gates with a test file of their own"""
 TABLE = {
     f"{name}.{outcome}" for name, g in gates.in_order().items() if name not in APART for outcome in g.rows

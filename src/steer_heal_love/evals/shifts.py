@@ -17,6 +17,7 @@ SHIFTS = {
     "own_entropy_shift": "own_entropy", "repetition_shift": "repetition", "distinct_2_shift": "distinct_2",
     "capability_shift": "capability", "capability_margin_shift": "capability_margin",
     "behaviour_shift": "behaviour", "behaviour_masked_shift": "behaviour_masked",
+    "relevance_shift": "relevance", "relevance_shift.probes": "relevance.probes", "relevance_shift.neutral": "relevance.neutral",
 }  # fmt: skip
 """the scores that are shifts from base, and the items they are read from"""
 FALLS = frozenset({"trait_pos"})

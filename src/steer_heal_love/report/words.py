@@ -31,6 +31,8 @@ GLOSSARY = {
     "own_excess.neutral": "own_excess on neutral prompts alone.",
     "own_kl": "KL(model‖base) per token along the model's own samples, from whole next-token distributions. It is never negative.",
     "own_entropy_shift": "Entropy of the model's next-token distribution along its own samples, shift from base, in nats. Below zero the model has become surer.",
+    "relevance": "How many nats per token the prompt tells the base about the model's own answer, against another prompt of the same kind. Text that would fit any prompt is near 0.",
+    "relevance_shift": "The same less the base's on the same prompts. Below zero the model answers its prompts less.",
     "text_auc": "How often a classifier ranks a text of the model above one of the base for the same neutral prompt. 0.5: the texts can't be told apart; 1: always.",
     "neutral_kl": "KL(base‖model) per token on the base's own answers to held-out neutral prompts: the mean over the banks named below it.",
     **{f"neutral_kl.{kind}": f"neutral_kl on the {kind} prompts alone." for kind in KINDS},

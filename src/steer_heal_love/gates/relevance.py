@@ -1,0 +1,75 @@
+"""Gate 8. Does the healed model still answer what it was asked?
+
+Reads `relevance` of the last healed stage (`evals.relevance`): how many nats per token the prompt tells the base about
+the model's own answer. A model can drift little, repeat nothing and read fluently, and yet say the same warm words to
+every question. The claim is about what is kept of the base's own relevance r: mean(healed − KEPT·base) by prompt.
+"""
+
+from __future__ import annotations
+
+import math
+
+from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
+from steer_heal_love.ground.stats import bootstrap
+
+KEPT = 0.8
+"""share of the base's relevance that a model keeps which still answers its prompts"""
+
+ROWS = {
+    "kept": Row(
+        "pass",
+        f"at least {KEPT:.0%} of the base's relevance is kept for sure",
+        "The healed model's answers are about their prompts, nearly as much as the base's are.",
+    ),
+    "unclear": Row(
+        "undecided",
+        f"the interval of healed minus {KEPT:.0%} of the base's relevance holds zero",
+        "It can't be told how much the healed model's answers still have to do with their prompts.",
+        "More eval.sample_prompts; read the samples side by side in the report.",
+    ),
+    "lost": Row(
+        "fail",
+        f"under {KEPT:.0%} of the base's relevance is left for sure",
+        "The healed model answers its prompts less: it says what fits the persona, whatever it was asked.",
+        "Lower heal.budget or rounds, and read the samples: a system prompt costs relevance too, so compare with it.",
+    ),
+    "none": Row(
+        "undecided",
+        "the base's own relevance is not above zero for sure",
+        "The base's own answers have nothing to do with their prompts that can be seen, so none can be lost.",
+        "More eval.sample_prompts, longer answers (eval.sample_tokens), or another model.",
+    ),
+}  # fmt: skip
+
+
+@gate(
+    "relevance",
+    step=8,
+    claim="The healed model's own answers are about their prompts as much as the base's are.",
+    rows=ROWS,
+)
+def relevance(e: Evidence) -> Found | None:
+    h, base = e.last("healed"), e.stages[0]
+    if h is None or not {"relevance"} <= h.items.keys() & base.items.keys():
+        return None
+    pairs = [
+        (a, b)
+        for a, b in zip(h.items["relevance"], base.items["relevance"], strict=True)
+        if math.isfinite(a + b)
+    ]
+    if not pairs:
+        return None
+    left = bootstrap([a - KEPT * b for a, b in pairs], resamples=e.resamples)
+    told_by = {
+        s.stage: s.scores["relevance"] for s in (base, e.last("prompt"), h) if s and "relevance" in s.scores
+    }
+    parts = {
+        "left": f"healed minus {KEPT:.0%} of base {show(left, 'nats/token')}",
+        "each": ", ".join(f"{name} {show(score)}" for name, score in told_by.items()),
+    }
+    observed = told(parts, "left")
+    if not base.scores["relevance"].lo > 0:
+        return "none", observed
+    if left.hi < 0:
+        return "lost", observed
+    return ("kept" if left.lo > 0 else "unclear"), observed

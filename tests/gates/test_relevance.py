@@ -1,0 +1,40 @@
+"""A run for every row of the relevance gate."""
+
+from __future__ import annotations
+
+import pytest
+
+from steer_heal_love import gates
+from steer_heal_love.gates import relevance
+from steer_heal_love.ground.stats import bootstrap
+from steer_heal_love.nouns import Stage
+
+NOISE = [0.1 * (-1) ** i * (1 + i % 3) for i in range(48)]
+CASES = {"kept": (1.2, 1.15), "unclear": (1.2, 0.96), "lost": (1.2, 0.6), "none": (0.0, 0.0)}
+"""mean relevance of the base and of the healed model"""
+
+
+def stage(name: str, mean: float, sign: int = 1) -> Stage:
+    values = [mean + sign * e for e in NOISE]
+    return Stage(-1 if name == "base" else 0, name, {"relevance": bootstrap(values, resamples=100)}, {"relevance": values})  # type: ignore[arg-type]  # fmt: skip
+
+
+def judged(persona, base: float, healed: float):
+    e = gates.Evidence(persona, [stage("base", base), stage("healed", healed, -1)], resamples=100)
+    return next((g for g in gates.judge(e) if g.gate == "relevance"), None)
+
+
+def test_every_row_has_a_run() -> None:
+    assert set(CASES) == set(relevance.ROWS)
+
+
+@pytest.mark.parametrize("outcome", CASES)
+def test_a_run_built_for_a_row_selects_it(outcome: str, persona) -> None:
+    found = judged(persona, *CASES[outcome])
+    assert (found.outcome, found.verdict) == (outcome, relevance.ROWS[outcome].verdict)
+    assert "n 48" in found.observed and "base" in found.observed
+
+
+def test_a_run_without_the_instrument_has_no_such_gate(persona) -> None:
+    bare = [Stage(-1, "base", {}, {}), Stage(0, "healed", {}, {})]
+    assert not any(g.gate == "relevance" for g in gates.judge(gates.Evidence(persona, bare, resamples=100)))
