@@ -238,7 +238,8 @@ def test_every_score_is_the_mean_of_its_items_or_of_their_shift_from_base(whole)
               "own_excess.probes": "own_nll.probes", "own_excess.neutral": "own_nll.neutral", "own_entropy_shift": "own_entropy",
               "repetition_shift": "repetition", "distinct_2_shift": "distinct_2",
               "capability_shift": "capability", "capability_margin_shift": "capability_margin",
-              "behaviour_shift": "behaviour", "behaviour_masked_shift": "behaviour_masked"}  # fmt: skip
+              "behaviour_shift": "behaviour", "behaviour_masked_shift": "behaviour_masked", "relevance_shift": "relevance",
+              "relevance_shift.probes": "relevance.probes", "relevance_shift.neutral": "relevance.neutral"}  # fmt: skip
     ratios = {"mfv_constant_share"}  # a ratio of sums over items, tested with its own module
     for s in stages:
         means = {name for name in s["items"] if not name.startswith("mfv_sentence.")}
