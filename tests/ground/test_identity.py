@@ -54,6 +54,21 @@ def test_weights_in_a_finer_type_are_compared_in_the_type_of_then(tok, of, told,
     assert told == []
 
 
+def test_parts_that_a_family_keeps_in_fp32_do_not_make_it_another_model(tok, of, told, tmp_path, monkeypatch):
+    for name, seed in (("one", 0), ("two", 77)):
+        build_model(len(tok), tok.eos_token_id, seed=seed).save_pretrained(tmp_path / name)
+    family = type(build_model(len(tok), tok.eos_token_id))
+    monkeypatch.setattr(family, "_keep_in_fp32_modules_strict", {"norm"}, raising=False)
+    load = lambda name, dtype: family.from_pretrained(tmp_path / name, dtype=dtype)
+    then = load("one", torch.bfloat16)
+    assert {p.dtype for p in then.parameters()} == {torch.bfloat16, torch.float32}
+    was = identity.Base("tiny", models.fingerprint(then), str(torch.bfloat16), template_hash(tok))
+    checked(load("one", torch.float32), tok, was, told)
+    with pytest.raises(UserError, match="was run on weights"):
+        checked(load("two", torch.float32), tok, was, told)
+    assert told == []
+
+
 def test_weights_in_a_coarser_type_prove_nothing(tok, model, of, told):
     checked(build_model(len(tok), tok.eos_token_id).to(torch.bfloat16), tok, of(model), told)
     assert len(told) == 1 and "nothing says" in told[0]

@@ -70,3 +70,26 @@ def test_other_fp32_layers_and_trainable_ones_stay_as_they_are():
     pack(nn.Sequential(trainable))
     trainable(rows()).float().sum().backward()
     assert trainable.weight.grad is not None
+
+
+@pytest.mark.skipif(not all(hasattr(torch.ops.mkldnn, op) for op in OPS), reason="needs a torch with oneDNN")
+def test_a_packed_product_may_be_clamped_in_place_and_takes_rows_that_do_not_lie_together():
+    torch.manual_seed(0)
+    plain, packed = (nn.Linear(16, 400, bias=False).requires_grad_(False) for _ in range(2))
+    put(packed.weight, plain.weight)
+    pack(nn.Sequential(packed))
+    assert type(packed) is PackedLinear
+    found = []
+    for layer in (plain, packed):
+        x = torch.randn(2, 48, 5, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        y = layer(x[:, ::3].transpose(1, 2)).clamp_(-0.5, 0.5)
+        found.append((y, torch.autograd.grad(y.pow(2).sum(), x)[0]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_for_which_there_is_no_product_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr("steer_heal_love.ground.packed.has_product", lambda *_: False)
+    layer = nn.Linear(16, 400, bias=False).requires_grad_(False)
+    pack(nn.Sequential(layer))
+    assert type(layer) is nn.Linear

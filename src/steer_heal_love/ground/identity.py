@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from steer_heal_love.ground import models
+from steer_heal_love.ground import embedded, models
 from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
@@ -86,10 +86,13 @@ def check(
 ) -> None:
     """Raise `UserError` unless the model has the weights that `where` was run on; `warn` of another template.
 
-    Weights loaded in another type are compared in the type of then. Where they were loaded coarser than then, or kept
-    parts in fp32, a difference proves nothing and is only said.
+    Weights loaded in a finer type are compared in the type of then, and loaded again in it where that differs. Where
+    they were loaded in a coarser one, a difference proves nothing and is only said.
     """
-    now = models.fingerprint(model, DTYPES[was.dtype])
+    then = DTYPES[was.dtype]
+    now = models.fingerprint(model, then)
+    if now != was.weights and finer(model.dtype, then) and model.name_or_path and Path(model.name_or_path).is_dir():
+        now = models.fingerprint(loaded_again(model, then))
     if now != was.weights:
         if not comparable(model, DTYPES[was.dtype]):
             warn(f"{shown(where)}: was run in {was.dtype}, {name!r} is loaded in {model.dtype}; nothing says whether they are the same weights.")  # fmt: skip
@@ -103,10 +106,17 @@ def check(
 
 def comparable(model: PreTrainedModel, then: torch.dtype) -> bool:
     """Whether another hash means other weights."""
-    if model.dtype == then:
-        return True
-    kept = (getattr(model, f"_keep_in_fp32_modules{end}", None) for end in ("", "_strict"))
-    return torch.finfo(model.dtype).bits > torch.finfo(then).bits and not any(kept)
+    return model.dtype == then or finer(model.dtype, then)
+
+
+def finer(now: torch.dtype, then: torch.dtype) -> bool:
+    return torch.finfo(now).bits > torch.finfo(then).bits
+
+
+def loaded_again(model: PreTrainedModel, then: torch.dtype) -> PreTrainedModel:
+    """The same checkpoint in the type of then: many models keep some of their parts in fp32, and only loading tells which."""
+    with embedded.quiet_transformers():
+        return type(model).from_pretrained(model.name_or_path, dtype=then, use_safetensors=True)  # type: ignore[no-any-return]
 
 
 def check_adapter(
