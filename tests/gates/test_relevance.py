@@ -38,3 +38,19 @@ def test_a_run_built_for_a_row_selects_it(outcome: str, persona) -> None:
 def test_a_run_without_the_instrument_has_no_such_gate(persona) -> None:
     bare = [Stage(-1, "base", {}, {}), Stage(0, "healed", {}, {})]
     assert not any(g.gate == "relevance" for g in gates.judge(gates.Evidence(persona, bare, resamples=100)))
+
+
+def test_one_kind_that_is_lost_is_enough(persona) -> None:
+    def both(name: str, probes: float, neutral: float, sign: int) -> Stage:
+        kinds = {"relevance.probes": probes, "relevance.neutral": neutral}
+        items = {k: [mean + sign * e for e in NOISE] for k, mean in kinds.items()}
+        items["relevance"] = [*items["relevance.probes"], *items["relevance.neutral"]]
+        scores = {k: bootstrap(v, resamples=100) for k, v in items.items()}
+        return Stage(-1 if name == "base" else 0, name, scores, items)  # type: ignore[arg-type]
+
+    for probes, neutral, outcome in ((1.15, 1.15, "kept"), (0.5, 1.15, "lost"), (1.15, 0.5, "lost")):
+        stages = [both("base", 1.2, 1.2, 1), both("healed", probes, neutral, -1)]
+        found = next(
+            g for g in gates.judge(gates.Evidence(persona, stages, resamples=100)) if g.gate == "relevance"
+        )
+        assert found.outcome == outcome, found.observed

@@ -2,7 +2,8 @@
 
 Reads `relevance` of the last healed stage (`evals.relevance`): how many nats per token the prompt tells the base about
 the model's own answer. A model can drift little, repeat nothing and read fluently, and yet say the same warm words to
-every question. The claim is about what is kept of the base's own relevance r: mean(healed − KEPT·base) by prompt.
+every question. The claim is about what is kept of the base's own relevance r: mean(healed − KEPT·base) by prompt, for probe
+questions, where a persona shows, and for neutral prompts, where it should not. One kind that is lost is enough.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import math
 
 from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
 from steer_heal_love.ground.stats import bootstrap
+from steer_heal_love.nouns import Score, Stage
 
 KEPT = 0.8
 """share of the base's relevance that a model keeps which still answers its prompts"""
 
+KINDS = ("relevance.probes", "relevance.neutral")
+"""kinds of prompts that are judged apart where both were measured"""
+
 ROWS = {
     "kept": Row(
         "pass",
-        f"at least {KEPT:.0%} of the base's relevance is kept for sure",
+        f"at least {KEPT:.0%} of the base's relevance is kept for sure, on probe questions and on neutral prompts",
         "The healed model's answers are about their prompts, nearly as much as the base's are.",
     ),
     "unclear": Row(
@@ -29,7 +34,7 @@ ROWS = {
     ),
     "lost": Row(
         "fail",
-        f"under {KEPT:.0%} of the base's relevance is left for sure",
+        f"under {KEPT:.0%} of the base's relevance is left for sure on either",
         "The healed model answers its prompts less: it says what fits the persona, whatever it was asked.",
         "Lower heal.budget or rounds, and read the samples: a system prompt costs relevance too, so compare with it.",
     ),
@@ -50,26 +55,25 @@ ROWS = {
 )
 def relevance(e: Evidence) -> Found | None:
     h, base = e.last("healed"), e.stages[0]
-    if h is None or not {"relevance"} <= h.items.keys() & base.items.keys():
+    if h is None or "relevance" not in h.items.keys() & base.items.keys():
         return None
-    pairs = [
-        (a, b)
-        for a, b in zip(h.items["relevance"], base.items["relevance"], strict=True)
-        if math.isfinite(a + b)
-    ]
-    if not pairs:
-        return None
-    left = bootstrap([a - KEPT * b for a, b in pairs], resamples=e.resamples)
-    told_by = {
-        s.stage: s.scores["relevance"] for s in (base, e.last("prompt"), h) if s and "relevance" in s.scores
-    }
+    apart = [kind for kind in KINDS if kind in h.items and kind in base.items]
+    left = {kind: left_of(e, h, base, kind, looks=len(apart)) for kind in apart or ["relevance"]}
+    worst = min(left, key=lambda kind: left[kind].hi)
+    beside = [s for s in (base, e.last("prompt"), h) if s and worst in s.scores]
     parts = {
-        "left": f"healed minus {KEPT:.0%} of base {show(left, 'nats/token')}",
-        "each": ", ".join(f"{name} {show(score)}" for name, score in told_by.items()),
+        kind: f"{kind}: healed minus {KEPT:.0%} of base {show(s, 'nats/token')}" for kind, s in left.items()
     }
-    observed = told(parts, "left")
+    parts["each"] = ", ".join(f"{s.stage} {show(s.scores[worst])}" for s in beside)
+    observed = told(parts, worst)
     if not base.scores["relevance"].lo > 0:
         return "none", observed
-    if left.hi < 0:
+    if left[worst].hi < 0:
         return "lost", observed
-    return ("kept" if left.lo > 0 else "unclear"), observed
+    return ("kept" if all(s.lo > 0 for s in left.values()) else "unclear"), observed
+
+
+def left_of(e: Evidence, h: Stage, base: Stage, kind: str, looks: int) -> Score:
+    """mean(healed − KEPT·base) over the prompts that both have a value for, its interval one of `looks`."""
+    pairs = [(a, b) for a, b in zip(h.items[kind], base.items[kind], strict=True) if math.isfinite(a + b)]
+    return bootstrap([a - KEPT * b for a, b in pairs], resamples=e.resamples, looks=max(1, looks))
