@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Both install first, into .venv.
 PY := .venv/bin/python
 
-.PHONY: demo test install lint lock clean
+.PHONY: demo test install lint docs dist lock clean
 
 demo: .venv/.installed
 	.venv/bin/shl run --preset demo --persona love --model smollm2 --out runs
@@ -21,6 +21,15 @@ lint: .venv/.installed
 	.venv/bin/mypy
 	.venv/bin/shl lint
 
+# The guide as a site, in site/. Its packages have an environment of their own: nobody needs them to use the tool.
+docs: .venv/.installed
+	test -x .venv-docs/bin/mkdocs || { .venv/bin/python -m venv .venv-docs && .venv-docs/bin/python -m pip install --quiet --upgrade pip && .venv-docs/bin/python -m pip install --quiet --group docs; }
+	.venv-docs/bin/mkdocs build --strict
+
+# Wheel and source archive in dist/, and the wheel tried in a fresh environment without the source tree.
+dist: .venv/.installed
+	$(PY) -m pytest -m nightly tests/test_dist.py
+
 # Pins with hashes and without any index's address; torch is installed by tools/install, for this machine's hardware.
 lock:
 	uv pip compile pyproject.toml --extra smollm2 --group dev --universal --python-version 3.11 --generate-hashes \
@@ -28,4 +37,4 @@ lock:
 	awk '/^[a-zA-Z]/ { keep = !/never/ } keep' requirements.lock > requirements.part && mv requirements.part requirements.lock
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-docs site dist

@@ -1,4 +1,5 @@
-"""Every command and every line of Python in the README runs, on the tiny model with small settings."""
+"""Every command of the README and of the guide's command page runs, and every line of Python in the README, on the
+tiny model with small settings."""
 
 from __future__ import annotations
 
@@ -19,19 +20,21 @@ from tiny_model import build_model
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") + README
+"""the page that shows every command, in an order in which they run, and the README"""
 SMALL = {k: v for k, v in SETTINGS.items() if isinstance(v, dict)} | {"coherence_floor": 100.0, "rounds": 1}
 SHORT = {"compare": ["--seeds", "1", "--methods", "prompt"]}
 """what is said besides, by command, where all of it would take long; each seed and method has its tests elsewhere"""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+def blocks(language: str, text: str = SHOWN) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
 
 
 COMMANDS = [line for block in blocks("console") for line in block.splitlines() if line.strip()]
 
 INLINE = [
-    " ".join(c.split()) for c in re.findall(r"`(shl [^`]+)`", re.sub(r"```.*?```", "", README, flags=re.S))
+    " ".join(c.split()) for c in re.findall(r"`(shl [^`]+)`", re.sub(r"```.*?```", "", SHOWN, flags=re.S))
 ]
 
 
