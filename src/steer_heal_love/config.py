@@ -29,9 +29,9 @@ class VectorConfig:
     contrast: Literal["neg", "neutral"] = "neg"
     """what the pos pole is contrasted with"""
     contexts: int = 64
-    """how many extraction contexts"""
+    """how many short texts the vector is averaged over"""
     layers: tuple[float, float] = (0.3, 0.7)
-    """band of layers, as shares of the depth"""
+    """layers that get a direction, from and to, as shares of the model's depth"""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,15 @@ class GenerateConfig:
     """How completions are sampled."""
 
     prompts: int = 12
-    """training prompts a pass of the dose walk, half that draw the trait out, half plain"""
+    """training prompts for each pass of the dose walk; half of them draw the trait out, half are plain"""
     max_new_tokens: int = 56
     temperature: float = 0.92
-    """of the text that is trained on, and of the base's that its bounds are drawn from; what is measured has its own"""
+    """sampling temperature of the training text, and of the base's samples that the filter's bounds come
+    from; evaluation has its own (eval.temperature)"""
     min_p: float = 0.1
     """tokens below this share of the likeliest token's probability are never drawn"""
     batch: int = 72
-    """rows in flight"""
+    """answers sampled at the same time"""
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ class WalkConfig:
     doses: int = 4
     """doses a pass"""
     survival: float = 0.8
-    """coherent share left at the chosen dose, as a share of what the student reaches unsteered"""
+    """share of the unsteered student's coherent answers that is still coherent at the chosen dose"""
     passes: int = 2
-    """passes: the first brackets the dose, the others sample just below it; as many again where too little survives"""
+    """number of passes; the first brackets the dose, the others sample just below it, and up to as many
+    more follow where too few answers survive"""
     floor: float = 0.03
     """no dose below this is tried"""
     ceiling: float = 4.0
@@ -80,9 +82,9 @@ class FilterConfig:
     keep: int = 36
     """how many survivors are trained on, the most on-trait first"""
     calibration: int = 64
-    """the base's own samples that the bounds are drawn from"""
+    """number of the base's own samples that set the filter's bounds"""
     least: int = 16
-    """fewer survivors than this stop the run"""
+    """the run stops when fewer answers than this survive"""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class HealConfig:
     aggregate: Literal["mean", "rmse", "p95", "max"] = "mean"
     """how per-token divergences of one completion become one number"""
     lam: float = 0.0
-    """weight of the barrier; 0 switches it off"""
+    """weight of the barrier, a penalty on divergence from the reference; 0 switches it off"""
     lam_growth: float = 1.0
     """the barrier's weight is lam·lam_growth^round"""
     tau: float = 0.1
