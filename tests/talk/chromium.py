@@ -87,9 +87,7 @@ class Page:
         self.call("Page.navigate", url=address)
 
     def eval(self, expression: str) -> Any:
-        found = self.call(
-            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
-        )
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
@@ -105,13 +103,17 @@ class Page:
     def press(self, key: str, code: int) -> None:
         for kind in ("keyDown", "keyUp"):
             told = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **told)
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **told
+            )
 
     def complaints(self) -> list[str]:
         """What the browser refused or found wrong: violations of the page's policy, failed requests, exceptions."""
         self.eval("1")
         logged = [e["params"]["entry"]["text"] for e in self.events if e.get("method") == "Log.entryAdded"]
-        return logged + [str(e["params"]) for e in self.events if e.get("method") == "Runtime.exceptionThrown"]
+        return logged + [
+            str(e["params"]) for e in self.events if e.get("method") == "Runtime.exceptionThrown"
+        ]
 
     def screenshot(self, file: Path) -> None:
         file.write_bytes(b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))

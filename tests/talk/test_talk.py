@@ -33,7 +33,9 @@ def four(tiny, persona, random_adapter) -> talk.Talk:
     directions = {2: torch.linspace(-1, 1, 32)}
     config = GenerateConfig(max_new_tokens=8)
     adapter = random_adapter(tiny.model, 1, size=0.5)
-    return talk.Talk("run", tiny.model, tiny.tok, persona, directions, 0.7, adapter, persona.system("pos"), config)
+    return talk.Talk(
+        "run", tiny.model, tiny.tok, persona, directions, 0.7, adapter, persona.system("pos"), config
+    )
 
 
 def said(four: talk.Talk, **dials: float) -> dict[str, str]:
@@ -88,7 +90,9 @@ def run_folder(tok, monkeypatch, tmp_path, random_adapter) -> Path:
 def test_the_terminal_answers_as_all_four(run_folder, capsys, monkeypatch) -> None:
     cli.main(["try", str(run_folder), "--message", "hello there", "--tokens", "6"])
     out = capsys.readouterr().out
-    assert [out.index(label) for label, _ in talk.LABELS.values()] == sorted(out.index(label) for label, _ in talk.LABELS.values())
+    assert [out.index(label) for label, _ in talk.LABELS.values()] == sorted(
+        out.index(label) for label, _ in talk.LABELS.values()
+    )
     assert "at dose 0.35" in out and "at strength 1" in out
     monkeypatch.setattr("sys.stdin", io.StringIO("/strength -0.5\n/dose many\nhello\n"))
     cli.main(["try", str(run_folder), "--tokens", "6"])
@@ -115,14 +119,24 @@ def served(four: talk.Talk):
             thread.join()
 
 
-def asked(server: Server, method: str = "POST", path: str | None = None, body: bytes | None = None, **headers: str):
+def asked(
+    server: Server, method: str = "POST", path: str | None = None, body: bytes | None = None, **headers: str
+):
     """A reply's status, headers and body, over a connection of its own."""
     host = f"127.0.0.1:{server.server_port}"
     fine = {"who": "base", "message": "hi", "strength": 1, "dose": 0, "seed": 0}
     data = json.dumps(fine).encode() if body is None else body
-    sent = {"Host": host, "Origin": f"http://{host}", "Content-Type": "application/json", "Content-Length": str(len(data))}
+    sent = {
+        "Host": host,
+        "Origin": f"http://{host}",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(data)),
+    }
     sent |= {k.replace("_", "-"): v for k, v in headers.items()}
-    lines = [f"{method} {path or f'/{server.token}/answer'} HTTP/1.0", *(f"{k}: {v}" for k, v in sent.items() if v)]
+    lines = [
+        f"{method} {path or f'/{server.token}/answer'} HTTP/1.0",
+        *(f"{k}: {v}" for k, v in sent.items() if v),
+    ]
     with socket.socket() as s:
         s.connect(("127.0.0.1", server.server_port))
         s.sendall("\r\n".join([*lines, "", ""]).encode() + (data if method == "POST" else b""))
@@ -134,6 +148,7 @@ def asked(server: Server, method: str = "POST", path: str | None = None, body: b
 @pytest.fixture
 def loopback(monkeypatch):
     """Connecting is allowed again, to this machine alone."""
+
     def connect(self, address):
         assert address[0] == "127.0.0.1"
         return socket.socket.__mro__[1].connect(self, address)
@@ -167,7 +182,9 @@ def test_only_the_page_itself_may_ask(four, loopback) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_in_a_browser_a_message_gets_four_answers_and_a_script_stays_text(four, tmp_path, monkeypatch) -> None:
+def test_in_a_browser_a_message_gets_four_answers_and_a_script_stays_text(
+    four, tmp_path, monkeypatch
+) -> None:
     import chromium
 
     if not chromium.browser():
@@ -190,7 +207,9 @@ def test_in_a_browser_a_message_gets_four_answers_and_a_script_stays_text(four, 
         page.until(f"{done} === 4")
         answers = {who: page.eval(text(who)) for who in WHO}
         assert answers["base"] == f"{TAG} Is it <i>raining</i>?"
-        assert answers["healed"].startswith("healed 1 0.7 ") and answers["steered"].startswith("steered 1 0.7 ")
+        assert answers["healed"].startswith("healed 1 0.7 ") and answers["steered"].startswith(
+            "steered 1 0.7 "
+        )
         assert page.eval("document.querySelectorAll('main script, main b, main i').length") == 0
         assert page.eval("document.title") != "taken"
 

@@ -63,7 +63,9 @@ def serve(found: Any, port: int) -> None:
     from steer_heal_love.talk.web import Server
 
     with Server(found, port) as server:
-        screen.tell(f"open {server.address}\nThe address holds a secret: give it to nobody. Ctrl-C ends the page.")
+        screen.tell(
+            f"open {server.address}\nThe address holds a secret: give it to nobody. Ctrl-C ends the page."
+        )
         server.serve_forever()
 
 

@@ -61,7 +61,10 @@ class Dials:
         """Raise `UserError` for what is out of range."""
         wrong = [
             f"{name}: from {low:g} to {high:g}, found {value:g}"
-            for name, value, (low, high) in (("strength", self.strength, STRENGTHS), ("dose", self.dose, DOSES))
+            for name, value, (low, high) in (
+                ("strength", self.strength, STRENGTHS),
+                ("dose", self.dose, DOSES),
+            )
             if not low <= value <= high
         ]
         if not 0 <= self.seed < 2**31:

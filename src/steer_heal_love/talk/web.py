@@ -22,7 +22,11 @@ from steer_heal_love.ground.untrusted import json_text, whole_number
 from steer_heal_love.talk import WHO, Dials, Talk
 
 HERE, LOOPBACK = Path(__file__).parent, "127.0.0.1"
-FILES = {"": ("page.html", "text/html"), "page.js": ("page.js", "text/javascript"), "page.css": ("page.css", "text/css")}
+FILES = {
+    "": ("page.html", "text/html"),
+    "page.js": ("page.js", "text/javascript"),
+    "page.css": ("page.css", "text/css"),
+}
 LARGEST = 100_000
 """bytes of a request's body"""
 HEADERS = {
@@ -43,7 +47,9 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__((LOOPBACK, port), Handler)
         except (OSError, OverflowError) as e:
-            raise UserError(f"--port {port}: cannot be listened on: {e}. Leave it out to take a free one.") from e
+            raise UserError(
+                f"--port {port}: cannot be listened on: {e}. Leave it out to take a free one."
+            ) from e
         self.hosts = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
 
     @property
@@ -141,4 +147,8 @@ def request(body: bytes) -> tuple[Any, str, Dials]:
     )  # fmt: skip
     if not fine:
         raise UserError("expected who, message, strength, dose and seed.")
-    return found["who"], found["message"], Dials(float(found["strength"]), float(found["dose"]), found["seed"])
+    return (
+        found["who"],
+        found["message"],
+        Dials(float(found["strength"]), float(found["dose"]), found["seed"]),
+    )
