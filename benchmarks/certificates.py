@@ -95,7 +95,11 @@ def work(job: tuple[int, argparse.Namespace]) -> list[dict[str, Any]]:
     seed, a = job
     report.write = lambda *_: None  # type: ignore[assignment]  # these runs are read by this script
     small = json.loads(a.small.read_text()) if a.small else {}
-    cfg = override(presets.fitting(a.device, a.model), {"model": a.model, "device": a.device, "persona": a.persona, "seed": seed, "out": str(a.folder)} | small)  # fmt: skip
+    cfg = override(
+        presets.fitting(a.device, a.model),
+        {"model": a.model, "device": a.device, "persona": a.persona, "seed": seed, "out": str(a.folder)}
+        | small,
+    )
     began, lines = time.perf_counter(), []
     try:
         r = loop.run(cfg)
@@ -116,11 +120,21 @@ def work(job: tuple[int, argparse.Namespace]) -> list[dict[str, Any]]:
         records.write_json(out / report.CERTIFICATE, found.record())
         report.write_certificate(out)
         (trait,) = found.traits
-        lines.append({
-            "seed": seed, "adapter": name, "kind": trait.kind, "outcome": trait.gate.outcome, "verdict": trait.gate.verdict,
-            "as_expected": trait.kind in expected, "expected": sorted(expected), "observed": trait.gate.observed,
-            "scores": trait.model.scores, "others": found.others, "seconds": round(time.perf_counter() - began, 1),
-        })  # fmt: skip
+        lines.append(
+            {
+                "seed": seed,
+                "adapter": name,
+                "kind": trait.kind,
+                "outcome": trait.gate.outcome,
+                "verdict": trait.gate.verdict,
+                "as_expected": trait.kind in expected,
+                "expected": sorted(expected),
+                "observed": trait.gate.observed,
+                "scores": trait.model.scores,
+                "others": found.others,
+                "seconds": round(time.perf_counter() - began, 1),
+            }
+        )
         print(seed, name, trait.kind, trait.gate.outcome, flush=True)
         with a.out.open("a") as f:
             f.write(json.dumps(records.plain(lines[-1])) + "\n")

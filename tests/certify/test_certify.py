@@ -125,12 +125,35 @@ def test_a_run_folder_stands_for_its_adapter_and_the_embedded_base_is_known(
 def test_a_page_can_be_drawn_from_the_record_alone(tmp_path) -> None:
     """Scores that were not measured leave their rows out; NaN shows as a dash."""
     record = {
-        "target": "t", "kind": "model", "base": "b", "verdict": "not certified", "base_hash": "0", "seed": 0,
-        "device": "cpu", "dtype": "torch.float32", "rank": None, "modules": None, "notes": ["<i>odd</i>"], "others": {},
-        "traits": [{"persona": "p", "kind": "unknown", "samples": [],
-                    "gate": {"gate": "certificate", "claim": "", "observed": "none", "verdict": "undecided", "means": "Nothing.", "outcome": "unmeasured"},
-                    "scores": {"trait_shift": {"mean": None, "lo": None, "hi": None, "n": 0}}}],
-    }  # fmt: skip
+        "target": "t",
+        "kind": "model",
+        "base": "b",
+        "verdict": "not certified",
+        "base_hash": "0",
+        "seed": 0,
+        "device": "cpu",
+        "dtype": "torch.float32",
+        "rank": None,
+        "modules": None,
+        "notes": ["<i>odd</i>"],
+        "others": {},
+        "traits": [
+            {
+                "persona": "p",
+                "kind": "unknown",
+                "samples": [],
+                "gate": {
+                    "gate": "certificate",
+                    "claim": "",
+                    "observed": "none",
+                    "verdict": "undecided",
+                    "means": "Nothing.",
+                    "outcome": "unmeasured",
+                },
+                "scores": {"trait_shift": {"mean": None, "lo": None, "hi": None, "n": 0}},
+            }
+        ],
+    }
     (tmp_path / report.CERTIFICATE).write_text(json.dumps(record))
     report.write_certificate(tmp_path)
     page = (tmp_path / "certificate.html").read_text()

@@ -26,10 +26,18 @@ class Page:
         to_browser, self.send = os.pipe()
         self.receive, from_browser = os.pipe()
         argv = [
-            browser() or "", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--remote-debugging-pipe", "--no-first-run", "--no-proxy-server", f"--user-data-dir={profile}",
-            f"--window-size={width},{height}", "about:blank",
-        ]  # fmt: skip
+            browser() or "",
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--remote-debugging-pipe",
+            "--no-first-run",
+            "--no-proxy-server",
+            f"--user-data-dir={profile}",
+            f"--window-size={width},{height}",
+            "about:blank",
+        ]
 
         def fds() -> None:
             # The protocol has the browser read from 3 and write to 4.
@@ -45,9 +53,7 @@ class Page:
         self.buffer, self.number = b"", 0
         self.events: list[dict[str, Any]] = []
         self.session: str | None = None
-        target = next(
-            t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"
-        )  # fmt: skip
+        target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         found = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self.session = found["sessionId"]
         for domain in ("Page", "Runtime", "Log"):

@@ -162,10 +162,16 @@ def test_only_the_page_itself_may_ask(four, loopback) -> None:
         status, headers, body = asked(server)
         assert (status, json.loads(body)["text"]) == (200, four.answer("base", "hi", Dials()))
         refused = [
-            dict(Origin="http://evil.example"), dict(Origin=""), dict(Origin="null"),
-            dict(Host="evil.example"), dict(Host=f"evil.example:{server.server_port}"),
-            dict(path="/answer"), dict(path=f"/{'x' * len(server.token)}/answer"), dict(path="/"), dict(path="//"),
-        ]  # fmt: skip
+            {"Origin": "http://evil.example"},
+            {"Origin": ""},
+            {"Origin": "null"},
+            {"Host": "evil.example"},
+            {"Host": f"evil.example:{server.server_port}"},
+            {"path": "/answer"},
+            {"path": f"/{'x' * len(server.token)}/answer"},
+            {"path": "/"},
+            {"path": "//"},
+        ]
         for change in refused:
             status, _, body = asked(server, **change)
             assert status == 403 and b"text" not in body, change

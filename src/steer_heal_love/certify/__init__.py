@@ -66,16 +66,29 @@ class Certificate:
     def record(self) -> dict[str, Any]:
         """What `certificate.json` holds."""
         return {
-            "schema": records.SCHEMA, "target": self.target.name, "kind": self.target.kind, "base": self.target.base,
-            "verdict": "certified" if self.passes else "not certified", **self.about, "notes": self.notes,
+            "schema": records.SCHEMA,
+            "target": self.target.name,
+            "kind": self.target.kind,
+            "base": self.target.base,
+            "verdict": "certified" if self.passes else "not certified",
+            **self.about,
+            "notes": self.notes,
             "traits": [
-                {"persona": t.persona, "kind": t.kind, "gate": t.gate, "scores": t.model.scores, "base": t.base.scores,
-                 "samples": [{"prompt": m["prompt"], "base": b["text"], "model": m["text"]}
-                             for m, b in zip(t.model.samples, t.base.samples, strict=True)]}
+                {
+                    "persona": t.persona,
+                    "kind": t.kind,
+                    "gate": t.gate,
+                    "scores": t.model.scores,
+                    "base": t.base.scores,
+                    "samples": [
+                        {"prompt": m["prompt"], "base": b["text"], "model": m["text"]}
+                        for m, b in zip(t.model.samples, t.base.samples, strict=True)
+                    ],
+                }
                 for t in self.traits
             ],
             "others": self.others,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -130,11 +143,14 @@ def certify(
     it = measuring(aim, alone.bench(cfg, model, tok, track), said)
     traits = [trait(it, who, cfg, first=i == 0) for i, who in enumerate(chosen)]
     about = {
-        "seed": cfg.seed, "device": records.device_name(model.device), "dtype": str(model.dtype),
-        "base_hash": models.fingerprint(model), "versions": records.versions(),
+        "seed": cfg.seed,
+        "device": records.device_name(model.device),
+        "dtype": str(model.dtype),
+        "base_hash": models.fingerprint(model),
+        "versions": records.versions(),
         "modules": len(aim.adapter.factors) if aim.adapter else None,
         "rank": aim.adapter.rank if aim.adapter else None,
-    }  # fmt: skip
+    }
     return Certificate(aim, traits, elsewhere(it, rest, cfg), notes, about)
 
 
@@ -173,9 +189,15 @@ def trait(it: Measuring, who: Persona, cfg: RunConfig, *, first: bool) -> Trait:
     if cfg.eval.nulls and "probes" in names:
         asked = training_prompts(who, nulls.ANSWERS, seed=seed_for(cfg.seed, 0))
         answers = generate(
-            it.on.model, it.on.tok, asked, [0.0], config=cfg.generate, seed=seed_for(cfg.seed, *CALIBRATION),
-            label="base: nulls", track=it.on.track,
-        )  # fmt: skip
+            it.on.model,
+            it.on.tok,
+            asked,
+            [0.0],
+            config=cfg.generate,
+            seed=seed_for(cfg.seed, *CALIBRATION),
+            label="base: nulls",
+            track=it.on.track,
+        )
         model = nulls.beside(model, base, nulls.traced(subject, answers), resamples=cfg.eval.resamples)
     model = with_few(model, base, resamples=cfg.eval.resamples)
     told = it.prompted(subject, base) if "probes" in names else []

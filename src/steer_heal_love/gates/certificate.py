@@ -108,19 +108,35 @@ ROWS = {
         "The model has lost what its base could do: sums, facts and formats.",
         "Train with an anchor to the base's own answers, or scale the adapter down.",
     ),
-}  # fmt: skip
+}
 
 KINDS: dict[str, Kind] = {
-    "moved": "trait", "half": "trait", "reversed": "no trait", "no_trait": "no trait", "words_alone": "no trait",
-    "faint": "no trait", "unmeasured": "unknown", "broken": "broken", "drifted": "broken", "scattered": "broken", "incapable": "broken",
-    "cooled": "no trait", "collapsed": "collapse", "few_tokens": "collapse",
-}  # fmt: skip
+    "moved": "trait",
+    "half": "trait",
+    "reversed": "no trait",
+    "no_trait": "no trait",
+    "words_alone": "no trait",
+    "faint": "no trait",
+    "unmeasured": "unknown",
+    "broken": "broken",
+    "drifted": "broken",
+    "scattered": "broken",
+    "incapable": "broken",
+    "cooled": "no trait",
+    "collapsed": "collapse",
+    "few_tokens": "collapse",
+}
 """what each outcome comes to, in one word or two"""
 DECIDES = {
     **dict.fromkeys(("broken", "collapsed", "cooled"), "odd"),
-    "few_tokens": "few", "drifted": "drift", "scattered": "spread", "incapable": "able", "words_alone": "above",
-    "half": "half", "faint": "told",
-}  # fmt: skip
+    "few_tokens": "few",
+    "drifted": "drift",
+    "scattered": "spread",
+    "incapable": "able",
+    "words_alone": "above",
+    "half": "half",
+    "faint": "told",
+}
 """the evidence that a row rests on; the trait for the others"""
 MEANING = "The trait is in the model, above the nulls at its drift, and the model is healthy."
 CLAIM = Claim(0, MEANING, (), ROWS, lambda e: found(e))

@@ -27,8 +27,16 @@ STYLE = {"pass": "green", "fail": "red", "undecided": "yellow"}
 SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "The trait": (
         "Shifts from the base on the persona's held-out probes, in nats per token, and in the model's own answers.",
-        ("trait_shift", "trait_pos", "trait_neg", "above_null", "trait_over_neutral", "trait_over_off_topic",
-         "trait_generated_shift", "behaviour_shift"),
+        (
+            "trait_shift",
+            "trait_pos",
+            "trait_neg",
+            "above_null",
+            "trait_over_neutral",
+            "trait_over_off_topic",
+            "trait_generated_shift",
+            "behaviour_shift",
+        ),
     ),
     "How far it drifts where nothing should change": (
         "neutral_kl is KL(base‖model) on the base's own answers to neutral prompts; own_kl.neutral is KL(model‖base) on the "
@@ -37,15 +45,22 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "How its own text reads": (
         "Is it still the base's kind of text? Shifts are from the base's own text on the same prompts.",
-        ("own_excess", "own_excess.neutral", "own_entropy_shift", "repetition_shift", "distinct_2_shift",
-         "few_tokens_shift", "text_auc"),
+        (
+            "own_excess",
+            "own_excess.neutral",
+            "own_entropy_shift",
+            "repetition_shift",
+            "distinct_2_shift",
+            "few_tokens_shift",
+            "text_auc",
+        ),
     ),
     "What it can still do, and what it values": (
         "Capability is a share of questions; foundations are shifts of the answers' likelihood after vignettes, centred, in "
         "nats per token.",
         ("capability", "capability_shift", *(f"mfv.{f}" for f in FOUNDATIONS), "mfv_constant_share"),
     ),
-}  # fmt: skip
+}
 MORE = {
     "few_tokens_shift": "How much larger a share of the model's own text its four commonest tokens hold than the base's four hold of the base's. A model that says one word for ever is near 1 less that.",
     "own_kl.neutral": "own_kl on neutral prompts alone.",
@@ -53,7 +68,7 @@ MORE = {
     "behaviour_shift": "Log-odds by a text classifier that the model's own answers are the pos pole's, shift from base, in nats.",
     "capability_shift": "Shift of capability from the base.",
     "mfv_constant_share": "Share of the foundations' squared shift that is the same after every vignette. Near 1, the answers moved whatever they were said of.",
-}  # fmt: skip
+}
 SAMPLES = 6
 """own texts shown of each kind of prompt"""
 
@@ -67,9 +82,12 @@ def render(c: dict[str, Any]) -> str:
     """The whole page."""
     page = templates().get_template("certificate.html.j2")
     return page.render(
-        c=c, traits=[section(t) for t in c["traits"]], others={n: score(s) for n, s in c["others"].items()},
-        colours={"light": canvas.COLOURS}, signed=SIGNED,
-    )  # fmt: skip
+        c=c,
+        traits=[section(t) for t in c["traits"]],
+        others={n: score(s) for n, s in c["others"].items()},
+        colours={"light": canvas.COLOURS},
+        signed=SIGNED,
+    )
 
 
 def section(t: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +126,12 @@ def screen(folder: Path) -> RenderableType:
     for t in c["traits"]:
         gate = t["gate"]
         verdict = Text(f"\n{shown(t['persona'])}: {t['kind']} ", style=STYLE[gate["verdict"]])
-        parts += [verdict.append(f"({gate['outcome'].replace('_', ' ')})"), Text(shown(gate["means"])), Text(shown(gate["observed"]), style="dim"), table(t)]  # fmt: skip
+        parts += [
+            verdict.append(f"({gate['outcome'].replace('_', ' ')})"),
+            Text(shown(gate["means"])),
+            Text(shown(gate["observed"]), style="dim"),
+            table(t),
+        ]
     if c["others"]:
         moved = ", ".join(f"{shown(n)} {interval(score(s), 2)}" for n, s in c["others"].items())
         parts.append(Text(f"\nother personas' trait_shift, read together: {moved}"))

@@ -102,21 +102,31 @@ class Talk:
         steered = who == "steered"
         with self.lock, inside():
             (made,) = generate(
-                self.model, self.tok, [message], [dials.dose if steered else 0.0], config=self.config,
-                directions=self.directions if steered else None, seed=dials.seed,
+                self.model,
+                self.tok,
+                [message],
+                [dials.dose if steered else 0.0],
+                config=self.config,
+                directions=self.directions if steered else None,
+                seed=dials.seed,
                 system=self.told if who == "prompted" else NEUTRAL_SYSTEM,
-            )  # fmt: skip
+            )
         return made.text.strip()
 
     def about(self) -> dict[str, Any]:
         """What a page needs to know to show itself."""
         reach = min(DOSES[1], max(1.0, 4 * self.dose))
         return {
-            "run": self.name, "persona": self.persona.name, "axis": self.persona.axis, "dose": self.dose,
-            "strengths": STRENGTHS, "doses": (-reach, reach), "longest": LONGEST,
+            "run": self.name,
+            "persona": self.persona.name,
+            "axis": self.persona.axis,
+            "dose": self.dose,
+            "strengths": STRENGTHS,
+            "doses": (-reach, reach),
+            "longest": LONGEST,
             "example": self.persona.probes[0].question if self.persona.probes else "",
             "who": [{"id": who, "label": label, "is": what} for who, (label, what) in LABELS.items()],
-        }  # fmt: skip
+        }
 
 
 def talk(run: Path, *, tokens: int = 96, track: Track = silent, warn: Warn = ignored) -> Talk:
@@ -127,9 +137,16 @@ def talk(run: Path, *, tokens: int = 96, track: Track = silent, warn: Warn = ign
     vector = Vector.load(inside(run, r.folder.round(0) / "vector.safetensors"))
     adapter = bake.load_peft(inside(run, run / "adapter"))
     return Talk(
-        run.resolve().name, r.model, r.tok, r.persona, vector.directions, walked(run), adapter, told(run, r.persona),
+        run.resolve().name,
+        r.model,
+        r.tok,
+        r.persona,
+        vector.directions,
+        walked(run),
+        adapter,
+        told(run, r.persona),
         replace(r.config.generate, max_new_tokens=tokens),
-    )  # fmt: skip
+    )
 
 
 def walked(run: Path) -> float:

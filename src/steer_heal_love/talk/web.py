@@ -32,9 +32,12 @@ LARGEST = 100_000
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
-}  # fmt: skip
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class Server(ThreadingHTTPServer):
@@ -141,10 +144,14 @@ def request(body: bytes) -> tuple[Any, str, Dials]:
     found = json_text(text, "message").data
     number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
     fine = (
-        isinstance(found, dict) and found.keys() == {"who", "message", "strength", "dose", "seed"}
-        and found["who"] in WHO and isinstance(found["message"], str)
-        and number(found["strength"]) and number(found["dose"]) and whole_number(found["seed"])
-    )  # fmt: skip
+        isinstance(found, dict)
+        and found.keys() == {"who", "message", "strength", "dose", "seed"}
+        and found["who"] in WHO
+        and isinstance(found["message"], str)
+        and number(found["strength"])
+        and number(found["dose"])
+        and whole_number(found["seed"])
+    )
     if not fine:
         raise UserError("expected who, message, strength, dose and seed.")
     return (
