@@ -58,6 +58,8 @@ ALLOWED = {
     "doctor": FLOOR | ROOMS | {"config", "doctor"},
     "session": FLOOR | ROOMS | {"config", "presets"},
     "alone": FLOOR | ROOMS | {"config", "session"},
+    "talk": FLOOR | ROOMS | {"config", "session", "talk"},
+    "certify": FLOOR | ROOMS | {"config", "session", "alone", "certify"},
     "steps": FLOOR | ROOMS | {"config", "session"},
     "loop": FLOOR | ROOMS | {"config", "session", "steps"},
     "compare": FLOOR | ROOMS | {"config", "presets", "session", "steps", "loop", "compare"},

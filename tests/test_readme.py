@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") + README
 """the page that shows every command, in an order in which they run, and the README"""
 SMALL = {k: v for k, v in SETTINGS.items() if isinstance(v, dict)} | {"coherence_floor": 100.0, "rounds": 1}
-SHORT = {"compare": ["--seeds", "1", "--methods", "prompt"]}
+SHORT = {"compare": ["--seeds", "1", "--methods", "prompt"], "certify": ["--no-others"]}
 """what is said besides, by command, where all of it would take long; each seed and method has its tests elsewhere"""
 
 
@@ -85,7 +85,10 @@ def command(words: list[str]) -> str:
 
 
 def refusal(words: list[str]) -> AbstractContextManager:
-    """What a command ends in here: help leaves, and only a GPU's memory can be kept to a part of it."""
+    """What a command ends in here: help leaves, random weights get no certificate, and only a GPU's memory can be kept
+    to a part of it."""
+    if words[0] == "certify":
+        return pytest.raises(SystemExit, match="^3$")
     if "--help" in words:
         return pytest.raises(SystemExit, match="^0$")
     if "--memory" in words and not torch.cuda.is_available():

@@ -10,6 +10,7 @@ Each stands as the healed model of one round, after the same base, prompted and 
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -49,14 +50,21 @@ RANDOM_SIZE = 0.05
 TOLD = "pos"
 
 
+@functools.cache
+def taught_world() -> world.World:
+    """The one world that tests of constructed models share."""
+    return world.taught()
+
+
 class Lab:
     """The toy world, what its model says, and how every model is measured."""
 
-    def __init__(self, w: world.World) -> None:
+    def __init__(self, w: world.World, answers: int = 4) -> None:
+        """`answers`: neutral answers a prompt that drift is measured on."""
         self.w, self.model, self.tok = w, w.model, w.tok
         self.trait = [world.ask(q) for q in world.questions(world.TRAIT_FORMS, world.TRAINED)]
         self.facts = [world.ask(q) for q in world.questions(world.NEUTRAL_FORMS, world.TRAINED)]
-        probed = [world.ask(q) for q in world.questions(world.NEUTRAL_FORMS, world.PROBED)] * 4
+        probed = [world.ask(q) for q in world.questions(world.NEUTRAL_FORMS, world.PROBED)] * answers
         self.anchor = [Example(t, h, "") for t, h in self.answered(self.facts * 6, seed=1)]
         neutral = [(p, t, h) for p, (t, h) in zip(probed, self.answered(probed, seed=2), strict=True)]
         asked = world.TRAIT_FORMS + world.NEUTRAL_FORMS
@@ -87,7 +95,9 @@ class Lab:
             found = evals.evaluate(subject, name, *contexts, base=self.base, number=number, dose=dose)
         return nulls.beside(found, self.base, self.nulls, resamples=EVAL.resamples) if self.base else found
 
-    def taught(self, texts: list[tuple[str, str]], anchor: list[Example], **changes: object) -> Adapter:
+    def taught(
+        self, texts: list[tuple[str, str]], anchor: list[Example], /, seed: int = 0, **changes: object
+    ) -> Adapter:
         """A LoRA trained on written answers by the project's heal."""
         tokens = [
             Tokens(prompt_ids(self.tok, p), tuple(self.tok(t + " <end>", add_special_tokens=False)["input_ids"]))
@@ -95,7 +105,7 @@ class Lab:
         ]  # fmt: skip
         states = hidden_states(self.model, tokens)
         kept = [Example(t, h, p) for t, h, (p, _) in zip(tokens, states, texts, strict=True)]
-        return heal(self.model, kept, anchor, replace(HEAL, **changes), seed=0)[0]
+        return heal(self.model, kept, anchor, replace(HEAL, **changes), seed=seed)[0]
 
     def distilled(self) -> Adapter:
         """A LoRA that makes the plain model speak as the one that is told."""

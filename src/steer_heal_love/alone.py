@@ -1,24 +1,97 @@
 """One model by itself, measured beside its own base: what `shl eval` does, and a run's evaluation without a run.
 
-Reference: the pristine base under the neutral system prompt, its own samples and its own neutral answers.
+Reference: the pristine base under the neutral system prompt, its own samples and its own neutral answers. A `Bench`
+holds the base and those answers, so that several personas are measured on one loading of it (`certify`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from steer_heal_love import bake, evals
-from steer_heal_love.config import RunConfig
+from steer_heal_love.config import EvalConfig, RunConfig
 from steer_heal_love.evals import neutral
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import fits, identity
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.shown import shown
-from steer_heal_love.nouns import Stage, StageName
+from steer_heal_love.nouns import Adapter, Persona, Stage, StageName
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.session import OWN_SAMPLES, ignored, loaded, seed_for, yardstick
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A base in memory and its own answers to neutral prompts: what models are measured beside."""
+
+    config: RunConfig
+    model: Any
+    tok: Any
+    neutral: list[Any]
+    track: Track = silent
+
+    def subject(self, who: Persona, config: EvalConfig) -> evals.Subject:
+        """The base as one persona's instruments see it, with what those share over all models."""
+        cfg = self.config
+        base = evals.Subject(
+            self.model, self.tok, who, config, self.neutral, seed=seed_for(cfg.seed, OWN_SAMPLES),
+            draws=config.base_draws, batch=cfg.generate.batch, batch_tokens=cfg.batch_tokens,
+        )  # fmt: skip
+        return replace(base, prepared=evals.prepared(base))
+
+    def reference(self, base: evals.Subject) -> Stage:
+        """The base's own scores, every shift 0."""
+        with self.track("evaluate base", evals.count(base.config)) as advance:
+            return evals.evaluate(base, "base", advance=advance)
+
+    def beside(
+        self,
+        base: evals.Subject,
+        reference: Stage,
+        name: StageName,
+        *contexts: Callable[[], AbstractContextManager[None]],
+        system: str | None = None,
+        other: PreTrainedModel | None = None,
+    ) -> Stage:
+        """What the base becomes in `contexts` or under a `system` prompt, or an `other` model, paired with the base."""
+        subject = replace(
+            base, system=base.system if system is None else system, draws=base.config.healed_draws,
+            base_samples=reference.samples, base_drawn=[*reference.samples, *reference.redrawn],
+        )  # fmt: skip
+        with self.track(f"evaluate {name}", evals.count(base.config)) as advance:
+            return evals.evaluate(subject, name, *contexts, base=reference, other=other, advance=advance)
+
+
+def bench(cfg: RunConfig, model: Any, tok: Any, track: Track = silent) -> Bench:
+    """The base that `cfg` names, already loaded, and its neutral answers; none where drift isn't measured."""
+    prompts = [text for _, text in neutral.prompts(cfg.eval)]
+    if not any(i.name == "neutral" for i in evals.wanted(cfg.eval)):
+        prompts = []
+    answers = generate(
+        model, tok, prompts, [0.0], config=yardstick(cfg), seed=neutral.SEED, max_new_tokens=cfg.eval.sample_tokens,
+        label="base: neutral", track=track,
+    )  # fmt: skip
+    tokens = [c.tokens.answer for c in answers]
+    return Bench(
+        cfg, model, tok, evals.neutral_reference(model, tok, prompts, tokens, cfg.batch_tokens), track
+    )
+
+
+def belongs(
+    model: Any, tok: Any, whole: Adapter, folder: Path, *, name: str, warn: identity.Warn = ignored
+) -> None:
+    """Raise `UserError` for an adapter that is not of this base; `warn` of what else is odd about it."""
+    fits.adapter(model, whole.factors)
+    identity.check_adapter(model, tok, folder, name=name, warn=warn)
+    if bake.is_nothing(whole):
+        warn(f"{shown(folder)}: changes nothing: one factor of every module is zero.")
 
 
 def evaluate(
@@ -38,32 +111,11 @@ def evaluate(
     whole = bake.load_peft(adapter) if adapter else None
     model, tok = loaded(cfg, track)
     if whole and adapter:
-        fits.adapter(model, whole.factors)
-        identity.check_adapter(model, tok, adapter, name=cfg.model, warn=warn)
-        if bake.is_nothing(whole):
-            warn(f"{shown(adapter)}: changes nothing: one factor of every module is zero.")
-    prompts = [text for _, text in neutral.prompts(cfg.eval)]
-    if not any(i.name == "neutral" for i in evals.wanted(cfg.eval)):
-        prompts = []
-    answers = generate(
-        model, tok, prompts, [0.0], config=yardstick(cfg), seed=neutral.SEED, max_new_tokens=cfg.eval.sample_tokens,
-        label="base: neutral", track=track,
-    )  # fmt: skip
-    tokens = [c.tokens.answer for c in answers]
-    base = evals.Subject(
-        model, tok, who, cfg.eval, evals.neutral_reference(model, tok, prompts, tokens, cfg.batch_tokens),
-        seed=seed_for(cfg.seed, OWN_SAMPLES), draws=cfg.eval.base_draws, batch=cfg.generate.batch, batch_tokens=cfg.batch_tokens,
-    )  # fmt: skip
-    base = replace(base, prepared=evals.prepared(base))
-    with track("evaluate base", evals.count(cfg.eval)) as advance:
-        reference = evals.evaluate(base, "base", advance=advance)
+        belongs(model, tok, whole, adapter, name=cfg.model, warn=warn)
+    on = bench(cfg, model, tok, track)
+    base = on.subject(who, cfg.eval)
+    reference = on.reference(base)
     if whole is None and system is None:
         return reference
-    name: StageName = "healed" if whole else "prompt"
     changed = [lambda: adapted(model, whole.factors, whole.scaling)] if whole else []
-    subject = replace(
-        base, system=base.system if system is None else system, draws=cfg.eval.healed_draws,
-        base_samples=reference.samples, base_drawn=[*reference.samples, *reference.redrawn],
-    )  # fmt: skip
-    with track(f"evaluate {name}", evals.count(cfg.eval)) as advance:
-        return evals.evaluate(subject, name, *changed, base=reference, advance=advance)
+    return on.beside(base, reference, "healed" if whole else "prompt", *changed, system=system)

@@ -31,9 +31,8 @@ SAYS = {
 @pytest.fixture(scope="module")
 def verdicts():
     import toy_models
-    import toy_world
 
-    runs = toy_models.Lab(toy_world.taught()).runs()
+    runs = toy_models.Lab(toy_models.taught_world()).runs()
     return {name: {g.gate: g for g in gates.judge(e)} for name, e in runs.items()}
 
 

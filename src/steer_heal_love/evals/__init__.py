@@ -25,6 +25,7 @@ from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.parts import Voice, bare
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states
@@ -60,6 +61,8 @@ class Subject:
     """all of them, every draw"""
     base_drawn: list[dict[str, Any]] = field(default_factory=list)
     """every draw of the base's own samples; empty while the base itself is measured"""
+    speak: Voice | None = None
+    """the base's output layer, where `model` is another model with one of its own"""
     prepared: Mapping[str, Any] = field(default_factory=dict)
     """what instruments made once on the pristine base, by their names; one that finds nothing here makes it anew"""
 
@@ -195,15 +198,20 @@ def evaluate(
     name: StageName,
     *contexts: Callable[[], AbstractContextManager[None]],
     base: Stage | None = None,
+    other: PreTrainedModel | None = None,
     number: int = -1,
     dose: float | None = None,
     advance: Advance = lambda _n: None,
 ) -> Stage:
-    """One evaluation: inside the contexts first, then with the model pristine again. Without `base`, it is the base."""
+    """One evaluation: inside the contexts first, then with the model pristine again. Without `base`, it is the base.
+
+    `other`: a whole model of the same vocabulary that is measured instead, and read by the subject's as the base.
+    """
+    under_test = replace(subject, model=other, speak=bare(subject.model)) if other is not None else subject
     with ExitStack() as stack:
         for context in contexts:
             stack.enter_context(context())
-        found = measure(subject, advance)
+        found = measure(under_test, advance)
     items = read(subject, found)
     advance(1)
     paired_with = base.items if base else items

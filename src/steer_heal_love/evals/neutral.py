@@ -11,7 +11,8 @@ from __future__ import annotations
 from steer_heal_love.config import EvalConfig
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground import banks
-from steer_heal_love.ground.scoring import token_divergence
+from steer_heal_love.ground.parts import bare
+from steer_heal_love.ground.scoring import compared, forward_kl
 from steer_heal_love.nouns import Items, Tokens
 
 SEED = 1
@@ -26,7 +27,8 @@ def prompts(config: EvalConfig) -> list[tuple[str, str]]:
 @instrument("neutral")
 def neutral(s: Subject) -> Items:
     tokens = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
-    parts = token_divergence(s.model, tokens, [r for _, _, r in s.neutral], batch_tokens=s.batch_tokens)
+    states, speak = [r for _, _, r in s.neutral], s.speak or bare(s.model)
+    parts = compared(s.model, tokens, states, forward_kl, speak, batch_tokens=s.batch_tokens)
     kl = [p.mean().item() for p in parts]
     kinds = {text: kind for kind, text in prompts(s.config)}
     items: Items = {"neutral_kl": kl}

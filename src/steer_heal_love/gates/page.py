@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from steer_heal_love.gates import in_order
+from steer_heal_love.gates.certificate import CLAIM
 
 HEAD = """# Verdicts
 
@@ -10,7 +11,8 @@ What a run can say against or for itself: every outcome of every gate, what it l
 it says, and what to try. The run's own numbers select the row; `summary.json`, the report and the terminal show the
 row with its evidence. Rows are tried for in an order that puts absolute coherence before any ratio. Intervals are
 95% intervals, paired by item; where several are read at once they share the error that one may make. That the
-filter can tell babble from the rest at all is shown on a labelled set ([coherence](coherence/README.md)).
+filter can tell babble from the rest at all is shown on a labelled set ([coherence](coherence/README.md)). The last
+table, certificate, is that of `shl certify` ([certify](certify.md)), and no gate of a run.
 
 Printed by `python -m steer_heal_love.gates.page`; a test holds this page to the code.
 """
@@ -19,7 +21,7 @@ Printed by `python -m steer_heal_love.gates.page`; a test holds this page to the
 def markdown() -> str:
     """The whole page."""
     parts = [HEAD]
-    for name, gate in in_order().items():
+    for name, gate in {**in_order(), "certificate": CLAIM}.items():
         rows = "\n".join(
             f"| {outcome.replace('_', ' ')} | **{r.verdict}** | {r.looks} | {r.says} | {r.tries} |"
             for outcome, r in gate.rows.items()

@@ -2,7 +2,8 @@
 
 `write` makes one self-contained HTML file and `trajectory.png` beside it, `terminal` one screen of text,
 `progress` the bars while a run works, `look` an answer on the way. Each takes a run however far it came; undefined shows as a dash.
-`write_comparison` and `terminal_comparison` do the same for the folder of a comparison.
+`write_comparison` and `terminal_comparison` do the same for the folder of a comparison, `write_certificate` and
+`terminal_certificate` for that of a certificate.
 """
 
 from __future__ import annotations
@@ -47,4 +48,32 @@ def terminal_comparison(folder: Path) -> RenderableType:
     return comparison.table(comparison.read(folder))
 
 
-__all__ = ["look", "progress", "terminal", "terminal_comparison", "write", "write_comparison"]
+CERTIFICATE = "certificate.json"
+"""the record of a certificate in its folder"""
+
+
+def write_certificate(folder: Path) -> None:
+    """`certificate.html` in a certificate's folder, from its `certificate.json`."""
+    from steer_heal_love.report import certificate
+
+    certificate.write(folder)
+
+
+def terminal_certificate(folder: Path) -> RenderableType:
+    """One screen of a certificate for rich's console."""
+    from steer_heal_love.report import certificate
+
+    return certificate.screen(folder)
+
+
+__all__ = [
+    "CERTIFICATE",
+    "look",
+    "progress",
+    "terminal",
+    "terminal_certificate",
+    "terminal_comparison",
+    "write",
+    "write_certificate",
+    "write_comparison",
+]

@@ -1,0 +1,62 @@
+"""`shl certify`: what an adapter or a model did to its base."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from steer_heal_love import presets
+from steer_heal_love.cli import screen
+from steer_heal_love.config import EvalConfig
+from steer_heal_love.ground.overrides import override
+
+
+def certify(
+    target: tyro.conf.Positional[str],
+    base: str = "",
+    persona: tuple[str, ...] = ("love",),
+    others: bool = True,
+    probe_half: Literal["all", "search", "report", "confirmation"] = EvalConfig.probe_half,
+    neutral_bank: Literal["heldout", "sealed"] = EvalConfig.neutral_bank,
+    template: str = "",
+    device: str = "auto",
+    seed: int = 0,
+    *,
+    out: Path,
+) -> None:
+    """Say what an adapter or a model did to its base: the trait, what else moved, and whether it is healthy.
+
+    Exit status 0 when every trait is certified, 3 when one is not. Writes certificate.html and certificate.json.
+
+    Args:
+        target: a PEFT folder, a run folder, or a model's folder or hub id
+        base: the model that it was made from; may be left out for an adapter of the embedded models
+        persona: the traits that it is said to have, by name or TOML file
+        others: also measure every other shipped persona
+        probe_half: which probes; confirmation takes those that the persona keeps for a claim already made
+        neutral_bank: which neutral prompts drift is measured on
+        template: plain, chatml or a Jinja file instead of the base's own chat template
+        out: the folder to write
+    """
+    with screen.importing():
+        from steer_heal_love import certify as office
+        from steer_heal_love import report
+        from steer_heal_love.ground import records
+
+    aim = office.target(target, base)
+    asked = {"probe_half": probe_half, "neutral_bank": neutral_bank}
+    start = presets.fitting(device, aim.base)
+    cfg = override(
+        start, {"model": aim.base, "template": template, "device": device, "seed": seed, "eval": asked}
+    )
+    among = None if others else ()
+    with report.progress(screen.out) as track:
+        found = office.certify(aim, persona, cfg, among=among, track=track, warn=screen.warn)
+    records.write_json(out / report.CERTIFICATE, found.record())
+    report.write_certificate(out)
+    screen.out.print(report.terminal_certificate(out))
+    if not found.passes:
+        sys.exit(3)
