@@ -2,7 +2,7 @@
 
 `write` makes one self-contained HTML file and `trajectory.png` beside it, `terminal` one screen of text,
 `progress` the bars while a run works, `look` an answer on the way. Each takes a run however far it came; undefined shows as a dash.
-`write_comparison` and `terminal_comparison` do the same for the folder of a comparison.
+`write_comparison` and `terminal_comparison` do the same for the folder of a comparison, `terminal_fight` for a vaccinated run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from steer_heal_love.report import comparison
+from steer_heal_love.report import comparison, fight
 from steer_heal_love.report.bars import progress
 from steer_heal_love.report.look import look
 from steer_heal_love.report.read import read
@@ -47,4 +47,17 @@ def terminal_comparison(folder: Path) -> RenderableType:
     return comparison.table(comparison.read(folder))
 
 
-__all__ = ["look", "progress", "terminal", "terminal_comparison", "write", "write_comparison"]
+def terminal_fight(folder: Path) -> RenderableType:
+    """What a vaccinated run prevented and still learned, for rich's console."""
+    return fight.screen(folder)
+
+
+__all__ = [
+    "look",
+    "progress",
+    "terminal",
+    "terminal_comparison",
+    "terminal_fight",
+    "write",
+    "write_comparison",
+]

@@ -261,12 +261,13 @@ def defaults(c: Comparison) -> list[RenderableType]:
         return []
     out = Table(box=None, padding=(0, 1), header_style="dim")
     out.add_column("method", no_wrap=True)
-    for name in ("strength", *OWN):
+    for name in OWN:
         out.add_column(name, justify="right", no_wrap=True)
     for m, p in rows:
-        seeds = f" ({p.own}/{len(c.seeds)} seeds)" if p.own < len(c.seeds) else ""
-        scores = (reading(p.scores.get(name, Score.undefined())) for name in OWN)
-        out.add_row(Text(shown(m.name) + seeds), f"{p.strength:g}", *scores)
+        seeds = f", {p.own} of {len(c.seeds)} seeds" if p.own < len(c.seeds) else ""
+        trait, *costs = (p.scores.get(name, Score.undefined()) for name in OWN)
+        drawn = (plain(cost.mean, "+.3f") for cost in costs)
+        out.add_row(Text(f"{shown(m.name)} at {p.strength:g}{seeds}"), reading(trait), *drawn)
     return [Text("Each method at its own default strength, at whatever that costs", style="bold"), out]
 
 
