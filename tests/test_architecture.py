@@ -63,6 +63,7 @@ ALLOWED = {
     "steps": FLOOR | ROOMS | {"config", "session"},
     "loop": FLOOR | ROOMS | {"config", "session", "steps"},
     "compare": FLOOR | ROOMS | {"config", "presets", "session", "steps", "loop", "compare"},
+    "fight": FLOOR | ROOMS | {"config", "presets", "session", "steps", "fight"},
 }
 
 

@@ -96,11 +96,16 @@ def test_every_method_has_a_frontier_in_every_seed(whole):
         strengths = [p["strength"] for p in m["points"]]
         assert strengths == sorted(strengths)
         for p in m["points"]:
-            assert p["seeds"] == 2
+            assert p["seeds"] == 2 and p["own_default"] in (0, 1, 2)
             assert p["scores"]["neutral_kl"]["mean"] > 0, (name, p)
             for seed in found["seeds"]:
                 cell = out / "seeds" / str(seed) / "methods" / name / f"{p['strength']:g}" / "scores.json"
                 assert files.load_stages(cell)[0].samples
+    own = {
+        n: [p["own_default"] for p in by_name(found)[n]["points"]]
+        for n in ("sft", "steering", "healed_loop", "few_shot")
+    }
+    assert own == {"sft": [0, 2], "steering": [0, 2], "healed_loop": [0, 2, 0], "few_shot": [0, 0]}
     assert [len(by_name(found)[n]["points"]) for n in ("prompt", "few_shot", "steering", "sft", "healed_loop")] == [
         1, 2, 2, 2, 3,
     ]  # fmt: skip

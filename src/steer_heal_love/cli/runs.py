@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,6 +26,9 @@ class Run(RunConfig):
 
     resume: Path | None = None
     """go on with this run folder, with the settings it was started with"""
+    fight: Path | None = None
+    """instead of the loop: fine-tune on this JSONL file of prompts and answers, or chat messages, so that the persona's
+    neg pole isn't learned from it; says what was prevented and what was still learned"""
     config: Path | None = None
     """settings from a TOML file, such as a run's config.toml"""
     preset: Preset = "auto"
@@ -64,6 +68,8 @@ def run(argv: list[str]) -> None:
         settings = None
     else:
         given, settings = layered(Run, argv, "shl run")
+    if given.fight or (given.resume and (given.resume / "fight" / "rows.jsonl").is_file()):
+        return vaccinate(given, settings)
     with importing():
         from steer_heal_love import loop, report
         from steer_heal_love.ground.folder import RunFolder
@@ -78,6 +84,24 @@ def run(argv: list[str]) -> None:
     with report.progress(out, told) as track:
         done = loop.run(settings, resume=given.resume, track=track, warn=warn, show=seen, **trust)
     show(done.folder.path)
+
+
+def vaccinate(given: Run, settings: RunConfig | None) -> None:
+    """Fine-tune on somebody's data with prevention and without, print what came of it."""
+    with importing():
+        from steer_heal_love import fight, report
+
+    again = given.resume and f"shl run --resume {shlex.quote(str(given.resume))}"
+    with (
+        report.progress(out, settings) as track,
+        resumable(again or "shl run --resume, with the newest run folder"),
+    ):
+        if given.fight:
+            done = fight.run(settings, given.fight, track=track)
+        elif given.resume:
+            trust = given.trust_remote_code
+            done = fight.resumed(given.resume, track=track, trust_remote_code=trust, warn=warn)
+    out.print(report.terminal_fight(done.folder.path), soft_wrap=not out.is_terminal)
 
 
 def show(path: Path) -> None:

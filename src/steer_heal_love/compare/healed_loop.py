@@ -21,8 +21,9 @@ def healed_loop(bench: Bench) -> Iterator[Cell]:
         loop.rounds(r)
     except (Starved, Diverged) as e:
         stopped = e
-    for done, stage in enumerate([s for s in r.stages if s.stage == "healed"], 1):
-        yield Cell(float(done), stage=stage)
+    healed = [s for s in r.stages if s.stage == "healed"]
+    for done, stage in enumerate(healed, 1):
+        yield Cell(float(done), stage=stage, own=done == len(healed))
     if r.history:
         whole = bench.placed(bake.stack(r.history))
         for factor in bench.grid.beyond:

@@ -24,4 +24,4 @@ def unscaled(bench: Bench, adapter: Adapter, healing: dict[str, Any]) -> Iterato
     """Cells of a round's adapter by scale of the update as it was trained."""
     if not healing["scale"]:
         raise Starved("round 0: the trust region left nothing of the update; raise heal.budget.")
-    yield from scaled(bench, bench.placed(adapter).scaled(1.0 / healing["scale"]))
+    yield from scaled(bench, bench.placed(adapter).scaled(1.0 / healing["scale"]), own=healing["scale"])

@@ -16,13 +16,15 @@ Kind = Literal["prompt", "steered", "healed"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One model to measure: contexts to enter on the base, or what it is told, or a stage measured already."""
+    """One model to measure: contexts to enter on the base, or what it is told, or a stage measured already. `own` marks
+    the strength that the method itself would choose."""
 
     strength: float
     contexts: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
     told: dict[str, Any] = field(default_factory=dict)
     stage: Stage | None = None
     dose: float | None = None
+    own: bool = False
 
 
 Cells = Callable[[Bench], Iterator[Cell]]
@@ -42,13 +44,15 @@ class Method:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one method reached in one seed: its cells in rising strength, and why it stopped, if it did."""
+    """What one method reached in one seed: its cells in rising strength, why it stopped, if it did, and the strength
+    of its own default; None where that is none of the cells."""
 
     method: Method
     seed: int
     cells: list[tuple[float, Stage]]
     stopped: str
     seconds: float
+    own: float | None = None
 
 
 methods: Registry[Method] = Registry("method of comparison", "steer_heal_love.compare")

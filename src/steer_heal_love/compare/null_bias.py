@@ -24,7 +24,7 @@ def null_bias(bench: Bench) -> Iterator[Cell]:
     r = bench.run
     whole = cache(lambda: nulls.bias(steps.subject(r), r.calibration))
     for multiple in bench.grid.biases:
-        yield Cell(multiple, (partial(worn, bench, whole, multiple),))
+        yield Cell(multiple, (partial(worn, bench, whole, multiple),), own=multiple == 1)
 
 
 def worn(bench: Bench, whole: Callable[[], Tensor], multiple: float) -> AbstractContextManager[None]:

@@ -10,4 +10,4 @@ from steer_heal_love.compare.method import Cell, method
 
 @method("prompt", knob="told or not", kind="prompt")
 def prompt(bench: Bench) -> Iterator[Cell]:
-    yield Cell(1.0, stage=next(s for s in bench.run.stages if s.stage == "prompt"))
+    yield Cell(1.0, stage=next(s for s in bench.run.stages if s.stage == "prompt"), own=True)

@@ -13,10 +13,10 @@ from steer_heal_love.nouns import Adapter
 KNOB = "scale of the update as trained"
 
 
-def scaled(bench: Bench, adapter: Adapter) -> Iterator[Cell]:
-    """One cell a scale of the grid."""
+def scaled(bench: Bench, adapter: Adapter, *, own: float = 1.0) -> Iterator[Cell]:
+    """One cell a scale of the grid; the method's own default is the update as trained, or else the scale `own`."""
     for scale in bench.grid.scales:
-        yield Cell(scale, (worn(bench, adapter.scaled(scale)),))
+        yield Cell(scale, (worn(bench, adapter.scaled(scale)),), own=scale == own)
 
 
 def worn(bench: Bench, adapter: Adapter) -> partial:

@@ -30,7 +30,7 @@ def soft_base_loop(bench: Bench) -> Iterator[Cell]:
         r.rounds.append(row)
         adapter, row["healing"] = loop.healed(r, number, own_text(r, number), vector)
         r.history = [*r.history, bench.placed(adapter)]
-        yield Cell(number + 1.0, (worn(bench, bake.stack(r.history)),))
+        yield Cell(number + 1.0, (worn(bench, bake.stack(r.history)),), own=number + 1 == r.config.rounds)
     whole = bake.stack(r.history)
     for factor in bench.grid.beyond:
         yield Cell(len(r.history) * factor, (worn(bench, whole.scaled(factor)),))

@@ -14,4 +14,4 @@ def steering(bench: Bench) -> Iterator[Cell]:
     walked, vector = bench.walked(), bench.vector()
     for multiple in bench.grid.doses:
         dose = multiple * walked
-        yield Cell(multiple, (partial(vector, bench.run.model, dose),), dose=dose)
+        yield Cell(multiple, (partial(vector, bench.run.model, dose),), dose=dose, own=multiple == 1)

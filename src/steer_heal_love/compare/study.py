@@ -136,7 +136,7 @@ def wanted(
 def trace(method: Method, r: Run, grid: Grid) -> Trace:
     """Every cell of a method in a seed, measured or read back."""
     on = bench.opened(r, r.folder.path / "methods" / method.name, grid)
-    cells, stopped = [], ""
+    cells, stopped, own = [], "", None
     try:
         for cell in method.cells(on):
             file = on.folder.path / f"{cell.strength:g}" / "scores.json"
@@ -145,10 +145,11 @@ def trace(method: Method, r: Run, grid: Grid) -> Trace:
                 "evaluate", file, files.load_stages, files.save_stages, make, strength=cell.strength
             )
             cells.append((cell.strength, stage))
+            own = cell.strength if cell.own else own
     except (Starved, Diverged) as e:
         stopped = str(e)
         on.folder.event("stopped", reason=stopped)
-    return Trace(method, r.config.seed, cells, stopped, sum(on.folder.seconds().values()))
+    return Trace(method, r.config.seed, cells, stopped, sum(on.folder.seconds().values()), own)
 
 
 def measured(method: Method, r: Run, cell: Cell) -> list[Stage]:

@@ -1,6 +1,7 @@
 """Cells to what `compare.json` holds: every method's points, and what it has at each budget.
 
-A point is one strength: its scores over items × seeds (`ground.stats.crossed`). At a budget of neutral_kl (`at`):
+A point is one strength: its scores over items × seeds (`ground.stats.crossed`), and in how many seeds it is the method's
+own default (`own_default`). At a budget of neutral_kl (`at`):
 `trait_shift` and `own_excess` where the frontier crosses it; at a budget of own_excess (`at_own_excess`):
 `trait_shift`. Beside them the trait's difference from the reference method's and its verdict: ahead, behind or not told
 apart. Its interval is one of `looks` (methods other than the reference and the nulls × budgets of both axes), so that all of them hold
@@ -161,7 +162,8 @@ def point(traces: list[Trace], bases: dict[int, Stage], strength: float, resampl
     named = [name for name in SCORES if all(name in stage.scores for stage, _ in here)]
     read = lambda name: crossed([items(stage, base, name) for stage, base in here], resamples=resamples)
     scores = {name: widened(read(name)) if name in CROSSFITTED else read(name) for name in named}
-    return {"strength": strength, "seeds": len(here), "scores": scores}
+    own = sum(t.own == strength for t in traces)
+    return {"strength": strength, "seeds": len(here), "own_default": own, "scores": scores}
 
 
 def samples(traces: list[Trace], bases: dict[int, Stage], budget: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 `write` makes one self-contained HTML file and `trajectory.png` beside it, `terminal` one screen of text,
 `progress` the bars while a run works, `look` an answer on the way. Each takes a run however far it came; undefined shows as a dash.
 `write_comparison` and `terminal_comparison` do the same for the folder of a comparison, `write_certificate` and
-`terminal_certificate` for that of a certificate.
+`terminal_certificate` for that of a certificate, `terminal_fight` for a vaccinated run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from steer_heal_love.report import comparison
+from steer_heal_love.report import comparison, fight
 from steer_heal_love.report.bars import progress
 from steer_heal_love.report.look import look
 from steer_heal_love.report.read import read
@@ -66,6 +66,11 @@ def terminal_certificate(folder: Path) -> RenderableType:
     return certificate.screen(folder)
 
 
+def terminal_fight(folder: Path) -> RenderableType:
+    """What a vaccinated run prevented and still learned, for rich's console."""
+    return fight.screen(folder)
+
+
 __all__ = [
     "CERTIFICATE",
     "look",
@@ -73,6 +78,7 @@ __all__ = [
     "terminal",
     "terminal_certificate",
     "terminal_comparison",
+    "terminal_fight",
     "write",
     "write_certificate",
     "write_comparison",

@@ -30,11 +30,12 @@ AXES = {"neutral_kl": ("budgets", "at"), "own_excess": ("own_excess_budgets", "a
 
 @dataclass(frozen=True)
 class Point:
-    """One strength of a method, over the seeds that have it."""
+    """One strength of a method, over the seeds that have it; `own` of them have it as the method's own default."""
 
     strength: float
     seeds: int
     scores: dict[str, Score]
+    own: int = 0
 
 
 UNTOLD = "not told apart"
@@ -171,7 +172,12 @@ def rank(m: Traced) -> list[float]:
 
 def traced(m: dict[str, Any]) -> Traced:
     points = [
-        Point(p["strength"], p["seeds"], {n: score_of(s) for n, s in p["scores"].items()})
+        Point(
+            p["strength"],
+            p["seeds"],
+            {n: score_of(s) for n, s in p["scores"].items()},
+            p.get("own_default", 0),
+        )
         for p in m["points"]
     ]
     rows = {axis: [row(axis, r) for r in m[name]] for axis, (_, name) in AXES.items()}
@@ -235,12 +241,34 @@ def table(c: Comparison) -> RenderableType:
             parts += [Text(line) for line in sentences(c, axis)]
         if axis == "neutral_kl":
             parts += above.table(c)
+    parts += defaults(c)
     notes = [f"{m.name}, seed {seed}: {reason}" for m in c.methods for seed, reason in m.stopped.items()]
     if any(m.starred(axis) for m in c.methods for axis in AXES):
         notes.append("* its least prompt is dearer: a line from the base, which no model realises")
     if c.compared:
         notes.append(caveat(c))
     return Group(*parts, *(Text(n, style="yellow") for n in notes))
+
+
+OWN = ("trait_shift", "neutral_kl", "own_excess")
+"""what is said of a method at its own default"""
+
+
+def defaults(c: Comparison) -> list[RenderableType]:
+    """Every method where it would itself stop, whatever that costs; nothing where no file says which strength that is."""
+    rows = [(m, p) for m in c.methods for p in m.points if p.own]
+    if not rows:
+        return []
+    out = Table(box=None, padding=(0, 1), header_style="dim")
+    out.add_column("method", no_wrap=True)
+    for name in OWN:
+        out.add_column(name, justify="right", no_wrap=True)
+    for m, p in rows:
+        seeds = f", {p.own} of {len(c.seeds)} seeds" if p.own < len(c.seeds) else ""
+        trait, *costs = (p.scores.get(name, Score.undefined()) for name in OWN)
+        drawn = (plain(cost.mean, "+.3f") for cost in costs)
+        out.add_row(Text(f"{shown(m.name)} at {p.strength:g}{seeds}"), reading(trait), *drawn)
+    return [Text("Each method at its own default strength, at whatever that costs", style="bold"), out]
 
 
 def sentences(c: Comparison, axis: str) -> list[str]:

@@ -111,6 +111,17 @@ def path(axes: Axes, c: Comparison, m: Traced, view: View) -> None:
     x, y = zip((0.0, 0.0), *(xy(p, view) for p in points), strict=True)
     axes.plot(x, y, color=colour, linestyle=(0, (1, 3)) if m.single else line, linewidth=1.1, zorder=3)
     axes.plot(x[1:], y[1:], mark, color=colour, markersize=5, zorder=4, label=m.name, linestyle="none")
+    own = [xy(p, view) for p in points if p.own]
+    if own:
+        axes.plot(
+            *zip(*own, strict=True),
+            "o",
+            color=colour,
+            markersize=10,
+            fillstyle="none",
+            zorder=4,
+            linestyle="none",
+        )
     for p in points:
         axes.errorbar(
             *xy(p, view), xerr=spread(p.scores[view.x]), yerr=spread(p.scores[view.y]), fmt="none",

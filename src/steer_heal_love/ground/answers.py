@@ -1,0 +1,53 @@
+"""Hidden states of answers: the mean over an answer's own tokens at the output of one decoder layer.
+
+In: sequences (prompt ids, answer ids), a layer number. Out: fp32 means on the host, a row each.
+Invariant: a row doesn't depend on the batch it was read in.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from steer_heal_love.ground.hooks import once
+from steer_heal_love.ground.memory import halving
+from steer_heal_love.ground.parts import layers, stream
+from steer_heal_love.ground.reading import way
+from steer_heal_love.ground.scoring import by_length, pack, whole_hidden
+from steer_heal_love.nouns import Tokens
+
+
+@torch.no_grad()
+def answer_means(
+    model: PreTrainedModel, sequences: list[Tokens], at: int, *, batch_tokens: int = 4096
+) -> Float[Tensor, "n d"]:
+    """Each answer's mean state at layer `at`."""
+    out: list[Tensor] = [torch.empty(0)] * len(sequences)
+
+    def look(indices: list[int]) -> None:
+        part = [sequences[i] for i in indices]
+        for i, s, states in zip(indices, part, layer_states(model, part, at), strict=True):
+            start = len(s.prompt)
+            out[i] = states[start : start + len(s.answer)].mean(0).cpu()
+
+    halving(by_length(sequences, batch_tokens), look)
+    return torch.stack(out)
+
+
+def layer_states(model: PreTrainedModel, sequences: list[Tokens], at: int) -> list[Float[Tensor, "_ d"]]:
+    """The layer's fp32 output over each sequence, padding after it included."""
+    batch, seen = pack(sequences, model.device), []
+    way(model)  # found out by reading, where nobody listens yet
+
+    def hook(_module, _args, output):
+        seen.extend(stream(model, output).float())
+
+    with once(model, "read"):
+        handle = layers(model)[at].register_forward_hook(hook)
+        try:
+            whole_hidden(model, batch.ids, batch.mask)
+        finally:
+            handle.remove()
+    return seen
