@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from steer_heal_love.doctor import Finding, Patient, check
-from steer_heal_love.doctor.update import drawn
+from steer_heal_love.doctor.update import drawn, gradients
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import answer_hidden, log_likelihood, pack
 
@@ -23,7 +23,7 @@ def gradient(p: Patient) -> Finding:
         return -log_likelihood(p.model, answer_hidden(p.model, batch), batch.targets).mean()
 
     with adapted(p.model, update.factors, update.scaling):
-        grads = torch.autograd.grad(loss(), leaves)
+        grads = gradients(loss(), leaves)
         square = sum(g.pow(2).sum().item() for g in grads)
         if not square > 0:
             return Finding("gradient", "no gradient reaches the adapter", "fails", "heal would train nothing")

@@ -16,7 +16,7 @@ import torch
 
 from steer_heal_love.config import RunConfig
 from steer_heal_love.doctor import Finding, Patient, check
-from steer_heal_love.doctor.update import drawn
+from steer_heal_love.doctor.update import drawn, gradients
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import answer_hidden, hidden_states, log_likelihood, pack
@@ -81,7 +81,7 @@ def rates(p: Patient) -> tuple[float, float, float]:
     batch = pack(many[:2], device)
     with adapted(p.model, update.factors, update.scaling):
         training = (size / 2) / timed(
-            lambda: torch.autograd.grad(
+            lambda: gradients(
                 log_likelihood(p.model, answer_hidden(p.model, batch), batch.targets).sum(), leaves
             ), device,
         )  # fmt: skip
