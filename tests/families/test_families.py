@@ -24,7 +24,7 @@ MECHANISMS = (
 
 def check(name: str) -> None:
     found = matrix.row(name)
-    assert found.verdict == ("refused" if name in matrix.REFUSED else "passes"), found.lacking
+    assert found.verdict == ("refused" if name in matrix.REFUSED else "passes"), found.wrong or found.said
 
 
 @pytest.mark.parametrize("name", MECHANISMS)

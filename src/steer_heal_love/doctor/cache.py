@@ -44,7 +44,8 @@ def behind_nats(p: Patient, s: Tokens) -> float:
 def step_by_step(p: Patient, s: Tokens) -> Float[Tensor, "t d"]:
     """Final hidden states over the answer, the prompt read at once and then a token at a time from the cache; where
     this model's texts are decoded without one, the whole text again for each token."""
-    out, given, cache, keep = [], list(s.prompt), None, cached(p)
+    out: list[Tensor] = []
+    given, cache, keep = list(s.prompt), None, cached(p)
     for token in s.answer:
         at = len(s.prompt) + len(out) - len(given)
         ids = torch.tensor([given], device=p.model.device)
