@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -38,8 +38,10 @@ def examined(name: str, stages: Sequence[str]) -> matrix.Row:
     """One family's row, by a process that has one thread."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", FutureWarning)  # of one library about another
+    versions = records.versions()
+    read_with = ", ".join(f"{p} {versions[p]}" for p in LIBRARIES if p in versions)
     with embedded.quiet_transformers():
-        return matrix.row(name, stages)
+        return replace(matrix.row(name, stages), read_with=read_with)
 
 
 def rows(names: Sequence[str], stages: Sequence[str], workers: int) -> Iterator[matrix.Row]:
@@ -60,9 +62,10 @@ def kept(file: Path | None) -> dict[str, matrix.Row]:
     return {r["family"]: matrix.Row(**r | {"stages": tuple(r["stages"])}) for r in found}
 
 
-def table(found: Sequence[matrix.Row], stages: Sequence[str], read_with: str) -> str:
+def table(found: Sequence[matrix.Row], stages: Sequence[str]) -> str:
     """The rows in Markdown, under how many there are of each verdict and what they were read with."""
     counts = [f"{sum(r.verdict == v for r in found)} {v}" for v in ("passes", "refused", "fails")]
+    read_with = "; ".join(sorted({r.read_with for r in found}))
     lines = [f"{len(found)} families: {', '.join(counts)} ({read_with}).", ""]
     lines += [f"| family | class | {' | '.join(stages)} | what is said |", "|---" * (len(stages) + 3) + "|"]
     return "\n".join(lines + [line(r, stages) for r in found])
@@ -105,8 +108,6 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     given = parsed()
-    versions = records.versions()
-    read_with = ", ".join(f"{p} {versions[p]}" for p in LIBRARIES if p in versions)
     names, found = given.names or list(zoo.ZOO), kept(given.keep)
     for row in rows([n for n in names if n not in found], given.stages, given.workers):
         found[row.family] = row
@@ -114,7 +115,7 @@ def main() -> None:
         if given.keep:
             with given.keep.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
-    text = table([found[n] for n in zoo.ZOO if n in found], given.stages, read_with)
+    text = table([found[n] for n in zoo.ZOO if n in found], given.stages)
     if given.write:
         written(given.write, text)
     else:

@@ -43,7 +43,7 @@ RUN = {
 @dataclass(frozen=True)
 class Row:
     """`verdict`: passes, refused or fails. `wrong`: what failed, by stage. `said`: the refusal, or what the adapter
-    leaves out."""
+    leaves out. `read_with`: the libraries' versions."""
 
     family: str
     model_class: str
@@ -51,6 +51,7 @@ class Row:
     stages: tuple[str, ...] = ()
     wrong: dict[str, str] = field(default_factory=dict)
     said: str = ""
+    read_with: str = ""
 
 
 @dataclass(frozen=True)
