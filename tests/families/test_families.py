@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
 
-from families import matrix, zoo
+from families import checks, matrix, zoo
 from steer_heal_love import doctor, presets
+from steer_heal_love.ground import reading
 
 MECHANISMS = (
     "llama4-text",  # a window in chunks, a decoder under another name, fused experts
@@ -36,6 +38,15 @@ HARD = {
 def check(name: str, stages: Sequence[str] = matrix.QUICK) -> None:
     found = matrix.row(name, stages)
     assert found.verdict == ("refused" if name in matrix.REFUSED else "passes"), found.wrong or found.said
+
+
+def test_most_prompts_are_longer_than_any_window_of_the_zoo():
+    """Three of four, with their answers; windows, and what else changes a row's numbers from some length on."""
+    least = checks.START + sorted(checks.OWN)[1] + checks.MORE
+    for name in set(zoo.ZOO) - matrix.REFUSED:
+        config = zoo.configured(zoo.ZOO[name], 300, 2).get_text_config(decoder=True)
+        closing = [at for at in reading.closing(config) if math.isfinite(at)]
+        assert all(at < least for at in closing), (name, closing)
 
 
 @pytest.mark.parametrize("name", MECHANISMS)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from families import matrix, zoo
 from steer_heal_love.ground import checkpoint, loading, models
 from steer_heal_love.ground.devices import DTYPES
 from steer_heal_love.ground.errors import UserError
@@ -156,6 +158,14 @@ def test_an_encoder_is_no_chat_model(tmp_path, tok):
     tok.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="an encoder"):
         load(tmp_path)
+
+
+def test_a_choice_of_keys_that_later_text_changes_is_refused(tmp_path, monkeypatch):
+    """Two heads that score leave many keys at nought, and a tie falls otherwise in a longer row."""
+    few = zoo.ZOO["deepseek-v3.2"]
+    monkeypatch.setitem(zoo.ZOO, "few", replace(few, settings=few.settings | {"index_n_heads": 2}))
+    with pytest.raises(UserError, match="attends to the 16 likeliest tokens"):
+        matrix.loaded("few", tmp_path)
 
 
 def test_the_dtypes_that_are_named_are_those_that_load(folder):

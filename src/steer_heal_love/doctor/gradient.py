@@ -12,7 +12,7 @@ from steer_heal_love.doctor.update import drawn, gradients
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import answer_hidden, log_likelihood, pack
 
-STEPS_NATS = {torch.float32: (0.005, 1e-3, 2e-4)}
+STEPS_NATS = {torch.float32: (0.005, 1e-3, 2e-4, 2e-5)}
 """how far the loss is moved to each side: well above rounding, well inside where it is straight"""
 COARSE_NATS = (0.05,)
 """the same below fp32"""
