@@ -26,6 +26,8 @@ from steer_heal_love.nouns import Adapter, Tokens
 
 START, OWN, MORE = 9, (21, 3, 34, 21), 5
 """tokens that prompts begin with alike, that each goes on with, and of an answer: longer than any window of the zoo"""
+SEED = 1
+"""of the rows"""
 LAYERS = [1, 2]
 STEPS = (3e-3, 1e-3, 3e-4, 1e-4)
 """of all factors together, along the gradient"""
@@ -43,7 +45,7 @@ class Rows:
     answers: list[tuple[int, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        draw = torch.Generator().manual_seed(1)
+        draw = torch.Generator().manual_seed(SEED)
         row = lambda n: tuple(torch.randint(3, len(self.tok), (n,), generator=draw).tolist())
         start = row(START)
         self.prompts = [start + row(n) for n in OWN]
