@@ -1,86 +1,90 @@
-"""Every family of tiny models through the doctor, as a table: `python tools/matrix.py [NAME …] [--write docs/models.md]`.
+"""Every family of tiny models through every stage, as a table: `python tools/matrix.py [NAME …] [--workers N]`.
 
-In: names of families of tests/families/zoo.py (all when none is named), or the tiny models here where that is absent.
-Out: a Markdown table on the screen, or between the marks in a page. Exit 3 where a check fails.
+In: names of families of tests/families/zoo.toml; all when none is named. Out: a Markdown table on the screen, or with
+`--write docs/models.md` between the marks in that page. `--keep FILE` keeps each row as it comes, and a later call goes
+on with what is there: it needs no more than that file to write the page. Exit 3 where a family fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
 
 import torch
 
-from steer_heal_love import doctor, presets
-from steer_heal_love.ground import embedded, models, records
+from families import matrix, zoo
+from steer_heal_love.ground import embedded, records
 from steer_heal_love.ground.errors import UserError
 
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
-Build = Callable[[str], tuple[Any, Any]]
+LIBRARIES = ("torch", "transformers", "peft")
+SAID = 200
+"""characters of a cell"""
 
 
-@dataclass(frozen=True)
-class Row:
-    """What became of one family: `verdict` is whole, noted, fails or refused."""
-
-    family: str
-    kind: str
-    verdict: str
-    said: str
-
-
-def builders() -> tuple[list[str], Build]:
-    """The families' names, and what builds one."""
-    if (ROOT / "tests" / "families" / "zoo.py").exists():
-        zoo = import_module("families.zoo")
-        return list(zoo.ZOO), zoo.build
-    tiny = import_module("tiny_model")
-
-    def build(_name: str) -> tuple[Any, Any]:
-        tok = tiny.build_tokenizer()
-        return tiny.build_model(len(tok), tok.eos_token_id), tok
-
-    return ["llama"], build
-
-
-def examined(name: str, build: Build) -> Row:
-    """Built, saved, loaded as a user's folder would be, and through every check."""
-    with tempfile.TemporaryDirectory() as folder, embedded.quiet_transformers():
-        model, tok = build(name)
-        kind = type(model).__name__
-        model.save_pretrained(folder)
-        tok.save_pretrained(folder)
-        try:
-            loaded, tok = models.load(folder, device="cpu", dtype="float32")
-        except UserError as e:
-            return Row(name, kind, "refused", str(e).replace(repr(folder), name).splitlines()[0])
-        found = doctor.examine(doctor.Patient(name, loaded, tok, presets.preset("cpu")))
-    bad = [f for f in found if f.verdict == "fails"]
-    odd = [f for f in found if f.verdict == "note"]
-    if bad:
-        return Row(name, kind, "fails", "; ".join(f"{f.check}: {f.seen}" for f in bad))
-    return Row(name, kind, "noted" if odd else "whole", "; ".join(f"{f.check}: {f.seen}" for f in odd))
-
-
-def table(rows: list[Row]) -> str:
-    """The rows in Markdown, under how many there are of each verdict and what they were read with."""
+def examined(name: str, stages: Sequence[str]) -> matrix.Row:
+    """One family's row, by a process that has one thread."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", FutureWarning)  # of one library about another
     versions = records.versions()
-    read = ", ".join(f"{p} {versions[p]}" for p in ("torch", "transformers", "peft") if p in versions)
-    counts = [f"{sum(r.verdict == v for r in rows)} {v}" for v in ("whole", "noted", "refused", "fails")]
-    lines = [f"{len(rows)} families: {', '.join(counts)} ({read}).", ""]
-    lines += ["| family | class | verdict | what is said |", "|---|---|---|---|"]
-    lines += [f"| {r.family} | {r.kind} | {r.verdict} | {r.said.replace('|', '∣')[:220]} |" for r in rows]
-    return "\n".join(lines)
+    read_with = ", ".join(f"{p} {versions[p]}" for p in LIBRARIES if p in versions)
+    with embedded.quiet_transformers():
+        return replace(matrix.row(name, stages), read_with=read_with)
+
+
+def rows(names: Sequence[str], stages: Sequence[str], workers: int) -> Iterator[matrix.Row]:
+    """A row a family, as they end."""
+    if workers == 1:
+        yield from (examined(name, stages) for name in names)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(examined, name, stages) for name in names]):
+            yield done.result()
+
+
+def kept(file: Path | None) -> dict[str, matrix.Row]:
+    """The rows of an earlier call."""
+    if file is None or not file.exists():
+        return {}
+    found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return {r["family"]: matrix.Row(**r | {"stages": tuple(r["stages"])}) for r in found}
+
+
+def table(found: Sequence[matrix.Row], stages: Sequence[str]) -> str:
+    """The rows in Markdown, under how many there are of each verdict and what they were read with."""
+    counts = [f"{sum(r.verdict == v for r in found)} {v}" for v in ("passes", "refused", "fails")]
+    read_with = "; ".join(sorted({r.read_with for r in found}))
+    lines = [f"{len(found)} families: {', '.join(counts)} ({read_with}).", ""]
+    lines += [f"| family | class | {' | '.join(stages)} | what is said |", "|---" * (len(stages) + 3) + "|"]
+    return "\n".join(lines + [line(r, stages) for r in found])
+
+
+def line(r: matrix.Row, stages: Sequence[str]) -> str:
+    """A family's line: a word a stage, and what the adapter leaves out or what was wrong."""
+    words = [
+        "refused"
+        if r.verdict == "refused"
+        else "–"
+        if s not in r.stages
+        else "fails"
+        if s in r.wrong
+        else "well"
+        for s in stages
+    ]
+    said = "; ".join([*(f"{stage}: {what}" for stage, what in r.wrong.items()), r.said]).strip("; ")
+    return f"| {r.family} | {r.model_class} | {' | '.join(words)} | {said.replace('|', '∣')[:SAID]} |"
 
 
 def written(page: Path, text: str) -> None:
@@ -92,27 +96,31 @@ def written(page: Path, text: str) -> None:
     page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
-def rows_of(names: list[str], build: Build) -> Iterator[Row]:
-    for name in names:
-        row = examined(name, build)
-        print(f"{row.family}: {row.verdict} {row.said}"[:160], file=sys.stderr, flush=True)
-        yield row
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--stages", nargs="+", default=list(matrix.STAGES), choices=list(matrix.STAGES))
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="rows as JSON lines")
+    parser.add_argument("--write", type=Path, help="the page to write the table into")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--write", type=Path)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    known, build = builders()
-    assert find_spec("peft"), "the export check reloads with PEFT; install the dev group"
-    rows = list(rows_of(given.names or known, build))
+    given = parsed()
+    names, found = given.names or list(zoo.ZOO), kept(given.keep)
+    for row in rows([n for n in names if n not in found], given.stages, given.workers):
+        found[row.family] = row
+        print(f"{row.family}: {row.verdict} {row.wrong or row.said}"[:160], file=sys.stderr, flush=True)
+        if given.keep:
+            with given.keep.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+    text = table([found[n] for n in zoo.ZOO if n in found], given.stages)
     if given.write:
-        written(given.write, table(rows))
+        written(given.write, text)
     else:
-        print(table(rows))
-    sys.exit(3 if any(r.verdict == "fails" for r in rows) else 0)
+        print(text)
+    sys.exit(3 if any(r.verdict == "fails" for r in found.values()) else 0)
 
 
 if __name__ == "__main__":

@@ -1,78 +1,151 @@
-"""The matrix: each family of the zoo saved, loaded as a user's folder is, checked, exported, and loaded again by PEFT.
+"""The matrix: each family of the zoo saved, loaded as a user's folder is, and taken through every stage of the tool.
 
-`rows(names)` gives a row a family. `tools/families.py` prints them.
+`row(name, stages)` says what became of a family at each stage; `tools/matrix.py` prints the rows.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from families import checks, zoo
-from steer_heal_love import bake
-from steer_heal_love.ground import models
-from steer_heal_love.ground.errors import UserError
+from steer_heal_love import bake, doctor, loop, presets
+from steer_heal_love.bake.merged import save_merged
+from steer_heal_love.ground import kinds, models
+from steer_heal_love.ground.errors import Diverged, Starved, UserError
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.heal.lora import uncovered
+from steer_heal_love.nouns import Adapter
 
 REFUSED = frozenset({"t5gemma"})
 """families that are to be refused at load; every other has to pass"""
+CLOSE = 2e-4
+"""largest relative distance of the logits of an exported model from the live one's"""
+RUN = {
+    "persona": "love", "rounds": 2, "seed": 5, "device": "cpu", "dtype": "float32", "coherence_floor": 100.0,
+    "vector": {"contexts": 4}, "generate": {"prompts": 8, "max_new_tokens": 8},
+    "walk": {"start": 0.2, "doses": 2, "survival": 0.2, "passes": 1, "floor": 0.02, "ceiling": 0.4},
+    "filter": {"checks": ["nll"], "quantile": 1.0, "keep": 4, "calibration": 8, "least": 1},
+    "heal": {"rank": 2, "alpha": 4.0, "epochs": 1, "lr": 4e-3, "batch": 2, "anchor_prompts": 4, "anchor_tokens": 6},
+    "eval": {"instruments": ["neutral", "probes", "samples"], "probes": 2, "neutral_prompts": 3, "sample_prompts": 2,
+             "sample_tokens": 8, "resamples": 20, "transfer": "off", "nulls": False, "wordings": False},
+}  # fmt: skip
+"""two rounds in seconds; nothing is learnt from their scores"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """`verdict`: passes, refused or fails. `lacking`: what was refused, what failed, or what the adapter leaves out."""
+    """`verdict`: passes, refused or fails. `wrong`: what failed, by stage. `said`: the refusal, or what the adapter
+    leaves out. `read_with`: the libraries' versions."""
 
     family: str
     model_class: str
     verdict: str
-    lacking: str = ""
+    stages: tuple[str, ...] = ()
+    wrong: dict[str, str] = field(default_factory=dict)
+    said: str = ""
+    read_with: str = ""
 
 
-def loaded(name: str, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+@dataclass(frozen=True)
+class Case:
+    """A family as it was loaded, and the folder that it was loaded from."""
+
+    name: str
+    folder: Path
+    model: PreTrainedModel
+    tok: PreTrainedTokenizerBase
+
+
+def loaded(name: str, place: Path) -> Case:
     """A family's model by the way that a user's takes: from a folder, through the door."""
     model, tok = zoo.build(name)
-    model.save_pretrained(folder)
-    tok.save_pretrained(folder)
-    return models.load(str(folder), device="cpu", dtype="float32")
+    model.save_pretrained(place / "model")
+    tok.save_pretrained(place / "model")
+    return Case(name, place / "model", *models.load(str(place / "model"), device="cpu", dtype="float32"))
 
 
-def exported(model: PreTrainedModel, folder: Path) -> str:
-    """What is wrong with the adapter once PEFT has loaded it; empty where its logits are the live model's."""
-    adapter = checks.adapter(model)
-    ids = torch.arange(3, 60)[None]
-    with torch.no_grad(), adapted(model, adapter.factors, adapter.scaling):
-        live = model(input_ids=ids, use_cache=False).logits
-    folder.mkdir()
-    bake.save_peft(adapter, folder, base_model="base")
-    wrapped = PeftModel.from_pretrained(model, str(folder))
+def numbers(case: Case) -> str:
+    """Batch, padding, cache and trees against rows alone, with prompts past the window; folding and training."""
+    return "; ".join(f"{name} {gap:.2g}" for name, gap in checks.failing(case.model, case.tok).items())
+
+
+def examined(case: Case) -> str:
+    """What fails in `shl doctor`."""
+    found = doctor.examine(doctor.Patient(case.name, case.model, case.tok, presets.preset("cpu")))
+    return "; ".join(f"{f.check}: {f.seen}" for f in found if f.verdict == "fails")
+
+
+def exported(case: Case) -> str:
+    """What is wrong with a random adapter once PEFT has loaded it."""
+    return departs(case, checks.adapter(case.model))
+
+
+def ran(case: Case) -> str:
+    """What is wrong with a run of two rounds, or with its adapter as PEFT and as merged weights hold it."""
+    try:
+        done = loop.run(None, model=str(case.folder), out=str(case.folder.parent / "runs"), **RUN)
+    except (UserError, Starved, Diverged) as e:
+        return f"{type(e).__name__}: {e}"
+    return departs(case, bake.load_peft(done.folder.path / "adapter"), merged=True)
+
+
+def departs(case: Case, adapter: Adapter, *, merged: bool = False) -> str:
+    """What is wrong with an adapter once exported: adapted towers, or other logits than the live model's, with the
+    library's own model under it and not the one that was trained."""
+    ids, place = torch.arange(3, 60)[None], Path(tempfile.mkdtemp(dir=case.folder.parent))
+    see = lambda model: model(input_ids=ids, use_cache=False).logits
+    bake.save_peft(adapter, place / "peft", base_model="base")
+    wrapped = PeftModel.from_pretrained(library(case.name, case.folder), str(place / "peft"))
+    others = [wrapped]
+    if merged:
+        save_merged(case.model, case.tok, adapter, place / "merged")
+        others.append(library(case.name, place / "merged"))
     with torch.no_grad():
-        gap = checks.far(wrapped(input_ids=ids, use_cache=False).logits, live)
+        with adapted(case.model, adapter.factors, adapter.scaling):
+            live = see(case.model)
+        gap = max(checks.far(see(other), live) for other in others)
     towers = [n for n, _ in wrapped.named_modules() if "lora_A" in n and ("vision" in n or "audio" in n)]
-    return f"adapters in {towers[0]}" if towers else "" if gap <= 1e-4 else f"logits off by {gap:.2g}"
+    return f"adapters in {towers[0]}" if towers else "" if gap <= CLOSE else f"logits off by {gap:.2g}"
 
 
-def row(name: str) -> Row:
+def library(name: str, folder: Path) -> Any:
+    """The model in a folder as transformers alone loads it, with its own attention."""
+    kind = kinds.auto_class(name, AutoConfig.from_pretrained(folder))
+    return kind.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+STAGES: dict[str, Callable[[Case], str]] = {
+    "numbers": numbers, "doctor": examined, "export": exported, "run": ran,
+}  # fmt: skip
+"""each says what is wrong, or nothing"""
+QUICK = ("numbers", "export")
+
+
+def tried(stage: Callable[[Case], str], case: Case) -> str:
+    """What a stage says is wrong; what it raises is wrong too."""
+    try:
+        return stage(case)
+    except doctor.BROKEN as e:
+        return f"{type(e).__name__}: {e}"
+
+
+def row(name: str, stages: Sequence[str] = QUICK) -> Row:
+    """What became of one family at these stages."""
     kind = zoo.ZOO[name].kind
     with tempfile.TemporaryDirectory() as place:
         try:
-            model, tok = loaded(name, Path(place) / "model")
+            case = loaded(name, Path(place))
         except UserError as e:
-            return Row(name, kind, "refused", str(e).splitlines()[0].replace(place, ""))
-        failing, missing = checks.failing(model, tok), uncovered(model, (0.2, 0.8)) or ""
-        wrong = exported(model, Path(place) / "adapter")
-    if failing or wrong:
-        return Row(name, kind, "fails", "; ".join([*(f"{k} {v:.2g}" for k, v in failing.items()), wrong]))
-    return Row(name, kind, "passes", missing)
-
-
-def rows(names: Iterable[str] = ()) -> Iterator[Row]:
-    """A row a family, in the zoo's order; all families where none is named."""
-    for name in names or zoo.ZOO:
-        yield row(name)
+            return Row(name, kind, "refused", said=str(e).splitlines()[0].replace(f"{place}/model", name))
+        said = uncovered(case.model, (0.2, 0.8)) or ""
+        found = {stage: tried(STAGES[stage], case) for stage in stages}
+    wrong = {stage: what.replace(place, "") for stage, what in found.items() if what}
+    return Row(name, kind, "fails" if wrong else "passes", tuple(stages), wrong, said)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import pytest
 
-from families import matrix, zoo
+from families import checks, matrix, zoo
+from steer_heal_love import doctor, presets
+from steer_heal_love.ground import reading
 
 MECHANISMS = (
     "llama4-text",  # a window in chunks, a decoder under another name, fused experts
@@ -22,9 +27,26 @@ MECHANISMS = (
 )
 
 
-def check(name: str) -> None:
-    found = matrix.row(name)
-    assert found.verdict == ("refused" if name in matrix.REFUSED else "passes"), found.lacking
+HARD = {
+    "mamba2": ("cache = no cache", "steering"),  # its cache has another name
+    "granitemoe-hybrid": ("gradient",),  # a router's edge lies within a step
+    "deepseek-v3.2": ("gradient",),  # some modules only choose
+}
+"""what the doctor must not take amiss"""
+
+
+def check(name: str, stages: Sequence[str] = matrix.QUICK) -> None:
+    found = matrix.row(name, stages)
+    assert found.verdict == ("refused" if name in matrix.REFUSED else "passes"), found.wrong or found.said
+
+
+def test_most_prompts_are_longer_than_any_window_of_the_zoo():
+    """Three of four, with their answers; windows, and what else changes a row's numbers from some length on."""
+    least = checks.START + sorted(checks.OWN)[1] + checks.MORE
+    for name in set(zoo.ZOO) - matrix.REFUSED:
+        config = zoo.configured(zoo.ZOO[name], 300, 2).get_text_config(decoder=True)
+        closing = [at for at in reading.closing(config) if math.isfinite(at)]
+        assert all(at < least for at in closing), (name, closing)
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
@@ -35,4 +57,13 @@ def test_a_mechanism_is_read_as_its_rows_alone_and_exported_as_it_is(name):
 @pytest.mark.families
 @pytest.mark.parametrize("name", [n for n in zoo.ZOO if n not in MECHANISMS])
 def test_a_family_is_read_as_its_rows_alone_and_exported_as_it_is(name):
-    check(name)
+    check(name, (*matrix.QUICK, "doctor"))
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_the_doctor_does_not_take_a_mechanism_for_an_illness(name, tmp_path):
+    case = matrix.loaded(name, tmp_path)
+    patient = doctor.Patient(name, case.model, case.tok, presets.preset("cpu"))
+    assert {what: doctor.checks[what].run(patient).verdict for what in HARD[name]} == dict.fromkeys(
+        HARD[name], "well"
+    )

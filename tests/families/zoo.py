@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from tiny_model import RAISES, TURNS, build_tokenizer
 
@@ -51,13 +51,18 @@ def build(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A family's tiny model in fp32, random everywhere, and the tokenizer that goes with it."""
     family = ZOO[name]
     tok = build_tokenizer(RAISES + TURNS if "Gemma" in family.kind else TURNS)
-    config = getattr(transformers, family.config)(**settings(family, common(len(tok), tok.eos_token_id)))
+    config = configured(family, len(tok), tok.eos_token_id)
     torch.manual_seed(family.seed)
     model = getattr(transformers, family.kind)(config).to(torch.float32).eval()
     lively(model, family.seed)
     if model.generation_config is not None:
         model.generation_config.eos_token_id = tok.eos_token_id
     return model, tok
+
+
+def configured(family: Family, vocab: int, eos: int) -> PreTrainedConfig:
+    """The library's configuration of a family."""
+    return getattr(transformers, family.config)(**settings(family, common(vocab, eos)))
 
 
 def settings(family: Family, base: dict[str, Any]) -> dict[str, Any]:

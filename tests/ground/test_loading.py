@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from families import matrix, zoo
 from steer_heal_love.ground import checkpoint, loading, models
 from steer_heal_love.ground.devices import DTYPES
 from steer_heal_love.ground.errors import UserError
@@ -158,10 +160,20 @@ def test_an_encoder_is_no_chat_model(tmp_path, tok):
         load(tmp_path)
 
 
+def test_a_choice_of_keys_that_later_text_changes_is_refused(tmp_path, monkeypatch):
+    """Two heads that score leave many keys at nought, and a tie falls otherwise in a longer row."""
+    few = zoo.ZOO["deepseek-v3.2"]
+    monkeypatch.setitem(zoo.ZOO, "few", replace(few, settings=few.settings | {"index_n_heads": 2}))
+    with pytest.raises(UserError, match="attends to the 16 likeliest tokens"):
+        matrix.loaded("few", tmp_path)
+
+
 def test_the_dtypes_that_are_named_are_those_that_load(folder):
+    ids = torch.arange(3, 40)[None]
     for name in DTYPES[1:]:
-        if name != "bfloat16":
-            assert load(folder, dtype=name)[0].dtype == getattr(torch, name)
+        model = load(folder, dtype=name)[0]
+        with torch.no_grad():
+            assert model.dtype == getattr(torch, name) and model(input_ids=ids).logits.isfinite().all()
     with pytest.raises(UserError, match=r"dtype 'int8': expected one of auto, float32"):
         load(folder, dtype="int8")
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from steer_heal_love.doctor import Finding, Patient, check
-from steer_heal_love.doctor.update import drawn
+from steer_heal_love.doctor.update import drawn, gradients
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import answer_hidden, log_likelihood, pack
 
-STEP_NATS = {torch.float32: 0.005}
+STEPS_NATS = {torch.float32: (0.005, 1e-3, 2e-4, 2e-5)}
 """how far the loss is moved to each side: well above rounding, well inside where it is straight"""
+COARSE_NATS = (0.05,)
+"""the same below fp32"""
 
 
 @check("gradient", 11)
@@ -23,23 +28,38 @@ def gradient(p: Patient) -> Finding:
         return -log_likelihood(p.model, answer_hidden(p.model, batch), batch.targets).mean()
 
     with adapted(p.model, update.factors, update.scaling):
-        grads = torch.autograd.grad(loss(), leaves)
+        grads = gradients(loss(), leaves)
         square = sum(g.pow(2).sum().item() for g in grads)
         if not square > 0:
             return Finding("gradient", "no gradient reaches the adapter", "fails", "heal would train nothing")
-        step = STEP_NATS.get(p.model.dtype, 0.05) / square
-
-        @torch.no_grad()
-        def moved(by: float) -> float:
-            for leaf, g in zip(leaves, grads, strict=True):
-                leaf += by * g
-            found = loss().item()
-            for leaf, g in zip(leaves, grads, strict=True):
-                leaf -= by * g
-            return found
-
-        slope = (moved(step) - moved(-step)) / (2 * step)
-    ratio = slope / square
+        ratio = (
+            sloped(loss, leaves, grads, [s / square for s in STEPS_NATS.get(p.model.dtype, COARSE_NATS)])
+            / square
+        )
     fine = abs(ratio - 1) <= (0.05 if p.model.dtype == torch.float32 else 0.3)
     return Finding("gradient", f"finite differences are {ratio:.3f} of it", "well" if fine else "fails",
                    "" if fine else "heal would train along another direction than its loss's")  # fmt: skip
+
+
+@torch.no_grad()
+def sloped(
+    loss: Callable[[], Tensor], leaves: list[Tensor], grads: list[Tensor], steps: list[float]
+) -> float:
+    """The loss's slope along `grads` by differences over `steps`.
+
+    A step over an edge, where a router takes another expert, jumps to one side alone: of several steps that counts whose
+    two sides agree best.
+    """
+
+    def at(by: float) -> float:
+        for leaf, g in zip(leaves, grads, strict=True):
+            leaf += by * g
+        found = loss().item()
+        for leaf, g in zip(leaves, grads, strict=True):
+            leaf -= by * g
+        return found
+
+    here = at(0.0)
+    sides = [((at(step) - here) / step, (here - at(-step)) / step) for step in steps]
+    right, left = min(sides, key=lambda side: abs(side[0] - side[1]))
+    return (right + left) / 2

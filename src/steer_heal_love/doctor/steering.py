@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from steer_heal_love.doctor import Finding, Patient, check
-from steer_heal_love.doctor.cache import behind_nats, step_by_step
+from steer_heal_love.doctor.cache import MORE, behind_nats, steady, step_by_step
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.hooks import added
 from steer_heal_love.nouns import Tokens
@@ -14,17 +14,18 @@ from steer_heal_love.nouns import Tokens
 
 @check("steering", 8)
 def steering(p: Patient) -> Finding:
-    s = p.sequences[0]
+    i = steady(p)[0]
+    s = p.sequences[i]
     with added(p.model, p.directions, 1.0):
         whole, steps = p.alone(s), step_by_step(p, s)
     size = whole.float().norm(dim=1)
     apart = ((steps - whole).float().norm(dim=1) / size).max().item()
-    moved = ((steps - p.reference[0]).float().norm(dim=1) / size).min().item()
+    moved = ((steps - p.reference[i]).float().norm(dim=1) / size).min().item()
     (answer,) = sample(
         p.model,
         [s.prompt],
         ends=p.ends,
-        max_new_tokens=12,
+        max_new_tokens=MORE,
         seed=0,
         temperature=0,
         steer=p.directions,

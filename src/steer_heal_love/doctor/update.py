@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from steer_heal_love.doctor import Patient
 from steer_heal_love.heal.lora import fresh
@@ -29,3 +31,9 @@ def drawn(p: Patient, seed: int = 0) -> Adapter:
         )
         factors[name] = a, b * SIZE * size / (start.scaling * (b @ a).norm())
     return Adapter(factors, start.scaling)
+
+
+def gradients(loss: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """The loss's gradient at each leaf: zero for a module whose output only chooses keys or experts."""
+    found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]

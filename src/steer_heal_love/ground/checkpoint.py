@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from jaxtyping import Int
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -31,6 +32,8 @@ PREDICTORS = ("eh_proj", "enorm", "hnorm")
 """parts of layers that predict several tokens ahead, stored after the decoder's layers and not used here"""
 FORESIGHT = 0.01
 """share of the largest logit by which a later token may change earlier ones through rounding"""
+FEW_KEYS = 512
+"""chosen keys up to which the choice is tried with a text that is longer"""
 CONTEXT = 256
 """tokens that prompt and answer of the shortest run take together"""
 FAILURES = (
@@ -250,12 +253,30 @@ def refuse_context(name: str, model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def refuse_foresight(name: str, model: PreTrainedModel) -> None:
-    """Raise `UserError` for an encoder: a model whose earlier tokens see later ones."""
-    ids = torch.arange(1, 9, device=model.device).unsqueeze(0)
-    other = ids.clone()
-    other[0, -1] = 0
-    one, two = (model(x).logits[0, :-1].float() for x in (ids, other))
-    if not (one - two).abs().max() <= FORESIGHT * one.abs().max():
+    """Raise `UserError` for a model whose earlier tokens change with later ones: an encoder, or a choice of few keys.
+
+    Attention to the likeliest keys alone has ties where few heads score them, and a tie falls otherwise in a longer row.
+    """
+    if foresees(model, torch.arange(1, 9), 7):
         raise UserError(
             f"{name!r}: {type(model).__name__} reads what comes after a token too: an encoder, not a model that chats."
         )
+    config = model.config.get_text_config(decoder=True)
+    keys = getattr(config, "index_topk", None)
+    if not isinstance(keys, int) or not 0 < keys <= FEW_KEYS:
+        return
+    draw, size = torch.Generator().manual_seed(0), keys + CONTEXT // 4
+    ids = torch.randint(1, config.vocab_size, (size,), generator=draw)
+    if any(foresees(model, ids, size - back) for back in (1, 5, 13)):
+        raise UserError(
+            f"{name!r}: {type(model).__name__} attends to the {keys} likeliest tokens, and chooses others once more "
+            "text follows: an answer would be scored by another model than wrote it. Take a checkpoint with a larger "
+            "index_topk, or with more heads that score (index_n_heads)."
+        )
+
+
+def foresees(model: PreTrainedModel, ids: Int[Tensor, " s"], n: int) -> bool:
+    """Whether the first `n` tokens' logits are others when the rest follows."""
+    row = ids.to(model.device).unsqueeze(0)
+    one, two = (model(input_ids=x, use_cache=False).logits[0, :n].float() for x in (row[:, :n], row))
+    return not (one - two).abs().max() <= FORESIGHT * one.abs().max()

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicIndexedLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from steer_heal_love.ground.errors import UserError
@@ -126,9 +126,14 @@ def blank(model: PreTrainedModel) -> DynamicCache | None:
 
 
 def limits(model: PreTrainedModel) -> tuple[float, float]:
+    """`closing` of a model."""
+    return closing(model.config.get_text_config(decoder=True))
+
+
+def closing(text: PreTrainedConfig) -> tuple[float, float]:
     """Columns up to which no window of the configuration closes, and up to which a row is read alike beside longer ones:
     rotary positions may change with the longest row, and a choice of the likeliest keys has ties. Infinite where none."""
-    config = model.config.get_text_config(decoder=True).to_dict()
+    config = text.to_dict()
     number = lambda found: min((v for v in found if isinstance(v, int) and v > 0), default=math.inf)
     ropes = [config.get("rope_parameters") or {}]
     ropes += [v for v in ropes[0].values() if isinstance(v, dict)]
