@@ -98,7 +98,7 @@ def test_swapping_the_poles_flips_the_sign(tiny, persona, method):
     assert same(forth, -back, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", sorted(methods))
+@pytest.mark.parametrize("method", sorted(set(methods) - {"logistic"}))
 def test_equal_differences_give_back_their_mean(method):
     draw = torch.Generator().manual_seed(0)
     neg = {1: torch.randn(6, 8, generator=draw), 4: torch.randn(6, 8, generator=draw)}
