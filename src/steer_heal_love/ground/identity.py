@@ -91,7 +91,12 @@ def check(
     """
     then = DTYPES[was.dtype]
     now = models.fingerprint(model, then)
-    if now != was.weights and finer(model.dtype, then) and model.name_or_path and Path(model.name_or_path).is_dir():
+    if (
+        now != was.weights
+        and finer(model.dtype, then)
+        and model.name_or_path
+        and Path(model.name_or_path).is_dir()
+    ):
         now = models.fingerprint(loaded_again(model, then))
     if now != was.weights:
         if not comparable(model, DTYPES[was.dtype]):
