@@ -29,7 +29,7 @@ WRONG = {
 FREE = {
     "persona", "model", "template", "out", "device", "dtype", "trust_remote_code", "seed", "vector.method", "filter.checks",
     "heal.divergence", "eval.instruments", "eval.vignette_bank", "eval.judge_model", "eval.lm_eval_tasks",
-    "eval.wordings", "eval.nulls",
+    "eval.wordings", "eval.nulls", "eval.third_answers",
 }  # fmt: skip
 """any seed will do; names and paths are looked up, with messages of their own"""
 
