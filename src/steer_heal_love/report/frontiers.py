@@ -15,7 +15,12 @@ from steer_heal_love.report.trajectory import VIEWS, View, frame, spread
 
 LOOKS = tuple(
     (colour, mark, line)
-    for line, marks in (("-", "osDv"), ((0, (4, 2)), "^PX*"))
+    for line, marks in (
+        ("-", "osDv"),
+        ((0, (4, 2)), "^PX*"),
+        ((0, (1, 1.5)), "<>hp"),
+        ((0, (5, 1.5, 1, 1.5)), "dH84"),
+    )
     for colour, mark in zip((HEALED, STEERED, PROMPT, FOURTH, FIFTH, INK), marks + marks, strict=False)
 )
 """colour, mark and line: told apart by two of the three"""
