@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 import pytest
+import torch
 
 from families import checks, matrix, zoo
 from steer_heal_love import doctor, presets
-from steer_heal_love.ground import reading
+from steer_heal_love.ground import models, parts, reading
 
 MECHANISMS = (
     "llama4-text",  # a window in chunks, a decoder under another name, fused experts
@@ -67,3 +68,16 @@ def test_the_doctor_does_not_take_a_mechanism_for_an_illness(name, tmp_path):
     assert {what: doctor.checks[what].run(patient).verdict for what in HARD[name]} == dict.fromkeys(
         HARD[name], "well"
     )
+
+
+def test_a_residual_stream_that_stays_in_fp32_is_spoken_by_a_head_in_bfloat16(tmp_path) -> None:
+    model, tok = zoo.build("mamba2")
+    model.save_pretrained(tmp_path)
+    tok.save_pretrained(tmp_path)
+    model, _ = models.load(str(tmp_path), device="cpu", dtype="bfloat16")
+    ids = torch.arange(1, 9).unsqueeze(0)
+    with torch.no_grad():
+        hidden = parts.body(model)(ids).last_hidden_state[0]
+        assert hidden.dtype is torch.float32 and model.dtype is torch.bfloat16
+        for spoken in (parts.head(model, hidden), parts.voice(model)(hidden), parts.bare(model)(hidden)):
+            torch.testing.assert_close(spoken.float(), model(ids).logits[0].float())

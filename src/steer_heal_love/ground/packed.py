@@ -69,7 +69,7 @@ def pack(model: nn.Module) -> None:
 
 
 def multiplies(layer: nn.Linear) -> bool:
-    """Whether oneDNN has a product for a layer of this shape and type: it refuses some narrow ones."""
+    """Whether oneDNN has a product for a layer of this shape and type; none was seen to be refused yet."""
     return has_product(layer.in_features, layer.out_features, layer.weight.dtype)
 
 

@@ -69,7 +69,14 @@ def head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, 
     """
     if _own_head.get(model, False):
         return edited(asked(model, hidden), edits(model))
-    return edited(scaled(model, model.get_output_embeddings()(hidden)), edits(model))
+    layer = model.get_output_embeddings()
+    return edited(scaled(model, layer(in_type_of(layer, hidden))), edits(model))
+
+
+def in_type_of(layer: nn.Module, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """States as the output layer takes them: some families, such as Mamba, keep their residual stream in fp32 above it."""
+    weight = layer.weight
+    return hidden.to(weight.dtype) if weight.is_floating_point() else hidden
 
 
 def edited(logits: Float[Tensor, "n v"], by: list[Edit]) -> Float[Tensor, "n v"]:
@@ -106,6 +113,7 @@ def _spoken(model: PreTrainedModel, hooks: list[Callable[..., Any]], by: list[Ed
     def logits(hidden: Tensor) -> Tensor:
         if _own_head.get(model, False):
             return edited(asked_with(model, hidden, hooks), by)
+        hidden = in_type_of(layer, hidden)
         raw = layer.forward(hidden)
         for hook in hooks:
             changed = hook(layer, (hidden,), raw)
