@@ -91,15 +91,10 @@ def check(
     """
     then = DTYPES[was.dtype]
     now = models.fingerprint(model, then)
-    if (
-        now != was.weights
-        and finer(model.dtype, then)
-        and model.name_or_path
-        and Path(model.name_or_path).is_dir()
-    ):
+    if now != was.weights and finer(model.dtype, then) and model.name_or_path:
         now = models.fingerprint(loaded_again(model, then))
     if now != was.weights:
-        if not comparable(model, DTYPES[was.dtype]):
+        if not comparable(model, then):
             warn(f"{shown(where)}: was run in {was.dtype}, {name!r} is loaded in {model.dtype}; nothing says whether they are the same weights.")  # fmt: skip
         else:
             raise UserError(
