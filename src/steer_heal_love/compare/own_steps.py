@@ -22,7 +22,6 @@ from steer_heal_love.compare.bench import Bench
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.hooks import adapted
-from steer_heal_love.ground.memory import fits
 from steer_heal_love.ground.scoring import answer_hidden, pack
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.loss import token_terms
@@ -79,8 +78,7 @@ def gradient(descent: Descent, batch: list[T], losses: Losses[T]) -> float:
             loss.backward()
             found += loss.item()
 
-    while not fits(add_up, descent.config.micro_batch):
-        descent.config = replace(descent.config, micro_batch=descent.config.micro_batch // 2)
+    descent.fitted(add_up)
     return found
 
 

@@ -69,16 +69,17 @@ def fought(r: Run) -> Run:
     file = r.folder.round(0) / "vector.safetensors"
     vector = r.folder.once("vector", file, Vector.load, Vector.save, lambda: steps.steer(r), round=0)
     nll = {"base": result.held_nll(r, given.held, r.folder.path / "fight" / "base.json")}
-    stages = {}
+    stages, adapters = {}, {}
     for way in WAYS:
         here = r.folder.path / "fight" / way
-        worn = partial(steps.exported, r, [learned(r, way, given, vector)])
+        adapters[way] = learned(r, way, given, vector)
+        worn = partial(steps.exported, r, [adapters[way]])
         nll[way] = result.held_nll(r, given.held, here / "held.json", worn)
         (stages[way],) = r.folder.once(
             "evaluate", here / "scores.json", files.load_stages, files.save_stages, partial(measured, r, worn)
         )
     bake.save_peft(
-        learned(r, "prevented", given, vector), r.folder.path / "adapter",
+        adapters["prevented"], r.folder.path / "adapter",
         base_model=models.base_name(r.config.model), note=identity.of_run(r.folder.path).note(),
     )  # fmt: skip
     found = result.of(r.stages[0], stages, nll, resamples=r.config.eval.resamples)

@@ -14,7 +14,6 @@ from typing import Any
 from steer_heal_love.config import HealConfig
 from steer_heal_love.fight.rows import Row
 from steer_heal_love.ground.hooks import adapted
-from steer_heal_love.ground.memory import fits
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.train import Descent, Example, Healing, apart, cycle, losses, tokens
 from steer_heal_love.nouns import Adapter
@@ -62,8 +61,7 @@ def gradient(descent: Descent, rows: list[Example], anchor: list[Example], steer
         if anchor:
             means["anchor"] = added(descent, "anchor", anchor, cfg, nullcontext())
 
-    while not fits(add_up, descent.config.micro_batch):
-        descent.config = replace(descent.config, micro_batch=descent.config.micro_batch // 2)
+    descent.fitted(add_up)
     return means
 
 

@@ -57,8 +57,8 @@ def relevance(e: Evidence) -> Found | None:
     h, base = e.last("healed"), e.stages[0]
     if h is None or "relevance" not in h.items.keys() & base.items.keys():
         return None
-    apart = [kind for kind in KINDS if kind in h.items and kind in base.items]
-    left = {kind: left_of(e, h, base, kind, looks=len(apart)) for kind in apart or ["relevance"]}
+    kinds = [kind for kind in KINDS if kind in h.items and kind in base.items] or ["relevance"]
+    left = {kind: left_of(e, h, base, kind, looks=len(kinds)) for kind in kinds}
     worst = min(left, key=lambda kind: left[kind].hi)
     beside = [s for s in (base, e.last("prompt"), h) if s and worst in s.scores]
     parts = {
@@ -76,4 +76,4 @@ def relevance(e: Evidence) -> Found | None:
 def left_of(e: Evidence, h: Stage, base: Stage, kind: str, looks: int) -> Score:
     """mean(healed − KEPT·base) over the prompts that both have a value for, its interval one of `looks`."""
     pairs = [(a, b) for a, b in zip(h.items[kind], base.items[kind], strict=True) if math.isfinite(a + b)]
-    return bootstrap([a - KEPT * b for a, b in pairs], resamples=e.resamples, looks=max(1, looks))
+    return bootstrap([a - KEPT * b for a, b in pairs], resamples=e.resamples, looks=looks)

@@ -15,8 +15,8 @@ is entered twice on one model; dose 0, B = 0, bias 0 and temperature 1 leave the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -59,13 +59,34 @@ class Doses:
         return self.rows.to(hidden)[:, None, None]
 
 
-@contextmanager
+Shift = Callable[[Float[Tensor, "b t d"], Float[Tensor, " d"], Doses], Tensor]
+"""what is added to a hidden state: from the state, the direction in place, and the doses"""
+
+
 def added(
+    model: PreTrainedModel, directions: Mapping[int, Float[Tensor, " d"]], dose: float | Float[Tensor, " b"]
+) -> AbstractContextManager[Doses]:
+    """Add `dose`·direction to the output of each named decoder layer, at every position.
+
+    Raises `UserError` for a layer that the model has not, and for another width.
+    """
+
+    def shift(hidden: Tensor, direction: Tensor, doses: Doses) -> Tensor:
+        found = doses.of(hidden) * direction
+        return found if found.ndim == 3 else found.expand(1, 1, -1)
+
+    return shifted(model, directions, dose, shift, model.dtype)
+
+
+@contextmanager
+def shifted(
     model: PreTrainedModel,
     directions: Mapping[int, Float[Tensor, " d"]],
     dose: float | Float[Tensor, " b"],
+    shift: Shift,
+    dtype: torch.dtype,
 ) -> Iterator[Doses]:
-    """Add `dose`·direction to the output of each named decoder layer, at every position.
+    """Add what `shift` says to the output of each named decoder layer, the directions in `dtype`; one at a time on a model.
 
     Raises `UserError` for a layer that the model has not, and for another width.
     """
@@ -75,12 +96,10 @@ def added(
     with ExitStack() as stack:
         stack.enter_context(once(model, "added"))
         for index, direction in directions.items():
-            placed = direction.to(model.device, model.dtype)
+            placed = direction.to(model.device, dtype)
 
             def hook(_module, _args, output, placed=placed):
-                hidden = stream(model, output)
-                shift = doses.of(hidden) * placed
-                return moved(model, output, shift if shift.ndim == 3 else shift.expand(1, 1, -1))
+                return moved(model, output, shift(stream(model, output), placed, doses))
 
             stack.callback(blocks[index].register_forward_hook(hook).remove)
         yield doses

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -136,9 +136,13 @@ class Descent:
             self.optimiser.zero_grad()
             terms.update(backward(self.model, kept, anchor, self.config, self.weights))
 
+        self.fitted(add_up)
+        return terms
+
+    def fitted(self, add_up: Callable[[], None]) -> None:
+        """Add up a gradient, again in passes of half as many items for as long as they don't fit in memory."""
         while not fits(add_up, self.config.micro_batch):
             self.config = replace(self.config, micro_batch=self.config.micro_batch // 2)
-        return terms
 
     def update(self, terms: dict[str, float]) -> dict[str, float]:
         """One step along the gradient; the step's row. Raises `Diverged` when a term is not a number."""

@@ -16,13 +16,13 @@ from rich.text import Text
 from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.shown import shown
-from steer_heal_love.nouns import FOUNDATIONS, Score
-from steer_heal_love.report import canvas
+from steer_heal_love.nouns import FOUNDATIONS
+from steer_heal_love.report import CERTIFICATE, canvas
+from steer_heal_love.report.comparison import score_of
 from steer_heal_love.report.html import SIGNED, templates
-from steer_heal_love.report.read import number
 from steer_heal_love.report.words import GLOSSARY, interval
 
-JSON, HTML = "certificate.json", "certificate.html"
+HTML = "certificate.html"
 STYLE = {"pass": "green", "fail": "red", "undecided": "yellow"}
 SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "The trait": (
@@ -75,7 +75,7 @@ SAMPLES = 6
 
 def write(folder: Path) -> None:
     """`certificate.html` beside the folder's `certificate.json`."""
-    records.write_text(folder / HTML, render(records.read_json(folder / JSON)))
+    records.write_text(folder / HTML, render(records.read_json(folder / CERTIFICATE)))
 
 
 def render(c: dict[str, Any]) -> str:
@@ -84,7 +84,7 @@ def render(c: dict[str, Any]) -> str:
     return page.render(
         c=c,
         traits=[section(t) for t in c["traits"]],
-        others={n: score(s) for n, s in c["others"].items()},
+        others={n: score_of(s) for n, s in c["others"].items()},
         colours={"light": canvas.COLOURS},
         signed=SIGNED,
     )
@@ -93,7 +93,7 @@ def render(c: dict[str, Any]) -> str:
 def section(t: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of one trait."""
     tables = [
-        (title, about, [(n, score(t["scores"][n]), said(n), signed(n)) for n in names if n in t["scores"]])
+        (title, about, [(n, score_of(t["scores"][n]), said(n), signed(n)) for n in names if n in t["scores"]])
         for title, (about, names) in SECTIONS.items()
     ]
     own = t["samples"]
@@ -113,13 +113,9 @@ def said(name: str) -> str:
     return MORE.get(name) or GLOSSARY.get(name, "")
 
 
-def score(s: dict[str, Any]) -> Score:
-    return Score(number(s["mean"]), number(s["lo"]), number(s["hi"]), s["n"])
-
-
 def screen(folder: Path) -> RenderableType:
     """One screen: the verdict of every trait with its evidence, the scores that carry it, what else moved."""
-    c = records.read_json(folder / JSON)
+    c = records.read_json(folder / CERTIFICATE)
     parts: list[RenderableType] = [
         Text(shown(f"{c['target']} ({c['kind']}) against {c['base']}: {c['verdict']}"), style="bold")
     ]
@@ -133,7 +129,7 @@ def screen(folder: Path) -> RenderableType:
             table(t),
         ]
     if c["others"]:
-        moved = ", ".join(f"{shown(n)} {interval(score(s), 2)}" for n, s in c["others"].items())
+        moved = ", ".join(f"{shown(n)} {interval(score_of(s), 2)}" for n, s in c["others"].items())
         parts.append(Text(f"\nother personas' trait_shift, read together: {moved}"))
     parts += [Text(f"note: {shown(n)}", style="yellow") for n in c["notes"]]
     parts.append(Text(f"page     {shown(folder / HTML)}", overflow="fold"))
@@ -149,6 +145,6 @@ def table(t: dict[str, Any]) -> Table:
     for _, names in SECTIONS.values():
         for name in names:
             if name in t["scores"] and not name.startswith(("neutral_kl.", "mfv")):
-                s = score(t["scores"][name])
+                s = score_of(t["scores"][name])
                 out.add_row(name, interval(s, 3, signed(name)), str(s.n))
     return out
