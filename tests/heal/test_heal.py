@@ -16,9 +16,12 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import hidden_states, token_nll
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal import train
+from steer_heal_love.heal.examples import Example, split
 from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import aggregate, hinge
-from steer_heal_love.heal.train import Example, backward, heal, losses, shape, split
+from steer_heal_love.heal.losses import backward, losses
+from steer_heal_love.heal.optimise import shape
+from steer_heal_love.heal.train import heal
 from steer_heal_love.heal.trust import largest_scale
 from steer_heal_love.nouns import Adapter, Tokens
 

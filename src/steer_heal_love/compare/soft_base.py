@@ -26,8 +26,8 @@ from steer_heal_love.session import Run
 @method("soft_base", knob=KNOB, kind="healed")
 def soft_base(bench: Bench) -> Iterator[Cell]:
     r = soft(bench)
-    r.rounds.append({"dose": r.config.walk.start})
-    yield from unscaled(bench, *loop.healed(r, 0, own_text(r, 0), bench.vector()))
+    healed = loop.healed(r, 0, own_text(r, 0), bench.vector(), dose=r.config.walk.start)
+    yield from unscaled(bench, *healed)
 
 
 def soft(bench: Bench) -> Run:
