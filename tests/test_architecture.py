@@ -63,7 +63,8 @@ ALLOWED = {
     "base": FLOOR | ROOMS | {"config", "session"},
     "steps": FLOOR | ROOMS | {"config", "session", "base"},
     "control": FLOOR | ROOMS | {"config", "session", "steps"},
-    "loop": FLOOR | ROOMS | {"config", "session", "base", "steps", "control"},
+    "looks": FLOOR | ROOMS | {"config", "session", "steps"},
+    "loop": FLOOR | ROOMS | {"config", "session", "base", "steps", "control", "looks"},
     "compare": FLOOR
     | ROOMS
     | {"config", "presets", "session", "base", "steps", "control", "loop", "compare"},

@@ -1,17 +1,25 @@
-"""The control: a student healed as round 0's was, but on the base's own text, which nothing steered.
+"""What a healed student carries of the vector by itself, and the control that it is set beside.
 
-What it moves along the vector, healing moves by itself. Made once a run; round by round the transfer is set beside it.
+The control is a student healed as round 0's was, but on the base's own text, which nothing steered: what it moves along
+the vector, healing moves by itself. It is made once a run.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
 
 from steer_heal_love import steps
+from steer_heal_love.evals import transfer
 from steer_heal_love.generate import generate
 from steer_heal_love.ground.folder import RunFolder, load_completions
-from steer_heal_love.ground.step import COMPLETIONS, Codec, Step
-from steer_heal_love.nouns import Completion
+from steer_heal_love.ground.progress import Advance
+from steer_heal_love.ground.states import States
+from steer_heal_love.ground.step import COMPLETIONS, JSON, Codec, Step
+from steer_heal_love.nouns import Adapter, Completion
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
 
@@ -20,6 +28,7 @@ DRAWS = 8
 NAME = "control"
 TEXT = Step(NAME, "completions.jsonl", COMPLETIONS)
 HEAL = Step(NAME, "healing.json", steps.HEAL.codec)
+TRANSFER = Step("transfer", "transfer.json", JSON)
 SHIFT = Step(NAME, "shift.safetensors", Codec(Vector.load, Vector.save))
 
 
@@ -38,7 +47,7 @@ def control(r: Run) -> Vector:
     adapter, _ = HEAL.once(r.folder, here, lambda: steps.train(bare, 0, used, vector, dose=0.0))
 
     def moved() -> Vector:
-        shift, _ = steps.own_shift(r, vector, [adapter])
+        shift, _ = own_shift(r, vector, [adapter])
         return Vector(shift, {"method": "own shift, unsteered control", "texts": len(used)})
 
     return SHIFT.once(r.folder, here, moved)
@@ -66,3 +75,39 @@ def unsteered(r: Run, used: list[Completion]) -> list[Completion]:
         if not wanted():
             break
     return [found[i] for i in sorted(found)]
+
+
+def own_shift(
+    r: Run, vector: Vector, rounds: list[Adapter], advance: Advance = lambda _n: None
+) -> tuple[dict[int, Float[Tensor, " d"]], States]:
+    """How far these rounds move the base by themselves, at the vector's layers; and the base's states there."""
+    return transfer.own_shift(
+        steps.subject(r),
+        steps.contexts(r),
+        sorted(vector.directions),
+        lambda: steps.exported(r, rounds),
+        advance,
+    )
+
+
+def got_in(r: Run, number: int, vector: Vector, plain: Vector | None) -> dict[str, Any]:
+    """What the healed student carries of the vector by itself, beside the control's shift, and what that cost."""
+    cfg, seed = r.config, r.seed(4, number)
+    s, full = steps.subject(r), cfg.eval.transfer == "full"
+    first, healed = r.stages[0], r.stages[-1]
+    student, previous = (lambda: steps.exported(r, r.history)), (lambda: steps.exported(r, r.history[:-1]))
+    with r.track("transfer", transfer.count(s, steps.contexts(r), healed, full=full)) as advance:
+        shift, states = own_shift(r, vector, r.history, advance)
+        Vector(shift, {"method": "own shift", "round": number}).save(
+            r.folder.round(number) / "shift.safetensors"
+        )
+        out = transfer.alignment(shift, vector.directions, states, seed=seed)
+        first_shift = Vector.load(r.folder.round(0) / "shift.safetensors")
+        out["cosine_with_first_shift"] = transfer.cosine(shift, first_shift.directions)
+        if plain is not None:
+            out["control"] = transfer.along(plain.directions, vector.directions) | plain.meta
+        if full:
+            out["ledger"] = transfer.ledger(s, student, previous, healed, advance)
+        if full and "trait" in first.items:
+            out["causes"] = transfer.causes(s, shift, student, first, healed, seed=seed, advance=advance)
+    return out

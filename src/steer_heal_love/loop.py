@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import bake, base, report, steps
+from steer_heal_love import bake, base, looks, report, steps
 from steer_heal_love.config import RunConfig
-from steer_heal_love.control import control
+from steer_heal_love.control import TRANSFER, control, got_in
 from steer_heal_love.gates.loop import stop_reason
 from steer_heal_love.ground import identity, models, records
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
@@ -53,7 +53,7 @@ def run(
     with resumable(f"shl run --resume {shlex.quote(str(session.folder.path))}"):
         session.folder.event("start", resumed=bool(resume))
         vector = extracted(session, 0)
-        looked(session, 0, steps.FIRST_LOOK, lambda: steps.first_look(session, vector))
+        looked(session, 0, looks.FIRST, lambda: looks.first_look(session, vector))
         return rounds(Run.on(session, base.measured(session)))
 
 
@@ -90,11 +90,12 @@ def one_round(r: Run, number: int) -> None:
     this = r.put(replace(this, healing=healing))
     r.history = [*r.history, adapter]
 
-    looked(r, number, steps.LOOK, lambda: steps.look(r, number, vector, dose))
-    r.stages += r.once(steps.EVALUATE, number, lambda: steps.scored(r, number, vector, dose))
+    looked(r, number, looks.EACH, lambda: looks.look(r, number, vector, dose))
+    stages = r.once(steps.EVALUATE, number, lambda: steps.scored(r, number, vector, dose))
+    r.stages += stages
     if r.config.eval.transfer != "off":
         plain = control(r) if r.config.eval.transfer == "full" else None
-        carried = r.once(steps.TRANSFER, number, lambda: steps.got_in(r, number, vector, plain))
+        carried = r.once(TRANSFER, number, lambda: got_in(r, number, vector, plain))
         r.put(replace(this, transfer=carried))
 
 

@@ -18,16 +18,13 @@ from torch import Tensor
 
 from steer_heal_love import bake, base, evals
 from steer_heal_love import filter as sieve
-from steer_heal_love.evals import transfer
 from steer_heal_love.filter.record import recorded
 from steer_heal_love.filter.walk import walk
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.hooks import adapted
-from steer_heal_love.ground.progress import Advance
-from steer_heal_love.ground.states import States
-from steer_heal_love.ground.step import COMPLETIONS, JSON, LOOKS, STAGES, Codec, Step
+from steer_heal_love.ground.step import COMPLETIONS, STAGES, Codec, Step
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.examples import referred, unread
 from steer_heal_love.heal.teacher import teacher_states
@@ -37,7 +34,6 @@ from steer_heal_love.nouns import (
     Adapter,
     Completion,
     Healing,
-    Look,
     Round,
     Stage,
     StageName,
@@ -46,9 +42,6 @@ from steer_heal_love.nouns import (
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run, Session
 from steer_heal_love.vector import Vector
-
-LOOK_TOKENS = 28
-"""of an answer that is only looked at"""
 
 
 def save_healed(value: tuple[Adapter, Healing], path: Path) -> None:
@@ -67,12 +60,9 @@ def load_healed(path: Path) -> tuple[Adapter, Healing]:
 
 
 VECTOR = Step("vector", "vector.safetensors", Codec(Vector.load, Vector.save))
-FIRST_LOOK = Step("look", "first.jsonl", LOOKS)
 GENERATE = Step("generate", "completions.jsonl", COMPLETIONS)
 HEAL = Step("heal", "healing.json", Codec(load_healed, lambda value, path: save_healed(value, path)))
-LOOK = Step("look", "look.jsonl", LOOKS)
 EVALUATE: Step[list[Stage]] = Step("evaluate", "scores.json", STAGES)
-TRANSFER = Step("transfer", "transfer.json", JSON)
 
 
 def contexts(s: Session) -> list[str]:
@@ -95,38 +85,6 @@ def steer(s: Session) -> Vector:
             batch_tokens=s.config.batch_tokens,
             track=s.track,
         )
-
-
-def first_look(s: Session, vector: Vector) -> list[Look]:
-    """The base's answer to one held-out question, and the answer steered at the dose that the walk tries first."""
-    dose = s.config.walk.start
-    with s.track("first look", 1) as advance:
-        plain, steered = answered(s, vector, [0.0, dose])
-        advance(1)
-    return [Look("base", -1, asked(s), plain), Look("steered", 0, asked(s), steered, dose)]
-
-
-def look(r: Run, number: int, vector: Vector, dose: float) -> list[Look]:
-    """The same question to the student that the round steered, at the dose it found, and to the healed one."""
-    with r.track("look", 2) as advance:
-        with folded(r.model, r.history[:-1]):
-            (steered,) = answered(r, vector, [dose])
-        advance(1)
-        with exported(r, r.history):
-            (healed,) = answered(r, vector, [0.0])
-        advance(1)
-    return [Look("steered", number, asked(r), steered, dose), Look("healed", number, asked(r), healed)]
-
-
-def asked(s: Session) -> str:
-    return s.persona.probes[0].question
-
-
-def answered(s: Session, vector: Vector, doses: list[float]) -> list[str]:
-    """The likeliest answer at each dose to the question that is looked at."""
-    how: dict[str, Any] = {"directions": vector.directions, "seed": 0, "max_new_tokens": LOOK_TOKENS}
-    likeliest = replace(s.config.generate, temperature=0.0)
-    return [c.text for c in generate(s.model, s.tok, [asked(s)], doses, config=likeliest, **how)]
 
 
 def sample(r: Run, vector: Vector, doses: list[float], *, seed: int) -> list[Completion]:
@@ -252,35 +210,3 @@ def scored(r: Run, number: int, vector: Vector, dose: float) -> list[Stage]:
         evaluated(r, "steered", number, *steered, dose=dose),
         evaluated(r, "healed", number, lambda: exported(r, r.history), draws=r.config.eval.healed_draws),
     ]
-
-
-def own_shift(
-    r: Run, vector: Vector, rounds: list[Adapter], advance: Advance = lambda _n: None
-) -> tuple[dict[int, Float[Tensor, " d"]], States]:
-    """How far these rounds move the base by themselves, at the vector's layers; and the base's states there."""
-    return transfer.own_shift(
-        subject(r), contexts(r), sorted(vector.directions), lambda: exported(r, rounds), advance
-    )
-
-
-def got_in(r: Run, number: int, vector: Vector, plain: Vector | None) -> dict[str, Any]:
-    """What the healed student carries of the vector by itself, beside the control's shift, and what that cost."""
-    cfg, seed = r.config, r.seed(4, number)
-    s, full = subject(r), cfg.eval.transfer == "full"
-    first, healed = r.stages[0], r.stages[-1]
-    student, previous = (lambda: exported(r, r.history)), (lambda: exported(r, r.history[:-1]))
-    with r.track("transfer", transfer.count(s, contexts(r), healed, full=full)) as advance:
-        shift, states = own_shift(r, vector, r.history, advance)
-        Vector(shift, {"method": "own shift", "round": number}).save(
-            r.folder.round(number) / "shift.safetensors"
-        )
-        out = transfer.alignment(shift, vector.directions, states, seed=seed)
-        first_shift = Vector.load(r.folder.round(0) / "shift.safetensors")
-        out["cosine_with_first_shift"] = transfer.cosine(shift, first_shift.directions)
-        if plain is not None:
-            out["control"] = transfer.along(plain.directions, vector.directions) | plain.meta
-        if full:
-            out["ledger"] = transfer.ledger(s, student, previous, healed, advance)
-        if full and "trait" in first.items:
-            out["causes"] = transfer.causes(s, shift, student, first, healed, seed=seed, advance=advance)
-    return out
