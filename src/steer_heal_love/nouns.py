@@ -172,6 +172,10 @@ class WalkRecord:
     """whether too little survived to heal with"""
 
 
+DOMINATES = 2.0
+"""times the imitation's pull past which a loss term decides what is learned"""
+
+
 @dataclass(frozen=True)
 class Healing:
     """How one heal went: a row a step, a row an epoch on held-out prompts, gradient pressure, warnings."""
@@ -184,6 +188,12 @@ class Healing:
     """what the trust region left of the update as it was trained"""
     spent: float = 0.0
     """anchor KL on held-out answers that the exported model has cost so far, in nats/token"""
+
+    def pull(self, term: str) -> float:
+        """Mean gradient pressure of a loss term, in times the imitation's, over the steps where it was taken; NaN where
+        the term is off."""
+        seen = [p[term] for p in self.pressure if math.isfinite(p.get(term, math.nan))]
+        return sum(seen) / len(seen) if seen else math.nan
 
 
 @dataclass(frozen=True)

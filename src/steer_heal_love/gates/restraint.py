@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 
 from steer_heal_love.gates import Evidence, Found, Row, gate, told
-from steer_heal_love.nouns import Healing
+from steer_heal_love.nouns import DOMINATES
 
-DOMINATES = 2.0
-"""times the imitation's pull past which a term decides what is learned"""
 SPENT = 0.1
 """share of an update under which the trust region has left nothing of it"""
 
@@ -66,8 +64,8 @@ def restraint(e: Evidence) -> Found | None:
     heals = e.healings
     if not heals:
         return None
-    barrier = {n: p for n, h in heals.items() if math.isfinite(p := pull(h, "barrier"))}
-    anchor = {n: p for n, h in heals.items() if math.isfinite(p := pull(h, "anchor"))}
+    barrier = {n: p for n, h in heals.items() if math.isfinite(p := h.pull("barrier"))}
+    anchor = {n: p for n, h in heals.items() if math.isfinite(p := h.pull("anchor"))}
     fired = {n: sum(s["barrier"] > 0 for s in heals[n].steps) / len(heals[n].steps) for n in barrier}
     parts = {
         n: f"round {n}: update scaled by {h.scale:.2f}"
@@ -87,9 +85,3 @@ def restraint(e: Evidence) -> Found | None:
             return outcome, told(parts, guilty[0])
     held = barrier or anchor or any(h.scale != 1 for h in heals.values())
     return "holds" if held else "none", told(parts, min(parts))
-
-
-def pull(healing: Healing, term: str) -> float:
-    """Mean pressure of a term over the steps where it was taken; NaN where it is off."""
-    seen = [p[term] for p in healing.pressure if math.isfinite(p.get(term, math.nan))]
-    return sum(seen) / len(seen) if seen else math.nan

@@ -18,7 +18,8 @@ from steer_heal_love.heal import divergences
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.loss import token_terms
 from steer_heal_love.heal.losses import losses, stack
-from steer_heal_love.nouns import Healing
+from steer_heal_love.heal.terms import in_order, terms
+from steer_heal_love.nouns import DOMINATES, Healing
 
 
 def pressure(
@@ -30,17 +31,14 @@ def pressure(
 ) -> dict[str, float]:
     """Norm of each weighted term's gradient at the final hidden states, relative to the imitation's."""
     part = config.micro_batch
-    terms, hidden = losses(model, kept[:part], anchor[:part], config)
+    found, hidden = losses(model, kept[:part], anchor[:part], config)
     norms = {
-        name: torch.autograd.grad(weights[name] * terms[name], hidden, retain_graph=True)[0]
-        .float()
-        .norm()
-        .item()
-        for name in terms
+        name: torch.autograd.grad(weights[name] * value, hidden, retain_graph=True)[0].float().norm().item()
+        for name, value in found.items()
         if weights[name]
     }
-    pull = norms.pop("nll", 0.0) + norms.pop("soft", 0.0)
-    return {n: v / pull for n, v in norms.items() if pull}
+    pull = sum(norm for name, norm in norms.items() if terms[name].imitates)
+    return {name: norm / pull for name, norm in norms.items() if pull and not terms[name].imitates}
 
 
 @torch.no_grad()
@@ -83,10 +81,7 @@ def warn(record: Healing, config: HealConfig) -> list[str]:
     out = []
     if config.lam and not any(s["barrier"] > 0 for s in record.steps):
         out.append(f"the barrier never fired: divergence stayed under heal.tau = {config.tau}")
-    for name in ("barrier", "anchor"):
-        ratios = [p[name] for p in record.pressure if name in p]
-        if ratios and sum(ratios) / len(ratios) > 2:
-            out.append(
-                f"the {name} dominates: its gradient is {sum(ratios) / len(ratios):.1f} times the imitation's"
-            )
+    for t in in_order():
+        if not t.imitates and (pull := record.pull(t.name)) > DOMINATES:
+            out.append(f"the {t.name} dominates: its gradient is {pull:.1f} times the imitation's")
     return out

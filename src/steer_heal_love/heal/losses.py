@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
-from steer_heal_love.ground.scoring import answer_hidden, forward_kl, pack
-from steer_heal_love.heal import divergences
+from steer_heal_love.ground.scoring import answer_hidden, pack
 from steer_heal_love.heal.examples import Example, alike, tokens
-from steer_heal_love.heal.loss import hinge, token_terms
+from steer_heal_love.heal.loss import token_terms
+from steer_heal_love.heal.terms import Term, in_order, terms
 
 
 def backward(
@@ -28,17 +28,24 @@ def backward(
     means: dict[str, float] = {}
     n = math.ceil(max(len(kept), len(anchor)) / config.micro_batch)
     for part, extra in ((kept[i::n], anchor[i::n]) for i in range(n)):
-        terms, _ = losses(model, part, extra, config)
-        shares = {
-            "nll": tokens(part) / tokens(kept), "soft": tokens(part) / tokens(kept),
-            "barrier": len(part) / len(kept), "anchor": tokens(extra) / max(1, tokens(anchor)),
-        }  # fmt: skip
-        loss = sum(weights[name] * shares[name] * t for name, t in terms.items() if weights[name])
+        found, _ = losses(model, part, extra, config)
+        shares = {name: share(terms[name], (part, kept), (extra, anchor)) for name in found}
+        loss = sum(weights[name] * shares[name] * value for name, value in found.items() if weights[name])
         if isinstance(loss, Tensor):
             loss.backward()
-        for name, t in terms.items():
-            means[name] = means.get(name, 0.0) + shares[name] * t.item()
+        for name, value in found.items():
+            means[name] = means.get(name, 0.0) + shares[name] * value.item()
     return means
+
+
+Part = tuple[list[Example], list[Example]]
+"""some examples, and all of the step that they are of"""
+
+
+def share(term: Term, kept: Part, anchor: Part) -> float:
+    """How much of the step a part is, to this term."""
+    part, whole = kept if term.on == "kept" else anchor
+    return term.share(part) / max(1, term.share(whole))
 
 
 def losses(
@@ -47,29 +54,33 @@ def losses(
     """The unweighted terms, and the hidden states they were read from."""
     batches = [pack([e.tokens for e in part], model.device) for part in alike(kept, anchor)]
     hidden = torch.cat([answer_hidden(model, b) for b in batches])
-    n, terms, references = tokens(kept), {}, {}
-    if kept:
-        if config.lam:
-            theirs = stack([e.reference for e in kept], hidden)
-            references["barrier"] = theirs, divergences[config.divergence]
-        if config.soft:
-            theirs = stack([e.teacher for e in kept if e.teacher is not None], hidden)
-            references["soft"] = theirs, forward_kl
-        nll, *found = token_terms(model, hidden[:n], batches[0].targets[:n], *references.values())
-        each = dict(zip(references, found, strict=True))
-        weight = [nll.new_full((len(e.tokens.answer),), e.weight) for e in kept]
-        terms["nll"] = (nll * torch.cat(weight)).mean()
-        if "barrier" in each:
-            lengths = [len(e.tokens.answer) for e in kept]
-            terms["barrier"] = hinge(each["barrier"], lengths, config.aggregate, config.tau)
-        if "soft" in each:
-            terms["soft"] = each["soft"].mean()
-    if anchor:
-        reference = stack([e.reference for e in anchor], hidden)
-        cooled = lambda base, ours: forward_kl(base / config.anchor_temperature, ours)
-        _, kl = token_terms(model, hidden[n:], None, (reference, cooled))
-        terms["anchor"] = kl.mean()
-    return terms, hidden
+    targets, n = torch.cat([b.targets for b in batches]), tokens(kept)
+    found: dict[str, Float[Tensor, ""]] = {}
+    for on, part, at in (("kept", kept, slice(0, n)), ("anchor", anchor, slice(n, None))):
+        if part:
+            wanted = [t for t in in_order() if t.on == on and t.active(config)]
+            found |= values(model, wanted, part, config, hidden[at], targets[at])
+    return found, hidden
+
+
+def values(
+    model: PreTrainedModel,
+    wanted: list[Term],
+    part: list[Example],
+    config: HealConfig,
+    hidden: Float[Tensor, "t d"],
+    targets: Int[Tensor, " t"],
+) -> dict[str, Float[Tensor, ""]]:
+    """These terms of one kind of text, from the student's final hidden states over it."""
+    references = {}
+    for t in wanted:
+        if t.reference and t.divergence:
+            theirs = [states for e in part if (states := t.reference(e)) is not None]
+            references[t.name] = stack(theirs, hidden), t.divergence(config)
+    hard = len(references) < len(wanted)
+    nll, *compared = token_terms(model, hidden, targets if hard else None, *references.values())
+    each = dict(zip(references, compared, strict=True))
+    return {t.name: t.reduce(each.get(t.name, nll), part, config) for t in wanted}
 
 
 def stack(states: list[Tensor], like: Tensor) -> Float[Tensor, "t d"]:

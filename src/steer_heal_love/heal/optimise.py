@@ -14,6 +14,7 @@ from steer_heal_love.ground.memory import fits
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.lora import SpectralPenalty
 from steer_heal_love.heal.losses import backward
+from steer_heal_love.heal.terms import terms
 from steer_heal_love.nouns import Adapter
 
 
@@ -28,10 +29,7 @@ class Descent:
     ) -> None:
         self.model, self.adapter, self.config, self.round, self.done = model, adapter, config, round, 0
         self.parameters = [f.requires_grad_(True) for pair in adapter.factors.values() for f in pair]
-        self.weights = {
-            "nll": 1 - config.soft, "soft": config.soft, "barrier": config.lam * config.lam_growth**round,
-            "anchor": config.anchor, "spectral": config.spectral,
-        }  # fmt: skip
+        self.weights = {t.name: t.weight(config, round) for t in terms.values()}
         self.spectral = SpectralPenalty(adapter)
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from steer_heal_love.ground.declared import in_order
+from steer_heal_love.ground.declared import curves, in_order
 from steer_heal_love.nouns import Response
 from steer_heal_love.report.canvas import FOURTH, HEALED, INK, MUTED, PROMPT, STEERED, Draw
 from steer_heal_love.report.read import Round, RunRecord, number, score
@@ -114,17 +115,21 @@ def likelihood(healing: dict[str, Any]) -> Draw:
     return draw
 
 
+CURVES = (STEERED, PROMPT, FOURTH, HEALED, INK)
+"""colours of the loss terms that declare a curve, in their order"""
+
+
 def divergences(healing: dict[str, Any], tau: float) -> Draw:
-    """What keeps it coherent: barrier and anchor by step, divergence and anchor KL on held-out prompts."""
+    """What keeps it coherent: each loss term that declares a curve by step, divergence and anchor KL on held-out prompts."""
 
     def draw(axes: Axes) -> None:
         axes.set(title="Divergence from the reference", xlabel="step", ylabel="nats/token")
-        line(axes, healing, "barrier", STEERED, "barrier (beyond τ)")
-        line(axes, healing, "anchor", PROMPT, "anchor KL")
+        declared = sorted(curves.values(), key=lambda c: c.place)
+        for curve, colour in zip(declared, cycle(CURVES), strict=False):
+            if any(s.get(curve.term) for s in healing.get("steps", [])):
+                line(axes, healing, curve.term, colour, curve.label)
         epochs(axes, healing, "divergence", STEERED, "divergence, held out")
         epochs(axes, healing, "anchor_kl", PROMPT, "anchor KL, held out")
-        if any(s.get("spectral") for s in healing.get("steps", [])):
-            line(axes, healing, "spectral", FOURTH, "spectral")
         if math.isfinite(tau):
             axes.axhline(tau, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2, label="τ: free below")
         finish(axes)
