@@ -17,6 +17,7 @@ from typing import Any
 from steer_heal_love import base, control, loop, presets, report, steps
 from steer_heal_love.filter.walk import chosen
 from steer_heal_love.generate import generate
+from steer_heal_love.ground import purposes
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.scoring import hidden_states, token_divergence
@@ -79,7 +80,12 @@ class Lab:
         ]
         anchor = r.base.anchor if cfg.anchor else []
         adapter, _ = heal(
-            r.model, examples, anchor, cfg, seed=seed or r.seed(2, 0), batch_tokens=r.config.batch_tokens
+            r.model,
+            examples,
+            anchor,
+            cfg,
+            seed=seed or r.seed(purposes.HEAL, 0),
+            batch_tokens=r.config.batch_tokens,
         )
         return adapter
 
@@ -108,7 +114,7 @@ def broken(r: Run, vector: Vector, dose: float, texts: int) -> list[Completion]:
     """Texts at a dose that breaks the model, judged incoherent; fewer than `texts` where it won't break."""
     out: list[Completion] = []
     for n in range(4):
-        seed = r.seed(9, n)
+        seed = r.seed(purposes.BROKEN, n)
         made = generate(
             r.model, r.tok, training_prompts(r.persona, texts, seed=seed), [dose * 1.3**n], config=r.config.generate,
             directions=vector.directions, seed=seed, label="generate broken", track=r.track,

@@ -17,14 +17,14 @@ from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig
 from steer_heal_love.evals import neutral, nulls, wording
 from steer_heal_love.generate import generate
-from steer_heal_love.ground import records, shelf
+from steer_heal_love.ground import purposes, records, shelf
 from steer_heal_love.ground.banks import mix
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.step import COMPLETIONS, JSON, STAGES, Codec, Step
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.nouns import Completion, Stage, StageName
 from steer_heal_love.persona import training_prompts
-from steer_heal_love.session import OWN_SAMPLES, Base, Session, yardstick
+from steer_heal_love.session import Base, Session, yardstick
 
 T = TypeVar("T")
 ANCHOR_SEED = 0
@@ -53,7 +53,10 @@ def own_answers(s: Session) -> dict[str, list[Completion]]:
     cfg = s.config
     text, plain = cfg.generate, yardstick(cfg)
     anchors, drifts = mix(cfg.heal.anchor_kinds, "train", cfg.heal.anchor_prompts), neutral.prompts(cfg.eval)
-    training, seed = training_prompts(s.persona, cfg.filter.calibration, seed=s.seed(0)), s.seed(0, 2)
+    training, seed = (
+        training_prompts(s.persona, cfg.filter.calibration, seed=s.seed(purposes.BASE)),
+        s.seed(purposes.BASE, purposes.CALIBRATION),
+    )
 
     def answer(name: str, prompts: list[str], drawn: GenerateConfig, seed: int, n: int) -> list[Completion]:
         how: dict[str, Any] = {"max_new_tokens": n, "label": f"base: {name}", "track": s.track}
@@ -132,7 +135,7 @@ def of(s: Session, base: Base, **told: Any) -> evals.Subject:
     cfg = s.config
     first = base.stages[0] if base.stages else Stage(-1, "base", {}, {})
     return evals.Subject(
-        s.model, s.tok, s.persona, cfg.eval, base.neutral, seed=s.seed(OWN_SAMPLES), batch=cfg.generate.batch,
+        s.model, s.tok, s.persona, cfg.eval, base.neutral, seed=s.seed(purposes.OWN_SAMPLES), batch=cfg.generate.batch,
         batch_tokens=cfg.batch_tokens, base_samples=first.samples, base_drawn=[*first.samples, *first.redrawn],
         prepared=base.prepared, **told,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from torch import Tensor
 from steer_heal_love import steps
 from steer_heal_love.evals import transfer
 from steer_heal_love.generate import generate
+from steer_heal_love.ground import purposes
 from steer_heal_love.ground.folder import RunFolder, load_completions
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.states import States
@@ -60,7 +61,7 @@ def unsteered(r: Run, used: list[Completion]) -> list[Completion]:
     wanted = lambda: [i for i in range(len(used)) if i not in found]
 
     def drawn(n: int) -> list[Completion]:
-        prompts, seed = [used[i].prompt for i in wanted()], r.seed(5, n)
+        prompts, seed = [used[i].prompt for i in wanted()], r.seed(purposes.UNSTEERED, n)
         label = "generate unsteered"
         made = generate(
             r.model, r.tok, prompts, [0.0], config=r.config.generate, seed=seed, track=r.track, label=label
@@ -92,7 +93,7 @@ def own_shift(
 
 def got_in(r: Run, number: int, vector: Vector, plain: Vector | None) -> dict[str, Any]:
     """What the healed student carries of the vector by itself, beside the control's shift, and what that cost."""
-    cfg, seed = r.config, r.seed(4, number)
+    cfg, seed = r.config, r.seed(purposes.CHANCE, number)
     s, full = steps.subject(r), cfg.eval.transfer == "full"
     first, healed = r.stages[0], r.stages[-1]
     student, previous = (lambda: steps.exported(r, r.history)), (lambda: steps.exported(r, r.history[:-1]))

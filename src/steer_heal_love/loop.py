@@ -18,7 +18,7 @@ from steer_heal_love import bake, base, looks, report, steps
 from steer_heal_love.config import RunConfig
 from steer_heal_love.control import TRANSFER, control, got_in
 from steer_heal_love.gates.loop import stop_reason
-from steer_heal_love.ground import identity, models, records
+from steer_heal_love.ground import identity, models, purposes, records
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Show, Track, labelled, silent, unseen
@@ -107,7 +107,7 @@ def steered(r: Run, number: int) -> tuple[Vector, list[Completion]]:
     vector, passes = extracted(r, number), itertools.count()
 
     def attempt(doses: list[float]) -> list[Completion]:
-        made = steps.sample(r, vector, doses, seed=r.seed(1, number, next(passes)))
+        made = steps.sample(r, vector, doses, seed=r.seed(purposes.WALK, number, next(passes)))
         return steps.judge(r, made)
 
     return vector, r.once(steps.GENERATE, number, lambda: steps.walked(r, attempt))

@@ -178,12 +178,8 @@ def yardstick(cfg: RunConfig) -> GenerateConfig:
     return replace(cfg.generate, temperature=cfg.eval.temperature, min_p=cfg.eval.neutral_min_p)
 
 
-OWN_SAMPLES = 3
-"""the purpose of the seed that every model's own samples are drawn with"""
-
-
 def seed_for(seed: int, *purpose: int) -> int:
-    """The seed of one purpose in a run of this seed: what a resumed run, and `shl eval`, draw with too."""
+    """The seed of one purpose (`ground.purposes`) in a run of this seed: what a resumed run, and `shl eval`, draw with too."""
     return random.Random(repr((seed, *purpose))).getrandbits(31)
 
 

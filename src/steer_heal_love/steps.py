@@ -21,7 +21,7 @@ from steer_heal_love import filter as sieve
 from steer_heal_love.filter.record import recorded
 from steer_heal_love.filter.walk import walk
 from steer_heal_love.generate import generate
-from steer_heal_love.ground import records
+from steer_heal_love.ground import purposes, records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.step import COMPLETIONS, STAGES, Codec, Step
@@ -132,7 +132,7 @@ def train(
 
     The teacher is steered at `dose`. `before` is the heal of the round before, which says what is left of the budget.
     """
-    cfg, seed = r.config, r.seed(2, number)
+    cfg, seed = r.config, r.seed(purposes.HEAL, number)
     with nullcontext() if cfg.heal.reference == "base" else r.student():
         kept = referred(r.model, unread(used), cfg.heal, seed=seed, batch_tokens=cfg.batch_tokens)
     with r.student():

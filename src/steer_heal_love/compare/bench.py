@@ -19,7 +19,7 @@ from steer_heal_love.config import Grid
 from steer_heal_love.filter.walk import chosen
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import records
+from steer_heal_love.ground import purposes, records
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.folder import RunFolder
@@ -67,7 +67,7 @@ class Bench:
     def told(self, pole: Literal["pos", "neg"]) -> list[Completion]:
         """As much text as round 0 may keep, by the base told to be that pole: same prompts, same draws."""
         r, cfg = self.run, self.run.config
-        seed = r.seed(4)
+        seed = r.seed(purposes.TOLD)
 
         def make() -> list[Completion]:
             prompts = training_prompts(r.persona, cfg.filter.keep, seed=seed)
@@ -98,7 +98,7 @@ class Bench:
 
         def make() -> tuple[Adapter, Healing]:
             how: dict[str, Any] = {"batch_tokens": r.config.batch_tokens, "track": r.track}
-            return heal(r.model, examples(), [], cfg, seed=r.seed(2, 0), **how)
+            return heal(r.model, examples(), [], cfg, seed=r.seed(purposes.HEAL, 0), **how)
 
         adapter, _ = steps.HEAL.once(self.folder, self.folder.path / name, make)
         return self.placed(adapter)

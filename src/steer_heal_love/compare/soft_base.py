@@ -18,6 +18,7 @@ from steer_heal_love.compare.method import Cell, method
 from steer_heal_love.compare.scaled import KNOB
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import purposes
 from steer_heal_love.nouns import Completion
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
@@ -39,7 +40,7 @@ def soft(bench: Bench) -> Run:
 
 def own_text(r: Run, number: int) -> list[Completion]:
     """The pristine base's own answers, as many as a round keeps, other prompts and draws each round."""
-    cfg, seed = r.config, r.seed(7, number)
+    cfg, seed = r.config, r.seed(purposes.OWN_TEXT, number)
 
     def make() -> list[Completion]:
         prompts = training_prompts(r.persona, cfg.filter.keep, seed=seed)

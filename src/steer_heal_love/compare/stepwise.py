@@ -17,6 +17,7 @@ from torch import Tensor
 from steer_heal_love import steps
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.config import HealConfig, RunConfig
+from steer_heal_love.ground import purposes
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import silent
@@ -60,7 +61,7 @@ class Student:
         return training_prompts(self.run.persona, n, seed=self.seed())
 
     def seed(self) -> int:
-        return self.run.seed(6, self.step)
+        return self.run.seed(purposes.LESSON, self.step)
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,12 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
     def make() -> tuple[Adapter, Healing]:
         r = replace(bench.fresh(), track=silent)
         cfg, pace = replace(settings, lam=0.0), Pace.of(r.config)
-        adapter = fresh(r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(2, 0))
+        adapter = fresh(
+            r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(purposes.HEAL, 0)
+        )
         student, descent = Student(r, adapter, pace), Descent(r.model, adapter, cfg, pace.steps)
         free, _ = apart(r.base.anchor, cfg.anchor_validation) if cfg.anchor else ([], [])
-        anchors = cycle(free, random.Random(r.seed(2, 0)))
+        anchors = cycle(free, random.Random(r.seed(purposes.HEAL, 0)))
         record = Healing()
         with bench.run.track("heal", pace.steps) as advance:
             for student.step in range(pace.steps):
