@@ -2,7 +2,7 @@
 
     min Σ_t KL(teacher ‖ student) + anchor,   teacher = the base, moved along what the vector does and its opposite undoes
 
-(`steps.taught`) over as many of the base's own answers to training prompts as the healed round keeps, at the dose that the
+(`heal.teacher`) over as many of the base's own answers to training prompts as the healed round keeps, at the dose that the
 walk would start from. What the healed round has beyond this, the steered text and the filter give it.
 """
 
