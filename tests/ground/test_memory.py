@@ -10,8 +10,8 @@ import torch
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import decode, memory, scoring
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.heal import train
 from steer_heal_love.heal.lora import fresh
+from steer_heal_love.heal.optimise import Descent
 
 FULL = torch.OutOfMemoryError("injected")
 
@@ -79,7 +79,7 @@ def test_readings_and_answers_are_those_of_a_device_that_holds_all(model, sequen
 
 def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypatch):
     start = dataclasses.replace(HealConfig(), micro_batch=8)
-    descent = train.Descent(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), start, 1)
+    descent = Descent(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), start, 1)
     factor, passes = descent.parameters[0], []
 
     def backward(_model, kept, _anchor, config, _weights):

@@ -30,3 +30,19 @@ RANDOM_VECTOR = 8
 """a direction of the vector's size that means nothing"""
 BROKEN = 9
 """text at doses that break the model, for the ablation, by try"""
+PAIRS = 10
+"""answers steered either way, which preferences are learned from"""
+REJECTED = 11
+"""the base's own text that the trait's text is preferred to"""
+REFLECTIONS = 12
+"""what the base says of itself as the pos pole"""
+ON_POLICY = 13
+"""the student's own text that a teacher reads, by step"""
+SPLIT = 14
+"""which rows of somebody's data are held out"""
+FIGHT = 15
+"""fine-tuning on those rows: the fresh factors, and their order"""
+CERTIFICATE = 20
+"""the adapters that a certificate is tried on"""
+NOISE = 21
+"""an adapter of random factors"""
