@@ -10,6 +10,7 @@ import torch
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import decode, memory, scoring
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.heal import optimise
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.optimise import Descent
 
@@ -89,7 +90,7 @@ def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypat
             raise FULL
         return {"nll": 1.5}
 
-    monkeypatch.setattr(train, "backward", backward)
+    monkeypatch.setattr(optimise, "backward", backward)
     with pytest.warns(UserWarning, match="4 at a time"):
         terms = descent.gradient([], [])
     assert passes == [8, 4, 2] and descent.config.micro_batch == 2 and terms == {"nll": 1.5}
