@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 
-from steer_heal_love import bake, certify, loop, presets, report, steps
-from steer_heal_love.ground import records
+from steer_heal_love import bake, certify, control, loop, presets, report, steps
+from steer_heal_love.ground import purposes, records
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Diverged, Starved
 from steer_heal_love.ground.folder import load_completions
@@ -53,13 +53,13 @@ WORD, TIMES, EPOCHS = " love", 40, 6
 def unsteered(r: Run) -> Adapter:
     """Plain SFT on the base's own text, prompt by prompt in place of what round 0 was trained on."""
     made = load_completions(r.folder.round(0) / "completions.jsonl")
-    text = steps.unsteered(r, [c for c in made if c.used])
+    text = control.unsteered(r, [c for c in made if c.used])
     return imitated(r, [(c.prompt, c.tokens) for c in text])
 
 
 def noise(r: Run) -> Adapter:
     """Both factors uniform in ±1/√fan-in, as a fresh linear layer is."""
-    cfg, seed = r.config.heal, r.seed(21)
+    cfg, seed = r.config.heal, r.seed(purposes.NOISE)
     start = fresh(r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=seed)
     draw = torch.Generator().manual_seed(seed)
     uniform = lambda b: ((2 * torch.rand(b.shape, generator=draw) - 1) / b.shape[1] ** 0.5).to(b.device)
@@ -79,7 +79,9 @@ def imitated(r: Run, texts: list[tuple[str, Tokens]], **changes: Any) -> Adapter
     """A LoRA that imitates these texts on the pristine base, without anchor, budget or teacher."""
     kept = [Example(t, steps.NOTHING, p) for p, t in texts]
     config = replace(r.config.heal, **PLAIN, **changes)
-    return heal(r.model, kept, [], config, seed=r.seed(20), batch_tokens=r.config.batch_tokens)[0]
+    return heal(
+        r.model, kept, [], config, seed=r.seed(purposes.CERTIFICATE), batch_tokens=r.config.batch_tokens
+    )[0]
 
 
 OTHERS: dict[str, tuple[Callable[[Run], Adapter], set[str]]] = {

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from steer_heal_love import filter as sieve
-from steer_heal_love import loop, presets, report, steps
+from steer_heal_love import base, control, loop, presets, report, steps
 from steer_heal_love.filter.walk import chosen
 from steer_heal_love.generate import generate
+from steer_heal_love.ground import purposes
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.scoring import hidden_states, token_divergence
@@ -51,20 +51,19 @@ class Lab:
         """
         report.write = lambda *_: None  # type: ignore[assignment]  # these folders are read by scripts
         settings = changes | {"out": tempfile.mkdtemp()}
-        r = created(presets.preset("cpu"), settings, silent)
-        steps.before(r)
+        session = created(presets.preset("cpu"), settings, silent)
+        r = Run.on(session, base.measured(session))
         vector, made = loop.steered(r, 0)
-        dose = chosen(made, r.config.walk, r.coherent)
+        dose = chosen(made, r.config.walk, r.base.coherent)
         if dose is None:
             raise Starved("the walk found no dose")
-        r.rounds = [{"round": 0, "dose": dose}]
         kept = [c for c in made if c.used]
         eligible = [c for c in made if c.dose <= dose]
         draw = random.Random(r.config.seed)
         pools = {
             "kept": draw.sample(kept, len(kept)),
             "random": draw.sample(eligible, min(texts, len(eligible))),
-            "unsteered": steps.unsteered(r, kept),
+            "unsteered": control.unsteered(r, kept),
             "broken": broken(r, vector, broken_dose * dose, texts),
         }
         return cls(r, vector, dose, pools)
@@ -75,13 +74,18 @@ class Lab:
         cfg = replace(r.config.heal, **{"budget": 0.0, "validation": 0.0, **settings})
         tokens = [c.tokens for c in used]
         reference = hidden_states(r.model, tokens, batch_tokens=r.config.batch_tokens)
-        teachers = steps.taught(r, used, self.vector) if cfg.soft else [None] * len(used)
+        teachers = steps.taught(r, used, self.vector, self.dose) if cfg.soft else [None] * len(used)
         examples = [
             Example(c.tokens, h, c.prompt, t) for c, h, t in zip(used, reference, teachers, strict=True)
         ]
-        anchor = r.anchor if cfg.anchor else []
+        anchor = r.base.anchor if cfg.anchor else []
         adapter, _ = heal(
-            r.model, examples, anchor, cfg, seed=seed or r.seed(2, 0), batch_tokens=r.config.batch_tokens
+            r.model,
+            examples,
+            anchor,
+            cfg,
+            seed=seed or r.seed(purposes.HEAL, 0),
+            batch_tokens=r.config.batch_tokens,
         )
         return adapter
 
@@ -90,7 +94,7 @@ class Lab:
         r = self.run
         with steps.exported(r, [adapter]):
             parts = token_divergence(
-                r.model, [t for _, t, _ in r.neutral], [h for _, _, h in r.neutral],
+                r.model, [t for _, t, _ in r.base.neutral], [h for _, _, h in r.base.neutral],
                 batch_tokens=r.config.batch_tokens,
             )  # fmt: skip
         return sum(p.mean().item() for p in parts) / len(parts)
@@ -110,12 +114,12 @@ def broken(r: Run, vector: Vector, dose: float, texts: int) -> list[Completion]:
     """Texts at a dose that breaks the model, judged incoherent; fewer than `texts` where it won't break."""
     out: list[Completion] = []
     for n in range(4):
-        seed = r.seed(9, n)
+        seed = r.seed(purposes.BROKEN, n)
         made = generate(
             r.model, r.tok, training_prompts(r.persona, texts, seed=seed), [dose * 1.3**n], config=r.config.generate,
             directions=vector.directions, seed=seed, label="generate broken", track=r.track,
         )  # fmt: skip
-        out += [c for c in sieve.judge(r.measured(made), r.bounds) if not c.coherent]
+        out += [c for c in steps.judge(r, made) if not c.coherent]
         if len(out) >= texts:
             break
     return out[:texts]

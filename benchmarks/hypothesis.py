@@ -84,7 +84,7 @@ class Effects:
             Tokens(prompt_ids(r.tok, p.question), answer_ids(r.tok, text))
             for p in r.persona.probes[:questions] for text in (p.pos, p.neg)
         ]  # fmt: skip
-        self.tokens = asked + [t for _, t, _ in r.neutral[:neutral]]
+        self.tokens = asked + [t for _, t, _ in r.base.neutral[:neutral]]
         self.asked = len(asked)
         self.plain = self._states()
         self.base_nll = self.nll(self.plain)

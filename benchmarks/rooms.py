@@ -44,10 +44,10 @@ from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.train import Example
-from steer_heal_love.nouns import Adapter, Completion, Persona, Tokens
+from steer_heal_love.nouns import Adapter, Completion, Healing, Persona, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import training_prompts
-from steer_heal_love.session import Run
+from steer_heal_love.session import Base, Run
 from steer_heal_love.vector import Vector
 
 T = TypeVar("T")
@@ -246,16 +246,14 @@ def heal(b: Bench, *, rounds: int | None = None, epochs: int | None = None) -> R
     used = b.completions(cycled(distinct(bank("contexts")), b.sizes.trained + held), 4)
 
     def train(cfg: RunConfig, history: list[Adapter], used: list[Completion]) -> dict[str, int]:
-        row: dict[str, Any] = {"dose": used[0].dose, "healing": {"spent": 0.0, "scale": 0.5}}
-        rows = [row for _ in range(cfg.rounds)]
-        r = Run(
-            cfg, b.persona, b.model, b.tok, RunFolder(b.folder), anchor=b.anchor, history=history, rounds=rows
-        )
-        adapter, record = steps.train(r, len(history), used, b.vector)
-        epochs = len(record["validation"])
+        base = Base(anchor=b.anchor)
+        r = Run(cfg, b.persona, b.model, b.tok, RunFolder(b.folder), base=base, history=history)
+        before = Healing(scale=0.5) if history else None
+        adapter, record = steps.train(r, len(history), used, b.vector, dose=used[0].dose, before=before)
+        epochs = len(record.validation)
         n = epochs * (len(used) - round(cfg.heal.validation * len(used)))
         return {
-            "samples": n, "tokens": n * b.sizes.tokens, "steps": len(record["steps"]), "epochs": epochs,
+            "samples": n, "tokens": n * b.sizes.tokens, "steps": len(record.steps), "epochs": epochs,
             "rank": adapter.rank,
         }  # fmt: skip
 
@@ -323,7 +321,7 @@ def evaluate(b: Bench) -> Room:
         vignette_bank=str(file),
         think_tokens=think,
     )
-    run = Run(b.config, b.persona, b.model, b.tok, RunFolder(b.folder))
+    run = Run(b.config, b.persona, b.model, b.tok, RunFolder(b.folder), base=Base())
 
     def ask(cfg: config.EvalConfig) -> dict[str, int]:
         subject = Endless(b.model, b.tok, b.persona, cfg, [], batch_tokens=b.config.batch_tokens)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from steer_heal_love import alone, evals, session, steps
+from steer_heal_love import alone, base, evals, session
 from steer_heal_love.evals import neutral, wording
 from steer_heal_love.ground import banks, records
 from steer_heal_love.ground.overrides import override
@@ -30,9 +30,8 @@ def begun(tok, monkeypatch, tmp_path):
         "steer_heal_love.ground.models.load",
         lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok),
     )
-    run = session.created(None, {**SETTINGS, "eval": ASKED, "out": str(tmp_path)}, silent)
-    steps.before(run)
-    return run
+    made = session.created(None, {**SETTINGS, "eval": ASKED, "out": str(tmp_path)}, silent)
+    return session.Run.on(made, base.measured(made))
 
 
 def test_the_base_is_the_same_in_a_run_and_alone_and_the_prompt_the_best_wording(begun) -> None:
@@ -69,7 +68,7 @@ def test_drift_and_the_anchor_are_made_of_all_kinds_in_equal_shares(begun) -> No
     cfg = begun.config
     kinds = [kind for kind, _ in neutral.prompts(cfg.eval)]
     assert sorted(kinds) == sorted(banks.KINDS)
-    assert [e.prompt for e in begun.anchor] == [t for _, t in banks.mix(banks.KINDS, "train", 4)]
+    assert [e.prompt for e in begun.base.anchor] == [t for _, t in banks.mix(banks.KINDS, "train", 4)]
     items = begun.stages[0].items
     assert [v for kind in kinds for v in items[f"neutral_kl.{kind}"]] == items["neutral_kl"]
 

@@ -1,4 +1,4 @@
-"""Arrows point one way: cli → compare → loop → steps → session → rooms → presets → config → nouns and ground. Only ground registers hooks or edits weights."""
+"""Arrows point one way: cli → compare → loop → control → steps → base → session → rooms → presets → config → nouns and ground. Only ground registers hooks or edits weights."""
 
 from __future__ import annotations
 
@@ -60,10 +60,15 @@ ALLOWED = {
     "alone": FLOOR | ROOMS | {"config", "session"},
     "talk": FLOOR | ROOMS | {"config", "session", "talk"},
     "certify": FLOOR | ROOMS | {"config", "session", "alone", "certify"},
-    "steps": FLOOR | ROOMS | {"config", "session"},
-    "loop": FLOOR | ROOMS | {"config", "session", "steps"},
-    "compare": FLOOR | ROOMS | {"config", "presets", "session", "steps", "loop", "compare"},
-    "fight": FLOOR | ROOMS | {"config", "presets", "session", "steps", "fight"},
+    "base": FLOOR | ROOMS | {"config", "session"},
+    "steps": FLOOR | ROOMS | {"config", "session", "base"},
+    "control": FLOOR | ROOMS | {"config", "session", "steps"},
+    "looks": FLOOR | ROOMS | {"config", "session", "steps"},
+    "loop": FLOOR | ROOMS | {"config", "session", "base", "steps", "control", "looks"},
+    "compare": FLOOR
+    | ROOMS
+    | {"config", "presets", "session", "base", "steps", "control", "loop", "compare"},
+    "fight": FLOOR | ROOMS | {"config", "presets", "session", "base", "steps", "fight"},
 }
 
 

@@ -22,7 +22,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from steer_heal_love import bake, cli, config, evals, loop, presets, session, steps
+from steer_heal_love import bake, base, cli, config, control, evals, loop, presets, session, steps
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import Starved, UserError
@@ -32,7 +32,7 @@ from steer_heal_love.ground.weights import folded
 from steer_heal_love.nouns import Completion, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as path_of
-from steer_heal_love.session import Run
+from steer_heal_love.session import Base, Run
 from steer_heal_love.vector import Vector
 from tiny_model import build_model, hooks_of
 
@@ -361,15 +361,14 @@ def test_the_control_draws_what_the_calibration_lacks(persona, tmp_path, monkeyp
         return [made(p, f"{p}{seed}", 9.0 if p == "c" else 0.0) for p in prompts]
 
     drawn, calibration = [], [made("a", "a1", 0.0), made("a", "a1", 0.0), made("b", "odd", 9.0)]
-    run = Run(
-        config.RunConfig(), persona, None, None, files.RunFolder(tmp_path), bounds={"nll": 1.0}, calibration=calibration
-    )  # fmt: skip
-    monkeypatch.setattr(steps, "generate", generate)
+    base = Base(bounds={"nll": 1.0}, calibration=calibration)
+    run = Run(config.RunConfig(), persona, None, None, files.RunFolder(tmp_path), base=base)
+    monkeypatch.setattr(control, "generate", generate)
     monkeypatch.setattr(Run, "measured", lambda _run, made: made)
     monkeypatch.setattr(Run, "seed", lambda _run, *purpose: purpose[-1])
-    found = steps.unsteered(run, [made(p, "steered", 0.0) for p in "abac"])
+    found = control.unsteered(run, [made(p, "steered", 0.0) for p in "abac"])
     assert [c.text for c in found] == ["a1", "b1", "a2"]
-    assert drawn == [["b", "a", "c"], ["a", "c"], *[["c"]] * (steps.DRAWS - 2)]
+    assert drawn == [["b", "a", "c"], ["a", "c"], *[["c"]] * (control.DRAWS - 2)]
     assert not any(c.used for c in calibration)
 
 
@@ -383,10 +382,10 @@ def test_what_is_measured_is_drawn_at_its_own_temperature(tiny_load, tmp_path):
             "out": str(tmp_path / str(t)),
         }
         run = session.created(None, settings, silent)
-        steps.before(run)
+        measured = base.measured(run)
         here = run.folder.path / "base"
         found.append({n: [c["ids"] for c in records.read_jsonl(here / f"{n}.jsonl")] for n in ("anchor", "neutral", "calibration")}
-                     | {"own": [s["ids"] for s in run.stages[0].samples], "bounds": run.bounds})  # fmt: skip
+                     | {"own": [s["ids"] for s in measured.stages[0].samples], "bounds": measured.bounds})  # fmt: skip
     hot, cool = found
     assert [n for n in hot if hot[n] != cool[n]] == ["calibration", "bounds"]
     assert cool["bounds"]["nll"] < hot["bounds"]["nll"]
@@ -601,20 +600,13 @@ def test_ctrl_c_before_there_is_a_run_says_no_more(monkeypatch, capsys):
 
 
 def test_the_teacher_is_the_student_moved_by_what_steering_adds_and_its_opposite_takes(model, tok, tmp_path):
-    """Logits l₀ + g/2·(l₊ − l₋) at round 0's dose, whatever dose a text had; the opposite vector mirrors them in l₀;
-    where no round has found a dose, the teacher is the student."""
+    """Logits l₀ + g/2·(l₊ − l₋) at the dose asked for, whatever dose a text had; the opposite vector mirrors them in l₀;
+    at dose 0 the teacher is the student."""
     g = torch.Generator().manual_seed(0)
     vector = Vector({1: torch.randn(model.config.hidden_size, generator=g)})
     used = [Completion("p", Tokens((1, 5, 7), (9, 4, 3)[:n]), "", 0.1 * n, ended=True) for n in (3, 2)]
     cfg = override(presets.preset("cpu"), {"heal": {"teacher": 3.0}})
-    r = Run(
-        cfg,
-        load_persona("love"),
-        model,
-        tok,
-        files.RunFolder(tmp_path),
-        rounds=[{"dose": 0.5}, {"dose": 0.1}],
-    )
+    r = Run(cfg, load_persona("love"), model, tok, files.RunFolder(tmp_path), base=Base())
 
     def logits(dose: float) -> list[torch.Tensor]:
         with vector(model, dose), torch.no_grad():
@@ -624,15 +616,14 @@ def test_the_teacher_is_the_student_moved_by_what_steering_adds_and_its_opposite
             ]
 
     read = lambda states: [model.lm_head(h).detach().double() for h in states]
-    found, mirrored = read(steps.taught(r, used, vector)), read(steps.taught(r, used, -vector))
+    found, mirrored = (read(steps.taught(r, used, v, 0.5)) for v in (vector, -vector))
     for ours, other, plain, pos, neg in zip(
         found, mirrored, logits(0.0), logits(0.5), logits(-0.5), strict=True
     ):
         torch.testing.assert_close(ours, plain + 1.5 * (pos - neg), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(ours + other, 2 * plain, atol=1e-4, rtol=1e-4)
         assert (ours - plain).abs().max() > 0.01
-    r.rounds = []
-    for ours, plain in zip(read(steps.taught(r, used, vector)), logits(0.0), strict=True):
+    for ours, plain in zip(read(steps.taught(r, used, vector, 0.0)), logits(0.0), strict=True):
         torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
 
 

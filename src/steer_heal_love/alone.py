@@ -18,13 +18,13 @@ from steer_heal_love import bake, evals
 from steer_heal_love.config import EvalConfig, RunConfig
 from steer_heal_love.evals import neutral
 from steer_heal_love.generate import generate
-from steer_heal_love.ground import fits, identity
+from steer_heal_love.ground import fits, identity, purposes
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.nouns import Adapter, Persona, Stage, StageName
 from steer_heal_love.persona import load as load_persona
-from steer_heal_love.session import OWN_SAMPLES, ignored, loaded, seed_for, yardstick
+from steer_heal_love.session import ignored, loaded, seed_for, yardstick
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Bench:
         """The base as one persona's instruments see it, with what those share over all models."""
         cfg = self.config
         base = evals.Subject(
-            self.model, self.tok, who, config, self.neutral, seed=seed_for(cfg.seed, OWN_SAMPLES),
+            self.model, self.tok, who, config, self.neutral, seed=seed_for(cfg.seed, purposes.OWN_SAMPLES),
             draws=config.base_draws, batch=cfg.generate.batch, batch_tokens=cfg.batch_tokens,
         )  # fmt: skip
         return replace(base, prepared=evals.prepared(base))

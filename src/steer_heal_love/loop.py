@@ -6,21 +6,25 @@ hands things from room to room and logs; it computes nothing itself.
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import bake, report, steps
+from steer_heal_love import bake, base, looks, report, steps
 from steer_heal_love.config import RunConfig
+from steer_heal_love.control import TRANSFER, control, got_in
 from steer_heal_love.gates.loop import stop_reason
-from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import identity, models, records
+from steer_heal_love.ground import identity, models, purposes, records
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Show, Track, labelled, silent, unseen
-from steer_heal_love.nouns import Adapter, Completion, Look
-from steer_heal_love.session import Run, created, ignored, opened
+from steer_heal_love.ground.step import Step
+from steer_heal_love.nouns import Adapter, Completion, Healing, Look, Round
+from steer_heal_love.session import Run, Session, created, ignored, opened
 from steer_heal_love.vector import Vector
 
 
@@ -41,16 +45,16 @@ def run(
     or `Diverged` with everything up to the last good round in the folder. Ctrl-C says how to go on.
     """
     if resume:
-        r = opened(Path(resume), track, trust_remote_code=bool(overrides.get("trust_remote_code")), warn=warn)
+        trusts = bool(overrides.get("trust_remote_code"))
+        session = opened(Path(resume), track, trust_remote_code=trusts, warn=warn)
     else:
-        r = created(settings, overrides, track)
-    r.show = show
-    with resumable(f"shl run --resume {shlex.quote(str(r.folder.path))}"):
-        r.folder.event("start", resumed=bool(resume))
-        first = extracted(r, 0)
-        looked(r, 0, "first", lambda: steps.first_look(r, first))
-        steps.before(r)
-        return rounds(r)
+        session = created(settings, overrides, track)
+    session.show = show
+    with resumable(f"shl run --resume {shlex.quote(str(session.folder.path))}"):
+        session.folder.event("start", resumed=bool(resume))
+        vector = extracted(session, 0)
+        looked(session, 0, looks.FIRST, lambda: looks.first_look(session, vector))
+        return rounds(Run.on(session, base.measured(session)))
 
 
 def rounds(r: Run) -> Run:
@@ -76,77 +80,102 @@ def rounds(r: Run) -> Run:
 
 
 def one_round(r: Run, number: int) -> None:
-    """Vector → completions → adapter → scores, on the student that the earlier rounds made."""
-    here, once = r.folder.round(number), r.folder.once
+    """Vector → steered completions → filter → heal → bake → evaluate, on the student that the earlier rounds made."""
     vector, completions = steered(r, number)
-    r.rounds.append(row := steps.counted(r, number, vector, completions))
-    if row["starved"]:
-        raise Starved(
-            f"round {number}: {row['used']} completions survived the filter, {r.config.filter.least} are needed. "
-            "The report says why the others fell; what was healed before is kept."
-        )
-    adapter, row["healing"] = healed(r, number, [c for c in completions if c.used], vector)
+    this = r.put(steps.begun(r, number, vector, completions))
+    used, dose = enough(r, this, completions)
+
+    teacher_dose, before = r.rounds[0].walk.dose or 0.0, r.rounds[number - 1].healing if number else None
+    adapter, healing = healed(r, number, used, vector, dose=teacher_dose, before=before)
+    this = r.put(replace(this, healing=healing))
     r.history = [*r.history, adapter]
-    looked(r, number, "look", lambda: steps.look(r, number, vector, row["dose"]))
-    r.stages += once(
-        "evaluate", here / "scores.json", files.load_stages, files.save_stages,
-        lambda: steps.scored(r, number, vector, row["dose"]), round=number,
-    )  # fmt: skip
+
+    looked(r, number, looks.EACH, lambda: looks.look(r, number, vector, dose))
+    stages = r.once(steps.EVALUATE, number, lambda: steps.scored(r, number, vector, dose))
+    r.stages += stages
     if r.config.eval.transfer != "off":
-        control = steps.control(r) if r.config.eval.transfer == "full" else None
-        row["transfer"] = once(
-            "transfer", here / "transfer.json", records.read_json, files.save_json,
-            lambda: steps.got_in(r, number, vector, control), round=number,
-        )  # fmt: skip
+        plain = control(r) if r.config.eval.transfer == "full" else None
+        carried = r.once(TRANSFER, number, lambda: got_in(r, number, vector, plain))
+        r.put(replace(this, transfer=carried))
 
 
 def steered(r: Run, number: int) -> tuple[Vector, list[Completion]]:
-    """The round's vector, and every completion made with it, judged."""
-    vector, path = extracted(r, number), r.folder.round(number) / "completions.jsonl"
-    return vector, r.folder.once(
-        "generate", path, files.load_completions, files.save_completions,
-        lambda: steps.sample_and_filter(r, number, vector), round=number,
-    )  # fmt: skip
+    """The round's vector, and every completion made with it, judged.
+
+    The dose is walked: each pass generates at several doses and filters, until the dose is found.
+    """
+    vector, passes = extracted(r, number), itertools.count()
+
+    def attempt(doses: list[float]) -> list[Completion]:
+        made = steps.sample(r, vector, doses, seed=r.seed(purposes.WALK, number, next(passes)))
+        return steps.judge(r, made)
+
+    return vector, r.once(steps.GENERATE, number, lambda: steps.walked(r, attempt))
 
 
-def extracted(r: Run, number: int) -> Vector:
+def extracted(s: Session, number: int) -> Vector:
     """The round's vector, read from the student as it stands. Round 0's needs nothing but the base."""
-    path = r.folder.round(number) / "vector.safetensors"
-    return r.folder.once("vector", path, Vector.load, Vector.save, lambda: steps.steer(r), round=number)
+    return s.once(steps.VECTOR, number, lambda: steps.steer(s))
 
 
-def looked(r: Run, number: int, name: str, make: Callable[[], list[Look]]) -> None:
+def enough(r: Run, this: Round, completions: list[Completion]) -> tuple[list[Completion], float]:
+    """The completions that the round trains on, and the dose that it found. Raises `Starved` where they are too few."""
+    if this.walk.starved or this.walk.dose is None:
+        raise Starved(
+            f"round {this.number}: {this.walk.used} completions survived the filter, {r.config.filter.least} are needed. "
+            "The report says why the others fell; what was healed before is kept."
+        )
+    return [c for c in completions if c.used], this.walk.dose
+
+
+def healed(
+    r: Run,
+    number: int,
+    used: list[Completion],
+    vector: Vector,
+    *,
+    dose: float,
+    before: Healing | None = None,
+) -> tuple[Adapter, Healing]:
+    """The round's adapter and how its training went. The teacher is steered at `dose`, in a run the one that round 0
+    found; `before` is the heal of the round before."""
+    train = partial(steps.train, r, number, used, vector, dose=dose, before=before)
+    return r.once(steps.HEAL, number, train)
+
+
+def looked(s: Session, number: int, step: Step[list[Look]], make: Callable[[], list[Look]]) -> None:
     """Answers to one question, shown as soon as they are there, and shown again by a resumed run."""
-    path = r.folder.round(number) / f"{name}.jsonl"
-    for look in r.folder.once("look", path, files.load_looks, files.save_looks, make, round=number):
-        r.show(look)
-
-
-def healed(r: Run, number: int, used: list[Completion], vector: Vector) -> tuple[Adapter, dict[str, Any]]:
-    """The round's adapter and how its training went."""
-    return r.folder.once(
-        "heal", r.folder.round(number) / "healing.json", steps.load_healed, steps.save_healed,
-        lambda: steps.train(r, number, used, vector), round=number,
-    )  # fmt: skip
+    for look in s.once(step, number, make):
+        s.show(look)
 
 
 def conclude(r: Run, *, goes_on: bool = False) -> None:
     """Everything that is derived: the one adapter, the summary, the report. Written anew after each round; the report
     says whether the run `goes_on`."""
+    path = r.folder.path
     if r.history:
-        bake.save_peft(
-            bake.stack(r.history), r.folder.path / "adapter", base_model=models.base_name(r.config.model),
-            note=identity.of_run(r.folder.path).note(),
-        )  # fmt: skip
+        name, note = models.base_name(r.config.model), identity.of_run(path).note()
+        bake.save_peft(bake.stack(r.history), path / "adapter", base_model=name, note=note)
     r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
-    records.write_json(
-        r.folder.path / "summary.json",
-        {
-            "schema": records.SCHEMA, "goes_on": goes_on, "persona": r.persona.name, "model": r.config.model, "seed": r.config.seed,
-            "rounds": len(r.history), "stages": [{"round": s.round, "stage": s.stage, "dose": s.dose, "scores": s.scores} for s in r.stages],
-            "prompt": records.read_json(r.folder.path / "base" / "wording.json"),
-            "walks": [{k: v for k, v in t.items() if k != "healing"} for t in r.rounds],
-            "gates": r.gates, "seconds": r.folder.seconds(), "peak_memory_gb": r.folder.peak_memory_gb(),
-        },
-    )  # fmt: skip
-    report.write([r.folder.path], r.folder.path / "report.html")
+    records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
+    report.write([path], path / "report.html")
+
+
+def summary(r: Run, *, goes_on: bool) -> dict[str, Any]:
+    """What `summary.json` holds."""
+    return {
+        "schema": records.SCHEMA,
+        "goes_on": goes_on,
+        "persona": r.persona.name,
+        "model": r.config.model,
+        "seed": r.config.seed,
+        "rounds": len(r.history),
+        "stages": [
+            {"round": s.round, "stage": s.stage, "dose": s.dose, "scores": s.scores} for s in r.stages
+        ],
+        "prompt": records.read_json(r.folder.path / "base" / base.WORDING.file),
+        "walks": [this.row for this in r.rounds],
+        "gates": r.gates,
+        "seconds": r.folder.seconds(),
+        "peak_memory_gb": r.folder.peak_memory_gb(),
+    }

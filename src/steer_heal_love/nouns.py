@@ -136,6 +136,89 @@ class Score:
         return cls(math.nan, math.nan, math.nan, 0)
 
 
+@dataclass(frozen=True)
+class VectorRecord:
+    """What a round's vector says of itself."""
+
+    norm: float
+    cosine_with_first: float
+    """with the vector of round 0"""
+    reliability: float = math.nan
+    """cosine of the vectors that two halves of the contexts give"""
+
+
+@dataclass(frozen=True)
+class WalkRecord:
+    """What a round's walk of the dose found, and what the filter counted and says of the text that it kept."""
+
+    dose: float | None
+    """the dose that was chosen; None where steering breaks most of the text at every dose"""
+    survival: dict[float, float]
+    """coherent share by dose"""
+    response: Response | None
+    made: int
+    coherent: int
+    kept: int
+    used: int
+    reasons: dict[str, int]
+    """how many completions each check dropped"""
+    trait_gain: Score
+    """on-trait evidence of the kept text above that of the base's own kept text, nats/token"""
+    soup_share: float
+    """share of the training text that a reader would call broken"""
+    soup_gap: Score
+    """that share less the same share of the base's own text"""
+    starved: bool = False
+    """whether too little survived to heal with"""
+
+
+DOMINATES = 2.0
+"""times the imitation's pull past which a loss term decides what is learned"""
+
+
+@dataclass(frozen=True)
+class Healing:
+    """How one heal went: a row a step, a row an epoch on held-out prompts, gradient pressure, warnings."""
+
+    steps: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    pressure: list[dict[str, float]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    scale: float = 1.0
+    """what the trust region left of the update as it was trained"""
+    spent: float = 0.0
+    """anchor KL on held-out answers that the exported model has cost so far, in nats/token"""
+
+    def pull(self, term: str) -> float:
+        """Mean gradient pressure of a loss term, in times the imitation's, over the steps where it was taken; NaN where
+        the term is off."""
+        seen = [p[term] for p in self.pressure if math.isfinite(p.get(term, math.nan))]
+        return sum(seen) / len(seen) if seen else math.nan
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of the loop as far as it has come: its vector, its walk, then its heal, then what the student carries."""
+
+    number: int
+    vector: VectorRecord
+    walk: WalkRecord
+    healing: Healing | None = None
+    transfer: dict[str, Any] | None = None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The round in `summary.json`; its heal has a file of its own."""
+        row = {
+            "round": self.number,
+            **vars(self.walk),
+            "vector_norm": self.vector.norm,
+            "cosine_with_first": self.vector.cosine_with_first,
+            "reliability": self.vector.reliability,
+        }
+        return row if self.transfer is None else row | {"transfer": self.transfer}
+
+
 StageName = Literal["base", "prompt", "steered", "healed"]
 Scores = dict[str, Score]
 Items = dict[str, list[float]]

@@ -6,14 +6,18 @@ import datetime
 import random
 import re
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import Tensor
 
 from steer_heal_love import evals, gates, presets
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
+from steer_heal_love.evals import nulls
 from steer_heal_love.gates import Evidence
 from steer_heal_love.ground import banks, identity, loading, memory, models, records
 from steer_heal_love.ground import folder as files
@@ -21,13 +25,16 @@ from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Show, Track, silent, unseen
+from steer_heal_love.ground.step import Step
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal import divergences
 from steer_heal_love.heal.train import Example
-from steer_heal_love.nouns import Adapter, Completion, Gate, Persona, Stage
+from steer_heal_love.nouns import Adapter, Completion, Gate, Persona, Round, Stage, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
 from steer_heal_love.vector import methods
+
+T = TypeVar("T")
 
 
 def ignored(_message: str) -> None:
@@ -35,8 +42,8 @@ def ignored(_message: str) -> None:
 
 
 @dataclass
-class Run:
-    """What a run holds in memory; everything in it can be read back from `folder`."""
+class Session:
+    """A model with its tokenizer, a persona and a folder: what a run stands on before anything is measured."""
 
     config: RunConfig
     persona: Persona
@@ -45,16 +52,72 @@ class Run:
     folder: RunFolder
     track: Track = silent
     show: Show = unseen
-    bounds: dict[str, float] = field(default_factory=dict)
-    calibration: list[Completion] = field(default_factory=list)
-    coherent: float = 1.0
+
+    def measured(self, completions: list[Completion]) -> list[Completion]:
+        """Every check's value, read by the pristine base."""
+        cfg = self.config
+        scored = sieve.score(
+            self.model, self.tok, completions, self.persona, batch_tokens=cfg.batch_tokens, track=self.track
+        )
+        return sieve.measure(scored, cfg.filter.checks)
+
+    def student(self) -> AbstractContextManager[None]:
+        """The model that a round starts from: the base, before any round."""
+        return nullcontext()
+
+    def seed(self, *purpose: int) -> int:
+        """A seed for one purpose, so that a resumed run draws what an unbroken one would."""
+        return seed_for(self.config.seed, *purpose)
+
+    def once(self, step: Step[T], number: int, make: Callable[[], T]) -> T:
+        """The result of a round's step: read back where it lies in the run folder, else made and saved there."""
+        return step.once(self.folder, self.folder.round(number), make, round=number)
+
+
+@dataclass(frozen=True)
+class Base:
+    """What every round needs of the pristine base."""
+
     anchor: list[Example] = field(default_factory=list)
-    neutral: list[Any] = field(default_factory=list)
-    nulls: dict[str, Any] = field(default_factory=dict)
+    """its own answers to neutral prompts, which hold a heal to it"""
+    neutral: list[tuple[str, Tokens, Tensor]] = field(default_factory=list)
+    """held-out neutral prompts, its own answers, its hidden states over them: what drift is measured on"""
+    bounds: dict[str, float] = field(default_factory=dict)
+    """what each check of the filter may read at most, or at least"""
+    calibration: list[Completion] = field(default_factory=list)
+    """its own samples that the bounds were drawn from, judged by them"""
+    coherent: float = 1.0
+    """share of those that are coherent"""
+    nulls: nulls.Nulls = field(default_factory=dict)
     prepared: dict[str, Any] = field(default_factory=dict)
-    history: list[Adapter] = field(default_factory=list)
+    """what instruments made once, by their names"""
     stages: list[Stage] = field(default_factory=list)
-    rounds: list[dict[str, Any]] = field(default_factory=list)
+    """the base as it is, and as it is told"""
+
+
+@dataclass
+class Run(Session):
+    """What a run holds in memory; everything in it can be read back from `folder`."""
+
+    base: Base = field(kw_only=True)
+    history: list[Adapter] = field(default_factory=list)
+    """the rounds' adapters, which are the student"""
+    stages: list[Stage] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+
+    @classmethod
+    def on(cls, session: Session, base: Base) -> Run:
+        """A run of a base that was measured, before its first round."""
+        return cls(**vars(session), base=base, stages=list(base.stages))
+
+    def put(self, this: Round) -> Round:
+        """Keep what is known of a round so far, in place of what was known of it before."""
+        self.rounds = [*(r for r in self.rounds if r.number != this.number), this]
+        return this
+
+    def student(self) -> AbstractContextManager[None]:
+        """The base with every round so far folded in."""
+        return folded(self.model, self.history)
 
     @property
     def evidence(self) -> Evidence:
@@ -69,24 +132,8 @@ class Run:
     def summary(self) -> dict[str, Any]:
         return records.read_json(self.folder.path / "summary.json")
 
-    def measured(self, completions: list[Completion]) -> list[Completion]:
-        """Every check's value, read by the pristine base."""
-        cfg = self.config
-        scored = sieve.score(
-            self.model, self.tok, completions, self.persona, batch_tokens=cfg.batch_tokens, track=self.track
-        )
-        return sieve.measure(scored, cfg.filter.checks)
 
-    def student(self) -> AbstractContextManager[None]:
-        """The base with every round so far folded in."""
-        return folded(self.model, self.history)
-
-    def seed(self, *purpose: int) -> int:
-        """A seed for one purpose, so that a resumed run draws what an unbroken one would."""
-        return seed_for(self.config.seed, *purpose)
-
-
-def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track) -> Run:
+def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track) -> Session:
     """A new run: everything that can be wrong is read before the folder is made."""
     cfg = presets.resolved(overrides, settings)
     who = load_persona(cfg.persona)
@@ -113,7 +160,7 @@ def loaded(cfg: RunConfig, track: Track = silent) -> tuple[Any, Any]:
         )
 
 
-def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track) -> Run:
+def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track) -> Session:
     """A run on a model in memory: its settings and persona are written first, its manifest last."""
     files.save_config(cfg, folder.path / "config.toml")
     with records.whole(folder.path / "persona.toml") as scratch:
@@ -123,7 +170,7 @@ def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track)
     records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok))
     for note in loading.notes(model):
         folder.event("warning", message=note)
-    return Run(cfg, load_persona(cfg.persona), model, tok, folder, track)
+    return Session(cfg, load_persona(cfg.persona), model, tok, folder, track)
 
 
 def yardstick(cfg: RunConfig) -> GenerateConfig:
@@ -131,12 +178,8 @@ def yardstick(cfg: RunConfig) -> GenerateConfig:
     return replace(cfg.generate, temperature=cfg.eval.temperature, min_p=cfg.eval.neutral_min_p)
 
 
-OWN_SAMPLES = 3
-"""the purpose of the seed that every model's own samples are drawn with"""
-
-
 def seed_for(seed: int, *purpose: int) -> int:
-    """The seed of one purpose in a run of this seed: what a resumed run, and `shl eval`, draw with too."""
+    """The seed of one purpose (`ground.purposes`) in a run of this seed: what a resumed run, and `shl eval`, draw with too."""
     return random.Random(repr((seed, *purpose))).getrandbits(31)
 
 
@@ -152,7 +195,7 @@ def known(cfg: RunConfig) -> None:
     evals.chosen_probes(load_persona(cfg.persona), cfg.eval)
 
 
-def opened(path: Path, track: Track, *, trust_remote_code: bool = False, warn: Warn = ignored) -> Run:
+def opened(path: Path, track: Track, *, trust_remote_code: bool = False, warn: Warn = ignored) -> Session:
     """An existing run, with the settings and the persona file that it was started with.
 
     Code that comes with its model is run only where the caller trusts it too, whatever the run's settings say.
@@ -164,7 +207,7 @@ def opened(path: Path, track: Track, *, trust_remote_code: bool = False, warn: W
     kept = path / "chat_template.jinja"
     model, tok = loaded(replace(cfg, template=str(kept)) if cfg.template and kept.is_file() else cfg, track)
     identity.check(model, tok, was, where=path, name=cfg.model, warn=warn)
-    return Run(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
+    return Session(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
 
 
 def homeless(name: str) -> str:

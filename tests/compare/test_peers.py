@@ -15,7 +15,7 @@ from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.answers import answer_means
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.train import Descent
+from steer_heal_love.heal.optimise import Descent
 from steer_heal_love.nouns import Tokens
 from steer_heal_love.vector import Vector
 from test_loop import SETTINGS

@@ -20,7 +20,7 @@ from steer_heal_love.ground.errors import Starved, UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.nouns import Completion, Score, Tokens
-from steer_heal_love.session import Run
+from steer_heal_love.session import Base, Run
 from steer_heal_love.vector import Vector
 from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of
@@ -69,7 +69,7 @@ def whole(load, tmp_path_factory):
 def test_a_folder_that_cannot_be_made_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("mine")
     cfg = RunConfig()
-    run = Run(cfg, persona("love"), None, None, RunFolder(tmp_path))
+    run = Run(cfg, persona("love"), None, None, RunFolder(tmp_path), base=Base())
     with pytest.raises(UserError, match="cannot write"):
         bench.opened(run, tmp_path / "file" / "sft", GRID)
     with pytest.raises(UserError, match="cannot write"):

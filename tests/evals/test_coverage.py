@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from steer_heal_love import evals
+from steer_heal_love.ground.declared import declared
 from steer_heal_love.ground.halves import halves
 
 RUNS, RESAMPLES = 200, 200
@@ -42,7 +43,7 @@ def test_a_share_of_choices_where_some_probes_have_none(share: float) -> None:
 @pytest.mark.parametrize("name", ["trait_pos", "trait_neg", "trait_over_neutral", "repetition_shift", "own_excess.neutral"])  # fmt: skip
 def test_shifts_are_paired_and_signed(name: str) -> None:
     """Items differ far more between probes than the shift does, and the sign is the score's own."""
-    draw, source = np.random.default_rng(3), evals.SHIFTS[name]
+    draw, source = np.random.default_rng(3), declared[name].source
     sign = -1 if name == "trait_pos" else 1
     held = 0
     for _ in range(RUNS):

@@ -13,8 +13,9 @@ from steer_heal_love.fight import result, rows, training
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, prompt_ids
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.train import Descent, Example
+from steer_heal_love.heal.optimise import Descent
 from steer_heal_love.nouns import Stage
 from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of

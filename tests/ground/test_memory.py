@@ -10,8 +10,9 @@ import torch
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import decode, memory, scoring
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.heal import train
+from steer_heal_love.heal import optimise
 from steer_heal_love.heal.lora import fresh
+from steer_heal_love.heal.optimise import Descent
 
 FULL = torch.OutOfMemoryError("injected")
 
@@ -79,7 +80,7 @@ def test_readings_and_answers_are_those_of_a_device_that_holds_all(model, sequen
 
 def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypatch):
     start = dataclasses.replace(HealConfig(), micro_batch=8)
-    descent = train.Descent(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), start, 1)
+    descent = Descent(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), start, 1)
     factor, passes = descent.parameters[0], []
 
     def backward(_model, kept, _anchor, config, _weights):
@@ -89,7 +90,7 @@ def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypat
             raise FULL
         return {"nll": 1.5}
 
-    monkeypatch.setattr(train, "backward", backward)
+    monkeypatch.setattr(optimise, "backward", backward)
     with pytest.warns(UserWarning, match="4 at a time"):
         terms = descent.gradient([], [])
     assert passes == [8, 4, 2] and descent.config.micro_batch == 2 and terms == {"nll": 1.5}

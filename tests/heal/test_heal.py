@@ -15,10 +15,13 @@ from steer_heal_love.ground.errors import Diverged
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import hidden_states, token_nll
 from steer_heal_love.ground.weights import folded
-from steer_heal_love.heal import train
+from steer_heal_love.heal import examples as learned
+from steer_heal_love.heal.examples import Example, split
 from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import aggregate, hinge
-from steer_heal_love.heal.train import Example, backward, heal, losses, shape, split
+from steer_heal_love.heal.losses import backward, losses
+from steer_heal_love.heal.optimise import shape
+from steer_heal_love.heal.train import heal
 from steer_heal_love.heal.trust import largest_scale
 from steer_heal_love.nouns import Adapter, Tokens
 
@@ -302,8 +305,8 @@ def test_two_kinds_of_text_read_apart_have_the_terms_and_gradient_of_one_batch(
     found = []
     with adapted(model, new.factors, new.scaling):
         for padding, batches in ((math.inf, 1), (0.0, 2)):
-            monkeypatch.setattr(train, "PADDING", padding)
-            assert len(train.alike(kept, anchor)) == batches
+            monkeypatch.setattr(learned, "PADDING", padding)
+            assert len(learned.alike(kept, anchor)) == batches
             terms, _ = losses(model, kept, anchor, config)
             gradient = torch.autograd.grad(sum(weights[n] * t for n, t in terms.items()), factors)
             found.append(({n: t.item() for n, t in terms.items()}, gradient))
@@ -315,11 +318,11 @@ def test_two_kinds_of_text_read_apart_have_the_terms_and_gradient_of_one_batch(
 
 def test_padding_is_saved_where_it_would_be_most_of_a_batch():
     def of(*lengths):
-        return [train.Example(Tokens((1,), (2,) * (n - 1)), torch.empty(0, 4), "") for n in lengths]
+        return [learned.Example(Tokens((1,), (2,) * (n - 1)), torch.empty(0, 4), "") for n in lengths]
 
-    assert len(train.alike(of(100, 90), of(80, 70))) == 1
-    assert [len(part) for part in train.alike(of(600, 580), of(180, 200, 190))] == [2, 3]
-    assert len(train.alike(of(600), [])) == 1
+    assert len(learned.alike(of(100, 90), of(80, 70))) == 1
+    assert [len(part) for part in learned.alike(of(600, 580), of(180, 200, 190))] == [2, 3]
+    assert len(learned.alike(of(600), [])) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from steer_heal_love import report
 from steer_heal_love.ground import records
+from steer_heal_love.ground.declared import columns
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.report import comparison, comparison_html, frontiers
-from steer_heal_love.report.html import COLUMNS
 
 NASTY = "<script>alert(1)</script>"
 
@@ -34,7 +34,7 @@ def method(
 ) -> dict[str, Any]:
     points = [
         {"strength": i + 0.5, "seeds": 2,
-         "scores": {n: score(k if n == "neutral_kl" else slope * k**0.5, 0.01) for n in COLUMNS}}
+         "scores": {n: score(k if n == "neutral_kl" else slope * k**0.5, 0.01) for n in (s.name for s in columns())}}
         for i, k in enumerate(costs)
     ]  # fmt: skip
     rows = [

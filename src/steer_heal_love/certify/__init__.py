@@ -19,7 +19,7 @@ from steer_heal_love.evals import nulls
 from steer_heal_love.gates import Evidence
 from steer_heal_love.gates.certificate import KINDS, certified, with_few
 from steer_heal_love.generate import generate
-from steer_heal_love.ground import identity, models, records
+from steer_heal_love.ground import identity, models, purposes, records
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
@@ -33,7 +33,7 @@ from steer_heal_love.session import ignored, loaded, seed_for
 
 ONCE = ("vignettes", "capability")
 """instruments that don't depend on the persona: run for the first trait alone"""
-CALIBRATION = 0, 2
+CALIBRATION = purposes.BASE, purposes.CALIBRATION
 """the purpose of the seed of the base's answers that a run's null is read over, the same here"""
 
 
@@ -187,7 +187,7 @@ def trait(it: Measuring, who: Persona, cfg: RunConfig, *, first: bool) -> Trait:
     names = tuple(n for n in wanted if first or n not in ONCE)
     subject, base, model = it.stages(who, replace(cfg.eval, instruments=names))
     if cfg.eval.nulls and "probes" in names:
-        asked = training_prompts(who, nulls.ANSWERS, seed=seed_for(cfg.seed, 0))
+        asked = training_prompts(who, nulls.ANSWERS, seed=seed_for(cfg.seed, purposes.BASE))
         answers = generate(
             it.on.model,
             it.on.tok,

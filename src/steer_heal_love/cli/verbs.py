@@ -109,7 +109,7 @@ def load(model: str, **how: Any) -> tuple[Any, Any]:
 
 def vector_extract(
     persona: str = "love", model: str = "smollm2", method: str = VectorConfig.method,
-    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = 256, device: str = "auto", template: str = "",
+    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = VectorConfig.contexts, device: str = "auto", template: str = "",
     *, out: Path,
 ) -> None:  # fmt: skip
     """Read a steering vector and save it as safetensors."""

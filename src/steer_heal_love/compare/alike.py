@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from steer_heal_love import loop
+from steer_heal_love import loop, steps
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.healed_round import unscaled
 from steer_heal_love.compare.method import Cell
@@ -22,14 +22,12 @@ from steer_heal_love.vector import Vector
 def alike(bench: Bench, make: Callable[[Run], Vector]) -> Iterator[Cell]:
     """Cells by scale of the update. Raises `Starved` where the walk finds no dose, or too little survives."""
     r = replace(bench.fresh(), folder=bench.folder)
-    file = bench.folder.round(0) / "vector.safetensors"
-    vector = r.folder.once("vector", file, Vector.load, Vector.save, lambda: make(r))
-    completions = loop.steered(r, 0)[1]
+    steps.VECTOR.once(r.folder, r.folder.round(0), lambda: make(r))
+    vector, completions = loop.steered(r, 0)
     used = [c for c in completions if c.used]
-    dose = chosen(completions, r.config.walk, r.coherent)
+    dose = chosen(completions, r.config.walk, r.base.coherent)
     if dose is None or len(used) < r.config.filter.least:
         raise Starved(
             f"{len(used)} steered completions survived the filter, {r.config.filter.least} are needed."
         )
-    adapter, healing = loop.healed(replace(r, rounds=[{"dose": float(dose)}]), 0, used, vector)
-    yield from unscaled(bench, adapter, healing)
+    yield from unscaled(bench, *loop.healed(r, 0, used, vector, dose=dose))

@@ -8,7 +8,7 @@ seconds are its own. Every training starts from the same factors and draws with 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +19,13 @@ from steer_heal_love.config import Grid
 from steer_heal_love.filter.walk import chosen
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import records
+from steer_heal_love.ground import purposes, records
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.heal.train import Example, heal
-from steer_heal_love.nouns import Adapter, Completion, Tokens
+from steer_heal_love.nouns import Adapter, Completion, Healing, Tokens
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
@@ -44,14 +44,14 @@ class Bench:
 
     def fresh(self) -> Run:
         """The seed's run before its first round, to go through rounds with."""
-        return replace(self.run, history=[], rounds=[], stages=list(self.run.stages))
+        return replace(self.run, history=[], rounds=[], stages=list(self.run.base.stages))
 
     def vector(self) -> Vector:
         return loop.steered(self.fresh(), 0)[0]
 
     def walked(self) -> float:
         """The dose that round 0's walk found. Raises `Starved` when it found none."""
-        dose = chosen(loop.steered(self.fresh(), 0)[1], self.run.config.walk, self.run.coherent)
+        dose = chosen(loop.steered(self.fresh(), 0)[1], self.run.config.walk, self.run.base.coherent)
         if dose is None:
             raise Starved("no dose at which enough steered completions are coherent.")
         return float(dose)
@@ -67,7 +67,7 @@ class Bench:
     def told(self, pole: Literal["pos", "neg"]) -> list[Completion]:
         """As much text as round 0 may keep, by the base told to be that pole: same prompts, same draws."""
         r, cfg = self.run, self.run.config
-        seed = r.seed(4)
+        seed = r.seed(purposes.TOLD)
 
         def make() -> list[Completion]:
             prompts = training_prompts(r.persona, cfg.filter.keep, seed=seed)
@@ -96,15 +96,11 @@ class Bench:
         """An adapter trained on the base with `PLAIN` and `settings`, made once."""
         r, cfg = self.run, replace(self.run.config.heal, **(PLAIN | settings))
 
-        def make() -> tuple[Adapter, dict[str, Any]]:
-            adapter, record = heal(
-                r.model, examples(), [], cfg, seed=r.seed(2, 0), batch_tokens=r.config.batch_tokens,
-                track=r.track,
-            )  # fmt: skip
-            return adapter, asdict(record)
+        def make() -> tuple[Adapter, Healing]:
+            how: dict[str, Any] = {"batch_tokens": r.config.batch_tokens, "track": r.track}
+            return heal(r.model, examples(), [], cfg, seed=r.seed(purposes.HEAL, 0), **how)
 
-        file = self.folder.path / name / "healing.json"
-        adapter, _ = self.folder.once("heal", file, steps.load_healed, steps.save_healed, make)
+        adapter, _ = steps.HEAL.once(self.folder, self.folder.path / name, make)
         return self.placed(adapter)
 
     def placed(self, adapter: Adapter) -> Adapter:

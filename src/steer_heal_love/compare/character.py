@@ -22,6 +22,7 @@ from steer_heal_love.compare.preference import paired, preferred
 from steer_heal_love.compare.scaled import KNOB, scaled
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import purposes
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.train import Example
 from steer_heal_love.nouns import Adapter, Completion
@@ -59,7 +60,7 @@ def own(bench: Bench, told: list[Completion]) -> list[Completion]:
     def make() -> list[Completion]:
         prompts = [c.prompt for c in told]
         return generate(
-            r.model, r.tok, prompts, [0.0], config=r.config.generate, seed=r.seed(11), track=r.track,
+            r.model, r.tok, prompts, [0.0], config=r.config.generate, seed=r.seed(purposes.REJECTED), track=r.track,
             label="generate unsteered",
         )  # fmt: skip
 
@@ -74,7 +75,7 @@ def introspective(bench: Bench, epochs: int) -> Adapter:
     def make() -> list[Completion]:
         return generate(
             r.model, r.tok, list(islice(cycle(REFLECT), cfg.filter.keep)), [0.0], config=cfg.generate,
-            system=r.persona.system("pos"), seed=r.seed(12), label="generate reflections", track=r.track,
+            system=r.persona.system("pos"), seed=r.seed(purposes.REFLECTIONS), label="generate reflections", track=r.track,
         )  # fmt: skip
 
     def examples() -> list[Example]:

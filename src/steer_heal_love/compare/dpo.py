@@ -16,6 +16,7 @@ from steer_heal_love.compare.preference import paired, preferred
 from steer_heal_love.compare.scaled import KNOB, scaled
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import purposes
 from steer_heal_love.nouns import Completion
 from steer_heal_love.persona import training_prompts
 
@@ -30,7 +31,7 @@ def dpo(bench: Bench) -> Iterator[Cell]:
 def both_ways(bench: Bench) -> list[Completion]:
     """For each prompt an answer steered toward the pos pole, then one steered toward the neg pole."""
     r, cfg, dose = bench.run, bench.run.config, bench.walked()
-    seed = r.seed(10)
+    seed = r.seed(purposes.PAIRS)
 
     def make() -> list[Completion]:
         prompts = training_prompts(r.persona, cfg.filter.keep, seed=seed)

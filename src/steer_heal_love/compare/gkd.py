@@ -31,6 +31,7 @@ from steer_heal_love.compare.own_steps import Worn, own_steps
 from steer_heal_love.compare.scaled import KNOB, scaled
 from steer_heal_love.compare.stepwise import Pace
 from steer_heal_love.generate import generate
+from steer_heal_love.ground import purposes
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.scoring import answer_hidden, pack
@@ -82,7 +83,7 @@ def distilled(bench: Bench, teacher: Teacher) -> Adapter:
     drawn = replace(r.config.generate, temperature=1.0, min_p=0.0)
 
     def items(step: int, worn: Worn) -> list[Taught]:
-        seed = r.seed(13, step)
+        seed = r.seed(purposes.ON_POLICY, step)
         prompts = training_prompts(r.persona, pace.completions, seed=seed)
         with worn():
             made = generate(r.model, r.tok, prompts, [0.0], config=drawn, seed=seed, track=silent)

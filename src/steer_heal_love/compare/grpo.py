@@ -34,7 +34,7 @@ def grpo(bench: Bench) -> Iterator[Cell]:
 
     @cache
     def usual() -> float:
-        return float(np.mean([c.checks["nll"] for c in measured(bench.run, bench.run.calibration)]))
+        return float(np.mean([c.checks["nll"] for c in measured(bench.run, bench.run.base.calibration)]))
 
     def lesson(student: Student) -> Lesson:
         r, groups = student.run, max(1, student.pace.completions // GROUP)

@@ -22,7 +22,7 @@ from steer_heal_love.ground.hooks import biased
 @method("null_bias", knob="multiple of the prompted models' mean logit difference", kind="steered", null=True)
 def null_bias(bench: Bench) -> Iterator[Cell]:
     r = bench.run
-    whole = cache(lambda: nulls.bias(steps.subject(r), r.calibration))
+    whole = cache(lambda: nulls.bias(steps.subject(r), r.base.calibration))
     for multiple in bench.grid.biases:
         yield Cell(multiple, (partial(worn, bench, whole, multiple),), own=multiple == 1)
 

@@ -10,12 +10,13 @@ from steer_heal_love.compare.alike import alike
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.method import Cell, method
 from steer_heal_love.compare.scaled import KNOB
+from steer_heal_love.ground import purposes
 from steer_heal_love.vector import Vector
 
 
 @method("null_random", knob=KNOB, kind="healed", null=True)
 def null_random(bench: Bench) -> Iterator[Cell]:
-    yield from alike(bench, lambda r: random_like(bench.vector(), r.seed(8)))
+    yield from alike(bench, lambda r: random_like(bench.vector(), r.seed(purposes.RANDOM_VECTOR)))
 
 
 def random_like(v: Vector, seed: int) -> Vector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from steer_heal_love import steps
+from steer_heal_love import control
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.method import Cell, method
 from steer_heal_love.compare.scaled import KNOB, scaled
@@ -21,7 +21,7 @@ def null_sft_base(bench: Bench) -> Iterator[Cell]:
 def text(bench: Bench) -> list[Completion]:
     """For each completion that the healed round trains on, another answer to its prompt, by nobody steered."""
     file = bench.folder.path / "text.jsonl"
-    make = lambda: steps.unsteered(bench.run, bench.kept())
+    make = lambda: control.unsteered(bench.run, bench.kept())
     found = bench.folder.once("generate", file, files.load_completions, files.save_completions, make)
     if not found:
         raise Starved("the filter keeps none of the base's own answers.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from steer_heal_love import filter as sieve
 from steer_heal_love import steps
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.method import Cell, method
@@ -38,12 +37,13 @@ def online(bench: Bench) -> Iterator[Cell]:
                 r.model, r.tok, student.prompts(pace.completions), [dose], config=cfg.generate,
                 directions=vector.directions, seed=student.seed(),
             )  # fmt: skip
-        kept = [c for c in sieve.judge(r.measured(made), r.bounds) if c.kept]
+        kept = [c for c in steps.judge(r, made) if c.kept]
         survival = sum(c.coherent for c in made) / len(made)
-        dose *= math.exp(GAIN * (survival - cfg.walk.survival * r.coherent))
+        dose *= math.exp(GAIN * (survival - cfg.walk.survival * r.base.coherent))
         dose = min(max(dose, cfg.walk.floor), cfg.walk.ceiling)
         with student.worn():
-            states = steps.taught(r, kept, vector) if kept else []
+            # The teacher is steered where the settings start from, as a round's is at the dose that round 0 found.
+            states = steps.taught(r, kept, vector, cfg.walk.start) if kept else []
         return Lesson([example(c, teacher=h) for c, h in zip(kept, states, strict=True)], made)
 
     yield from scaled(bench, learned(bench, cfg.heal, lesson))

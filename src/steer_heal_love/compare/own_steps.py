@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,13 +20,14 @@ from transformers import PreTrainedModel
 from steer_heal_love import steps
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.config import HealConfig
+from steer_heal_love.ground import purposes
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import answer_hidden, pack
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.loss import token_terms
-from steer_heal_love.heal.train import Descent, Healing
-from steer_heal_love.nouns import Adapter, Tokens
+from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.nouns import Adapter, Healing, Tokens
 
 T = TypeVar("T")
 Worn = Callable[[], AbstractContextManager[None]]
@@ -41,9 +42,11 @@ def own_steps(
     """An adapter trained for `total` steps on `losses` of `items(step, worn)`. Raises `Starved` when every step was
     empty, and `Diverged` when a loss is not a number."""
 
-    def make() -> tuple[Adapter, dict[str, Any]]:
+    def make() -> tuple[Adapter, Healing]:
         r, cfg = bench.run, replace(bench.run.config.heal, spectral=0.0)
-        adapter = fresh(r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(2, 0))
+        adapter = fresh(
+            r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(purposes.HEAL, 0)
+        )
         worn = partial(adapted, r.model, adapter.factors, adapter.scaling)
         descent, record = Descent(r.model, adapter, cfg, total), Healing()
         with r.track("heal", total) as advance:
@@ -58,10 +61,9 @@ def own_steps(
         descent.end()
         if not any(row["used"] for row in record.steps):
             raise Starved("no step had anything to learn from.")
-        return adapter, asdict(record)
+        return adapter, record
 
-    file = bench.folder.path / name / "healing.json"
-    adapter, _ = bench.folder.once("heal", file, steps.load_healed, steps.save_healed, make)
+    adapter, _ = steps.HEAL.once(bench.folder, bench.folder.path / name, make)
     return bench.placed(adapter)
 
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.own_steps import batches, own_steps, token_nlls
+from steer_heal_love.ground import purposes
 from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.nouns import Adapter, Tokens
 
@@ -48,7 +49,7 @@ def paired(bench: Bench, chosen: list[Tokens], rejected: list[Tokens]) -> list[P
 def preferred(bench: Bench, name: str, pairs: list[Pair], *, epochs: int, nll: float = 0.0) -> Adapter:
     """An adapter trained on `pairs` by the loss above, with `nll` the weight of its second term."""
     r = bench.run
-    order = batches(pairs, r.config.heal, epochs=epochs, seed=r.seed(2, 0))
+    order = batches(pairs, r.config.heal, epochs=epochs, seed=r.seed(purposes.HEAL, 0))
 
     return own_steps(
         bench, name, len(order), lambda step, _worn: order[step], partial(losses, r.model, nll=nll)

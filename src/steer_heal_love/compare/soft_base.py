@@ -2,7 +2,7 @@
 
     min Σ_t KL(teacher ‖ student) + anchor,   teacher = the base, moved along what the vector does and its opposite undoes
 
-(`steps.taught`) over as many of the base's own answers to training prompts as the healed round keeps, at the dose that the
+(`heal.teacher`) over as many of the base's own answers to training prompts as the healed round keeps, at the dose that the
 walk would start from. What the healed round has beyond this, the steered text and the filter give it.
 """
 
@@ -18,6 +18,7 @@ from steer_heal_love.compare.method import Cell, method
 from steer_heal_love.compare.scaled import KNOB
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import purposes
 from steer_heal_love.nouns import Completion
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
@@ -26,8 +27,8 @@ from steer_heal_love.session import Run
 @method("soft_base", knob=KNOB, kind="healed")
 def soft_base(bench: Bench) -> Iterator[Cell]:
     r = soft(bench)
-    r.rounds.append({"dose": r.config.walk.start})
-    yield from unscaled(bench, *loop.healed(r, 0, own_text(r, 0), bench.vector()))
+    healed = loop.healed(r, 0, own_text(r, 0), bench.vector(), dose=r.config.walk.start)
+    yield from unscaled(bench, *healed)
 
 
 def soft(bench: Bench) -> Run:
@@ -39,7 +40,7 @@ def soft(bench: Bench) -> Run:
 
 def own_text(r: Run, number: int) -> list[Completion]:
     """The pristine base's own answers, as many as a round keeps, other prompts and draws each round."""
-    cfg, seed = r.config, r.seed(7, number)
+    cfg, seed = r.config, r.seed(purposes.OWN_TEXT, number)
 
     def make() -> list[Completion]:
         prompts = training_prompts(r.persona, cfg.filter.keep, seed=seed)

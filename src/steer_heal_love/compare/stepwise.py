@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,12 +17,14 @@ from torch import Tensor
 from steer_heal_love import steps
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.config import HealConfig, RunConfig
+from steer_heal_love.ground import purposes
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import silent
+from steer_heal_love.heal.examples import Example, apart, cycle
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.train import Descent, Example, Healing, apart, cycle
-from steer_heal_love.nouns import Adapter, Completion
+from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.nouns import Adapter, Completion, Healing
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
 
@@ -60,7 +61,7 @@ class Student:
         return training_prompts(self.run.persona, n, seed=self.seed())
 
     def seed(self) -> int:
-        return self.run.seed(6, self.step)
+        return self.run.seed(purposes.LESSON, self.step)
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,15 @@ def example(c: Completion, *, teacher: Tensor | None = None, weight: float = 1.0
 def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Lesson]) -> Adapter:
     """An adapter trained on one lesson a step, made once. Raises `Starved` when every lesson was empty."""
 
-    def make() -> tuple[Adapter, dict[str, Any]]:
-        # No walk: what is steered, the teacher too, begins at the dose that the settings start from.
-        start = {"dose": bench.run.config.walk.start}
-        r = replace(bench.fresh(), track=silent, rounds=[start])
+    def make() -> tuple[Adapter, Healing]:
+        r = replace(bench.fresh(), track=silent)
         cfg, pace = replace(settings, lam=0.0), Pace.of(r.config)
-        adapter = fresh(r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(2, 0))
+        adapter = fresh(
+            r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(purposes.HEAL, 0)
+        )
         student, descent = Student(r, adapter, pace), Descent(r.model, adapter, cfg, pace.steps)
-        free, _ = apart(r.anchor, cfg.anchor_validation) if cfg.anchor else ([], [])
-        anchors = cycle(free, random.Random(r.seed(2, 0)))
+        free, _ = apart(r.base.anchor, cfg.anchor_validation) if cfg.anchor else ([], [])
+        anchors = cycle(free, random.Random(r.seed(purposes.HEAL, 0)))
         record = Healing()
         with bench.run.track("heal", pace.steps) as advance:
             for student.step in range(pace.steps):
@@ -104,8 +105,7 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
         descent.end()
         if not any(row["used"] for row in record.steps):
             raise Starved("no step had a completion to learn from.")
-        return adapter, asdict(record)
+        return adapter, record
 
-    file = bench.folder.path / "adapter" / "healing.json"
-    adapter, _ = bench.folder.once("heal", file, steps.load_healed, steps.save_healed, make)
+    adapter, _ = steps.HEAL.once(bench.folder, bench.folder.path / "adapter", make)
     return bench.placed(adapter)

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from steer_heal_love import presets, report, steps
+from steer_heal_love import base, presets, report, steps
 from steer_heal_love.compare import bench, summary
 from steer_heal_love.compare.method import Cell, Method, Trace, methods
 from steer_heal_love.config import Grid, RunConfig
@@ -34,7 +34,7 @@ from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Stage
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
-from steer_heal_love.session import Run, begun, known, loaded
+from steer_heal_love.session import Run, Session, begun, known, loaded
 
 NEEDED = ("neutral", "probes", "samples")
 """instruments that a frontier is made of"""
@@ -86,8 +86,8 @@ def of_seed(
     cfg: RunConfig, model: Any, tok: Any, chosen: list[Method], grid: Grid, track: Track
 ) -> tuple[Stage, list[Trace]]:
     """One seed's base and every method's cells, measured or read back."""
-    r = seeded(cfg, model, tok, Path(cfg.out) / "seeds" / str(cfg.seed), track)
-    steps.before(r)
+    session = seeded(cfg, model, tok, Path(cfg.out) / "seeds" / str(cfg.seed), track)
+    r = Run.on(session, base.measured(session))
     return r.stages[0], [trace(m, r, grid) for m in chosen]
 
 
@@ -162,14 +162,14 @@ def measured(method: Method, r: Run, cell: Cell) -> list[Stage]:
     return [steps.evaluated(named, method.kind, -1, *cell.contexts, dose=cell.dose, draws=draws, **cell.told)]
 
 
-def seeded(cfg: RunConfig, model: Any, tok: Any, path: Path, track: Track) -> Run:
+def seeded(cfg: RunConfig, model: Any, tok: Any, path: Path, track: Track) -> Session:
     """The seed's run: begun in its folder, or the one that lies there."""
     if not (path / "manifest.json").is_file():
         with records.writing(path):
             path.mkdir(parents=True, exist_ok=True)
         return begun(cfg, model, tok, RunFolder(path), track)
     who = load_persona(str(path / "persona.toml"))
-    return Run(cfg, who, model, tok, RunFolder.open(path), track)
+    return Session(cfg, who, model, tok, RunFolder.open(path), track)
 
 
 def plan(cfg: RunConfig) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from steer_heal_love.compare import best
 from steer_heal_love.compare.frontier import Crossing, Frontier, above, apart, at_budget, mean_of, within
 from steer_heal_love.compare.method import Trace
 from steer_heal_love.config import Grid
-from steer_heal_love.evals import CROSSFITTED, SHIFTS, by_item
+from steer_heal_love.evals import by_item
 from steer_heal_love.ground import records
+from steer_heal_love.ground.declared import declared
 from steer_heal_love.ground.stats import crossed, widened
 from steer_heal_love.nouns import Score, Stage
 
@@ -88,7 +89,9 @@ def at_budgets(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resampl
         name: at([by_strength(t, bases, name) for t in traces])
         for name in HALVES
         if all(
-            SHIFTS[name] in s.items for t in traces for s in (bases[t.seed], *(stage for _, stage in t.cells))
+            declared[name].source in s.items
+            for t in traces
+            for s in (bases[t.seed], *(stage for _, stage in t.cells))
         )
     }
     own = {n: within(common, grid.own_budgets, looks=n, **how) for n in {1, looks}}
@@ -161,7 +164,12 @@ def point(traces: list[Trace], bases: dict[int, Stage], strength: float, resampl
     here = [(stage, bases[t.seed]) for t in traces for s, stage in t.cells if s == strength]
     named = [name for name in SCORES if all(name in stage.scores for stage, _ in here)]
     read = lambda name: crossed([items(stage, base, name) for stage, base in here], resamples=resamples)
-    scores = {name: widened(read(name)) if name in CROSSFITTED else read(name) for name in named}
+    scores = {
+        name: widened(read(name))
+        if name in declared and declared[name].interval == "cross-fitted"
+        else read(name)
+        for name in named
+    }
     own = sum(t.own == strength for t in traces)
     return {"strength": strength, "seeds": len(here), "own_default": own, "scores": scores}
 

@@ -20,10 +20,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import EvalConfig
-from steer_heal_love.evals.shifts import CROSSFITTED, SHIFTS, by_item, scores
+from steer_heal_love.evals.shifts import by_item, scores
 from steer_heal_love.ground import records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.declared import Declared, declare
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.parts import Voice, bare
 from steer_heal_love.ground.progress import Advance
@@ -115,8 +116,11 @@ def instrument(
     ready: Callable[[EvalConfig], Any] = lambda _config: None,
     optional: bool = False,
     prepare: Callable[[Subject], Any] | None = None,
+    scores: tuple[Declared, ...] = (),
 ) -> Callable[[Callable[[Subject], Any]], Callable[[Subject], Any]]:
-    """Register `inside`; without `outside`, it returns the items itself."""
+    """Register `inside`; without `outside`, it returns the items itself. Items that are no more than means need no
+    entry in `scores`: it says which are shifts from base, and what the report shows."""
+    declare(*scores)
 
     def register(inside: Callable[[Subject], Any]) -> Callable[[Subject], Any]:
         instruments.register(name, Instrument(name, inside, outside, ready, optional, prepare))
@@ -270,8 +274,6 @@ def sample_prompts(subject: Subject) -> list[str]:
 
 
 __all__ = [
-    "CROSSFITTED",
-    "SHIFTS",
     "Instrument",
     "Score",
     "Subject",

@@ -31,6 +31,7 @@ from torch import Tensor
 from steer_heal_love.evals import Subject, drawn_by, instrument
 from steer_heal_love.evals.readout import Told, fit, stem
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
+from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.scoring import chunk, hidden_states
@@ -113,6 +114,21 @@ def read(s: Subject, _measured: Any) -> Items:
     return out
 
 
-@instrument("behaviour", outside=read, ready=drawn_by("behaviour"), prepare=prepare)
+SCORES = (
+    Declared(
+        "behaviour_shift",
+        90,
+        items="behaviour",
+        shift="rise",
+        column=True,
+        panel=Panel("Trait, in its own text, by a classifier", "nats"),
+    ),
+    Declared("behaviour_masked_shift", 91, items="behaviour_masked", shift="rise", column=True),
+    Declared("behaviour_auc", 92, interval="auc", column=True),
+    Declared("behaviour_masked_auc", 93, interval="auc", column=True),
+)
+
+
+@instrument("behaviour", outside=read, ready=drawn_by("behaviour"), prepare=prepare, scores=SCORES)
 def behaviour(_subject: Subject) -> None:
     """Nothing is measured inside: what was sampled is read afterwards."""

@@ -20,6 +20,7 @@ import numpy as np
 
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground.chat import answer_ids
+from steer_heal_love.ground.declared import Declared
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.trees import branch_nll
@@ -95,7 +96,19 @@ def right_and_margin(nll: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return right.astype(float), (nll.sum(2) - own) / (WIDTH - 1) - own
 
 
-@instrument("capability")
+SCORES = (
+    Declared(
+        "capability",
+        70,
+        column=True,
+        means="Share of sums, facts and formats answered right, by likelihood; 0.25 by chance.",
+    ),
+    Declared("capability_shift", 71, items="capability", shift="rise"),
+    Declared("capability_margin_shift", 72, items="capability_margin", shift="rise"),
+)
+
+
+@instrument("capability", scores=SCORES)
 def capability(s: Subject) -> Items:
     panel = chosen(load_panel(), s.config.capability_blocks)
     right, margin = right_and_margin(read_blocks(s, panel))

@@ -30,6 +30,7 @@ from transformers import PreTrainedTokenizerBase
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.evals.vignettes import Vignette, foundations, read_scores, scenes
 from steer_heal_love.ground.chat import answer_ids
+from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.models import head
@@ -47,7 +48,21 @@ CLOSING = 6
 """tokens in which the object has to close"""
 
 
-@instrument("forced_choice", ready=scenes, optional=True)
+SCORES = (
+    Declared("mfv_fc_top1", 82, column=True),
+    Declared(
+        "p_ans_any", 83, column=True, panel=Panel("Mass on the allowed answers", "probability", "format")
+    ),
+    Declared(
+        "json_is_valid", 84, column=True, panel=Panel("JSON closed on an allowed number", "share", "format")
+    ),
+    Declared(
+        "ppx_json", 85, column=True, panel=Panel("Perplexity of the forced JSON", "perplexity", "format")
+    ),
+)
+
+
+@instrument("forced_choice", ready=scenes, optional=True, scores=SCORES)
 def forced_choice(s: Subject) -> Items:
     asked = scenes(s.config)
     think = THINK if s.config.think_tokens else ""

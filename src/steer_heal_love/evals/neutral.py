@@ -11,6 +11,8 @@ from __future__ import annotations
 from steer_heal_love.config import EvalConfig
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground import banks
+from steer_heal_love.ground.banks import KINDS
+from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.parts import bare
 from steer_heal_love.ground.scoring import compared, forward_kl
 from steer_heal_love.nouns import Items, Tokens
@@ -24,7 +26,22 @@ def prompts(config: EvalConfig) -> list[tuple[str, str]]:
     return banks.mix(config.neutral_kinds, config.neutral_bank, config.neutral_prompts)
 
 
-@instrument("neutral")
+SCORES = (
+    Declared(
+        "neutral_kl",
+        50,
+        column=True,
+        means="KL(base‖model) per token on the base's own answers to held-out neutral prompts: the mean over the banks named below it.",
+        panel=Panel("Drift on neutral prompts", "nats/token"),
+    ),
+    *(
+        Declared(f"neutral_kl.{kind}", 51 + n, column=True, means=f"neutral_kl on the {kind} prompts alone.")
+        for n, kind in enumerate(KINDS)
+    ),
+)
+
+
+@instrument("neutral", scores=SCORES)
 def neutral(s: Subject) -> Items:
     tokens = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
     states, speak = [r for _, _, r in s.neutral], s.speak or bare(s.model)

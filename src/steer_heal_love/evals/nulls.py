@@ -29,6 +29,7 @@ from steer_heal_love.evals import Subject
 from steer_heal_love.ground import records
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
 from steer_heal_love.ground.crossing import Frontier, cross
+from steer_heal_love.ground.declared import Declared, declare
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.scoring import chunk, hidden_states
 from steer_heal_love.ground.stats import bootstrap, subtract, summed
@@ -57,6 +58,7 @@ class Traced:
 
 
 Nulls = dict[str, Traced]
+declare(Declared("above_null", 20, column=True, signed=True))
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from steer_heal_love.evals import Subject, by_kind, drawn_by, first_draws, instrument
 from steer_heal_love.ground.chat import prompt_ids
+from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.models import Voice, voice
 from steer_heal_love.ground.scoring import compared, entropy, forward_kl, hidden_states
 from steer_heal_love.nouns import Items, Tokens
@@ -49,7 +50,26 @@ def read_own(s: Subject, said: Said) -> Items:
     return by_kind(s, prompts, "own_kl", list(kl)) | {"own_entropy": list(spread)}
 
 
-@instrument("own_kl", outside=read_own, ready=drawn_by("own_kl"))
+SCORES = (
+    Declared(
+        "own_kl",
+        45,
+        column=True,
+        means="KL(model‖base) per token along the model's own samples, from whole next-token distributions. It is never negative.",
+        panel=Panel("KL from base, its own text", "nats/token"),
+    ),
+    Declared(
+        "own_entropy_shift",
+        46,
+        items="own_entropy",
+        shift="rise",
+        column=True,
+        means="Entropy of the model's next-token distribution along its own samples, shift from base, in nats. Below zero the model has become surer.",
+    ),
+)
+
+
+@instrument("own_kl", outside=read_own, ready=drawn_by("own_kl"), scores=SCORES)
 def own_kl(s: Subject) -> Said:
     read = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in first_draws(s.drawn)]
     return Said(hidden_states(s.model, read, batch_tokens=s.batch_tokens), voice(s.model))

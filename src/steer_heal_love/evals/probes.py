@@ -18,6 +18,7 @@ import math
 
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground.chat import answer_ids
+from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.trees import branch_nll
 from steer_heal_love.nouns import Items, Probe
 
@@ -29,7 +30,60 @@ def given(p: Probe, *, third: bool = True) -> dict[str, str]:
     return {kind: text for kind in ANSWERS[: None if third else 2] if (text := getattr(p, kind))}
 
 
-@instrument("probes")
+SCORES = (
+    Declared(
+        "trait_shift",
+        10,
+        items="trait",
+        shift="rise",
+        column=True,
+        means="Held-out probes: NLL of the neg answer minus NLL of the pos answer, in nats per token, shift from base. It is the sum of trait_pos and trait_neg.",
+        panel=Panel("Trait, on held-out probes", "nats/token"),
+    ),
+    Declared(
+        "trait_pos",
+        11,
+        items="nll_pos",
+        shift="fall",
+        column=True,
+        means="How much likelier the pos answers have become: the fall of their NLL from base, in nats per token.",
+        panel=Panel("Pos answers likelier by", "nats/token"),
+    ),
+    Declared(
+        "trait_neg",
+        12,
+        items="nll_neg",
+        shift="rise",
+        column=True,
+        means="How much less likely the neg answers have become: the rise of their NLL from base, in nats per token.",
+        panel=Panel("Neg answers less likely by", "nats/token"),
+    ),
+    Declared(
+        "trait_over_neutral",
+        13,
+        items="over_neutral",
+        shift="rise",
+        column=True,
+        means="NLL of an answer of the same manner with neither pole, minus NLL of the pos answer, shift from base, in nats per token. Style alone does not raise it.",
+    ),
+    Declared(
+        "trait_over_off_topic",
+        14,
+        items="over_off_topic",
+        shift="rise",
+        column=True,
+        means="NLL of an answer with the pos pole's tone to another question, minus NLL of the pos answer, shift from base, in nats per token. Tone alone does not raise it.",
+    ),
+    Declared(
+        "choice_pos",
+        15,
+        column=True,
+        means="Share of probes whose pos answer is the likeliest per token among pos, neg, neutral and off-topic answer.",
+    ),
+)
+
+
+@instrument("probes", scores=SCORES)
 def probes(s: Subject) -> Items:
     chosen = s.probes
     answers = [given(p, third=s.config.third_answers) for p in chosen]

@@ -19,6 +19,7 @@ from typing import Any
 
 from steer_heal_love.evals import Subject, by_kind, drawn_by, instrument
 from steer_heal_love.ground.chat import prompt_ids
+from steer_heal_love.ground.declared import Declared
 from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.nouns import Items, Tokens
 
@@ -45,6 +46,26 @@ def read_relevance(s: Subject, _: Any) -> Items:
     return by_kind(s, prompts, "relevance", [b - a for a, b in zip(own, other, strict=True)])
 
 
-@instrument("relevance", outside=read_relevance, ready=drawn_by("relevance"))
+SCORES = (
+    Declared(
+        "relevance",
+        95,
+        column=True,
+        means="How many nats per token the prompt tells the base about the model's own answer, against another prompt of the same kind. Text that would fit any prompt is near 0.",
+    ),
+    Declared(
+        "relevance_shift",
+        96,
+        items="relevance",
+        shift="rise",
+        column=True,
+        means="The same less the base's on the same prompts. Below zero the model answers its prompts less.",
+    ),
+    Declared("relevance_shift.probes", 97, items="relevance.probes", shift="rise"),
+    Declared("relevance_shift.neutral", 98, items="relevance.neutral", shift="rise"),
+)
+
+
+@instrument("relevance", outside=read_relevance, ready=drawn_by("relevance"), scores=SCORES)
 def relevance(_: Subject) -> None:
     """Nothing is read while the model under test is there: its samples are read by the base."""

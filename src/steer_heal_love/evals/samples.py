@@ -17,6 +17,7 @@ from typing import Any
 
 from steer_heal_love.evals import Subject, by_kind, first_draws, instrument, sample_prompts
 from steer_heal_love.ground.chat import prompt_ids
+from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.ground.text import distinct, repeated_share, spoken
@@ -46,7 +47,75 @@ def read_samples(s: Subject, made: list[dict[str, Any]]) -> Items:
     }
 
 
-@instrument("samples", outside=read_samples)
+SCORES = (
+    Declared(
+        "trait_generated_shift",
+        30,
+        items="trait_generated",
+        shift="rise",
+        column=True,
+        means="How much likelier the model's own text is under the pos pole than under the neg, in nats per token, shift from base.",
+        panel=Panel("Trait, in its own text", "nats/token"),
+    ),
+    Declared(
+        "own_excess",
+        40,
+        items="own_nll",
+        shift="rise",
+        column=True,
+        means="NLL under the base of the model's own samples, less the same for the base's own samples, in nats per token. Text that repeats itself or plays safe lowers it: read it beside own_kl.",
+        panel=Panel("Oddness of its own text", "nats/token"),
+    ),
+    Declared(
+        "own_excess.probes",
+        41,
+        items="own_nll.probes",
+        shift="rise",
+        column=True,
+        means="own_excess on probe questions alone.",
+    ),
+    Declared(
+        "own_excess.neutral",
+        42,
+        items="own_nll.neutral",
+        shift="rise",
+        column=True,
+        means="own_excess on neutral prompts alone.",
+    ),
+    Declared(
+        "repetition",
+        60,
+        column=True,
+        means="Share of the three-word phrases of the model's own samples that occurred before in the same sample.",
+        panel=Panel("Repetition", "share of 3-grams"),
+    ),
+    Declared(
+        "repetition_shift",
+        61,
+        items="repetition",
+        shift="rise",
+        column=True,
+        means="The same less the base's on the same prompts.",
+    ),
+    Declared(
+        "distinct_2",
+        62,
+        column=True,
+        means="Share of different word pairs in the model's own samples.",
+        panel=Panel("Distinct 2-grams", "share"),
+    ),
+    Declared(
+        "distinct_2_shift",
+        63,
+        items="distinct_2",
+        shift="rise",
+        column=True,
+        means="The same less the base's on the same prompts.",
+    ),
+)
+
+
+@instrument("samples", outside=read_samples, scores=SCORES)
 def samples(s: Subject) -> list[dict[str, Any]]:
     texts = sample_prompts(s) * s.draws
     answers = sample(

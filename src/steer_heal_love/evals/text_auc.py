@@ -23,6 +23,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from steer_heal_love.evals import Subject, drawn_by, instrument
+from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.nouns import Items
 
 FOLDS = 5
@@ -88,6 +89,18 @@ def told_apart(s: Subject, _measured: Any) -> Items:
     return {"text_auc": auc_by_prompt(own, base)}
 
 
-@instrument("text_auc", outside=told_apart, ready=drawn_by("text_auc"))
+SCORES = (
+    Declared(
+        "text_auc",
+        48,
+        interval="cross-fitted",
+        column=True,
+        means="How often a classifier ranks a text of the model above one of the base for the same neutral prompt. 0.5: the texts can't be told apart; 1: always.",
+        panel=Panel("Its text told from base's", "AUC"),
+    ),
+)
+
+
+@instrument("text_auc", outside=told_apart, ready=drawn_by("text_auc"), scores=SCORES)
 def text_auc(_subject: Subject) -> None:
     """Nothing is measured inside: the texts are read afterwards."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from steer_heal_love.evals import Subject, instrument
+from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.nouns import FOUNDATIONS, Items
 
@@ -54,7 +55,18 @@ def package() -> ModuleType:
     )
 
 
-@instrument("tinymfv", ready=lambda _config: package(), optional=True)
+SCORES = (
+    Declared(
+        "tinymfv_p_ans_any", 86, panel=Panel("tinymfv: mass on the allowed answers", "probability", "format")
+    ),
+    Declared("tinymfv_unscorable", 87, panel=Panel("tinymfv: not scorable", "share", "format")),
+    Declared(
+        "tinymfv_nll_prefill", 88, panel=Panel("tinymfv: NLL of the forced text", "nats/token", "format")
+    ),
+)
+
+
+@instrument("tinymfv", ready=lambda _config: package(), optional=True, scores=SCORES)
 def tinymfv(s: Subject) -> Items:
     found = package().evaluate(
         s.model, s.tok, name="classic", n_vignettes=None, conditions=(CONDITIONS[s.config.vignette_view],),

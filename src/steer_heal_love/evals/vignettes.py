@@ -31,6 +31,7 @@ from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.evals.labels import against_labels
 from steer_heal_love.evals.profile import SENTENCE
 from steer_heal_love.ground.chat import answer_ids
+from steer_heal_love.ground.declared import Declared
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.trees import branch_nll
@@ -173,7 +174,13 @@ def read_scores(name: str, score: Float[np.ndarray, "n f"], asked: list[Vignette
     return items | against_labels(name, score, [v.foundation for v in asked], [v.shares for v in asked])
 
 
-@instrument("vignettes", ready=scenes)
+SCORES = (
+    Declared("mfv_top1", 80, column=True),
+    Declared("mfv_constant_share", 81, column=True),
+)
+
+
+@instrument("vignettes", ready=scenes, scores=SCORES)
 def vignettes(s: Subject) -> Items:
     asked = scenes(s.config)
     table = log_scores(s, asked)

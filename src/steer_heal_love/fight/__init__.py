@@ -26,17 +26,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import bake, steps
+from steer_heal_love import bake, base, steps
 from steer_heal_love.config import RunConfig
 from steer_heal_love.fight import result
 from steer_heal_love.fight.rows import Split, load_split, read, save_split, split
 from steer_heal_love.fight.training import tuned
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import identity, models, records
+from steer_heal_love.ground import identity, models, purposes, records
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Adapter, Stage
-from steer_heal_love.session import Run, created, ignored, opened
+from steer_heal_love.session import Run, Session, created, ignored, opened
 from steer_heal_love.vector import Vector
 
 WAYS = ("plain", "prevented")
@@ -45,9 +45,9 @@ WAYS = ("plain", "prevented")
 def run(settings: RunConfig | None, file: Path, *, track: Track = silent, **overrides: Any) -> Run:
     """A new run on the rows of `file`. Raises `UserError` before anything is written when the file or a setting is wrong."""
     given = read(file)
-    r = created(settings, overrides, track)
-    save_split(split(given, seed=r.seed(14)), rows_of(r.folder.path))
-    return fought(r)
+    session = created(settings, overrides, track)
+    save_split(split(given, seed=session.seed(purposes.SPLIT)), rows_of(session.folder.path))
+    return fought(session)
 
 
 def resumed(
@@ -62,12 +62,11 @@ def rows_of(folder: Path) -> Path:
     return folder / "fight" / "rows.jsonl"
 
 
-def fought(r: Run) -> Run:
+def fought(s: Session) -> Run:
     """Measure the base, fine-tune both ways, measure both, say what came of it."""
-    given = load_split(rows_of(r.folder.path))
-    steps.before(r)
-    file = r.folder.round(0) / "vector.safetensors"
-    vector = r.folder.once("vector", file, Vector.load, Vector.save, lambda: steps.steer(r), round=0)
+    given = load_split(rows_of(s.folder.path))
+    r = Run.on(s, base.measured(s))
+    vector = r.once(steps.VECTOR, 0, lambda: steps.steer(r))
     nll = {"base": result.held_nll(r, given.held, r.folder.path / "fight" / "base.json")}
     stages, adapters = {}, {}
     for way in WAYS:
@@ -100,8 +99,7 @@ def measured(r: Run, worn: Callable[[], AbstractContextManager[None]]) -> list[S
 
 def learned(r: Run, way: str, given: Split, vector: Vector) -> Adapter:
     """The adapter of one way of fine-tuning, made once, on the model's device."""
-    file = r.folder.path / "fight" / way / "healing.json"
     make = lambda: tuned(r, given.train, vector if way == "prevented" else None)
-    adapter, _ = r.folder.once("heal", file, steps.load_healed, steps.save_healed, make)
+    adapter, _ = steps.HEAL.once(r.folder, r.folder.path / "fight" / way, make)
     to = r.model.device
     return Adapter({n: (a.to(to), b.to(to)) for n, (a, b) in adapter.factors.items()}, adapter.scaling)

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import random
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from steer_heal_love.config import HealConfig
 from steer_heal_love.fight.rows import Row
+from steer_heal_love.ground import purposes
 from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.heal.examples import NOTHING, Example, apart, cycle, tokens
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.train import Descent, Example, Healing, apart, cycle, losses, tokens
-from steer_heal_love.nouns import Adapter
+from steer_heal_love.heal.losses import losses
+from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.nouns import Adapter, Healing
 from steer_heal_love.session import Run
-from steer_heal_love.steps import NOTHING
 from steer_heal_love.vector import Vector
 
 
@@ -27,16 +29,16 @@ def plain(cfg: HealConfig) -> HealConfig:
     return replace(cfg, lam=0.0, spectral=0.0, soft=0.0)
 
 
-def tuned(r: Run, rows: list[Row], vector: Vector | None) -> tuple[Adapter, dict[str, Any]]:
+def tuned(r: Run, rows: list[Row], vector: Vector | None) -> tuple[Adapter, Healing]:
     """An adapter fine-tuned on `rows`: plainly, or steered against `vector` at the walk's first dose and anchored.
 
     Raises `Diverged` when a loss is not a number.
     """
-    cfg, seed, rng = plain(r.config.heal), r.seed(15), random.Random(r.seed(15))
+    cfg, seed, rng = plain(r.config.heal), r.seed(purposes.FIGHT), random.Random(r.seed(purposes.FIGHT))
     examples = [Example(row.tokens(r.tok), NOTHING, row.prompt) for row in rows]
     order = [rng.sample(examples, len(examples)) for _ in range(cfg.epochs)]
     batches = [o[i : i + cfg.batch] for o in order for i in range(0, len(o), cfg.batch)]
-    anchors = cycle(apart(r.anchor, cfg.anchor_validation)[0] if vector and cfg.anchor else [], rng)
+    anchors = cycle(apart(r.base.anchor, cfg.anchor_validation)[0] if vector and cfg.anchor else [], rng)
     steering = partial(vector, r.model, -r.config.walk.start) if vector else nullcontext
     adapter = fresh(r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=seed)
     descent, record = Descent(r.model, adapter, cfg, len(batches)), Healing()
@@ -46,7 +48,7 @@ def tuned(r: Run, rows: list[Row], vector: Vector | None) -> tuple[Adapter, dict
             record.steps.append(descent.update(gradient(descent, batch, beside, steering)))
             advance(1)
     descent.end()
-    return adapter, asdict(record)
+    return adapter, record
 
 
 def gradient(descent: Descent, rows: list[Example], anchor: list[Example], steering: Any) -> dict[str, float]:

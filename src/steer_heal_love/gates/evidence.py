@@ -1,4 +1,4 @@
-"""What the gates read: stages with their items, and what the filter and the heal recorded, a row a round.
+"""What the gates read: stages with their items, and what each round recorded.
 
 Off target: with T_i the mean signed shift of vignette i along the foundations that the persona declares, and O_i
 its shift along one that it doesn't, the axis overtakes the target when mean(T − O) or mean(T + O) is below 0 for sure.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from steer_heal_love.ground.halves import Halves, halves, measured
 from steer_heal_love.ground.stats import bootstrap, paired, subtract, summed
-from steer_heal_love.nouns import FOUNDATIONS, Persona, Score, Stage
+from steer_heal_love.nouns import FOUNDATIONS, Healing, Persona, Round, Score, Stage
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Evidence:
 
     persona: Persona
     stages: list[Stage]
-    rounds: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
     resamples: int = 2000
     floor: float = 0.5
 
@@ -49,9 +48,9 @@ class Evidence:
         return next((s for s in reversed(self.stages) if s.stage == stage), None)
 
     @property
-    def healings(self) -> dict[int, dict[str, Any]]:
+    def healings(self) -> dict[int, Healing]:
         """The heals' records by round."""
-        return {r["round"]: r["healing"] for r in self.rounds if r.get("healing")}
+        return {r.number: r.healing for r in self.rounds if r.healing}
 
     def shift(self, s: Stage, item: str, looks: int = 1) -> Score:
         """Shift of a stage from base, its interval one of `looks` that are read at once."""
@@ -124,7 +123,7 @@ class Evidence:
         return Precision(closest[0], gaps[closest], any(overtaken))
 
 
-def rows_of(e: Evidence, read: Callable[[dict[str, Any]], float]) -> dict[int, float]:
+def rows_of(e: Evidence, read: Callable[[Round], float]) -> dict[int, float]:
     """A number of every round's record that has it, by round."""
-    found = {r["round"]: read(r) for r in e.rounds}
+    found = {r.number: read(r) for r in e.rounds}
     return {round: v for round, v in found.items() if math.isfinite(v)}

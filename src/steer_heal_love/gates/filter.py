@@ -6,11 +6,10 @@ Reads the rounds' records: coherent share by dose, counts, and what the kept tex
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
 from steer_heal_love.gates.evidence import rows_of
-from steer_heal_love.nouns import Score
+from steer_heal_love.nouns import WalkRecord
 
 SOUP = 0.1
 """share of the training text that may read as soup beyond what the base's own text does"""
@@ -70,38 +69,42 @@ ROWS = {
 def sieve(e: Evidence) -> Found | None:
     if not e.rounds:
         return None
-    gains: dict[int, Score] = {r["round"]: r["trait_gain"] for r in e.rounds if "trait_gain" in r}
-    soup = rows_of(e, lambda r: r.get("soup_share", math.nan))
-    beyond = rows_of(e, soupier)
-    ends = {
-        r["round"]: (r["survival"][min(r["survival"])], r["survival"][max(r["survival"])]) for r in e.rounds
-    }
-    parts = {
-        r["round"]: f"round {r['round']}: {r['used']} of {r['made']} used; coherent {ends[r['round']][0]:.0%} at dose "
-        f"{min(r['survival']):g}, {ends[r['round']][1]:.0%} at {max(r['survival']):g}"
-        + (f"; kept beyond base on the trait {show(gains[r['round']], 'nats/token')}" if r["round"] in gains else "")
-        + (f"; soup {soup[r['round']]:.0%}" if r["round"] in soup else "")
-        + (f", {show(r['soup_gap'])} beyond the base's own" if "soup_gap" in r and r["round"] in soup else "")
-        for r in e.rounds
-    }  # fmt: skip
+    beyond = rows_of(e, lambda r: soupier(r.walk))
+    parts = {r.number: f"round {r.number}: {told_of(r.walk)}" for r in e.rounds}
     reasons = {
-        "starved": [r["round"] for r in e.rounds if r["starved"]],
+        "starved": [r.number for r in e.rounds if r.walk.starved],
         "soup": [n for n, gap in beyond.items() if gap > SOUP],
-        "base_like": [n for n, gain in gains.items() if gain.lo <= 0],
+        "base_like": [r.number for r in e.rounds if r.walk.trait_gain.lo <= 0],
     }
     for outcome, guilty in reasons.items():
         if guilty:
             return outcome, told(parts, guilty[0])
-    low, high = (sum(side) / len(ends) for side in zip(*ends.values(), strict=True))
+    low, high = (sum(side) / len(e.rounds) for side in zip(*(ends(r.walk) for r in e.rounds), strict=True))
     if low - high <= FALL:
         return "inert" if high > MOST else "blind", told(parts, 0)
     return "works", told(parts, 0)
 
 
-def soupier(r: dict[str, Any]) -> float:
-    """By how much more of the training text is soup than of the base's own, 0 where the two can't be told apart. Runs
-    that didn't record the base's share are read as if it had none."""
-    gap: Score | None = r.get("soup_gap")
-    if gap is None or not math.isfinite(gap.mean):
-        return r.get("soup_share", math.nan)
-    return gap.mean if gap.lo > 0 else 0.0
+def ends(w: WalkRecord) -> tuple[float, float]:
+    """The coherent share at the lowest dose, and at the highest."""
+    return w.survival[min(w.survival)], w.survival[max(w.survival)]
+
+
+def told_of(w: WalkRecord) -> str:
+    """A round's walk in one line."""
+    low, high = ends(w)
+    line = (
+        f"{w.used} of {w.made} used; coherent {low:.0%} at dose {min(w.survival):g}, {high:.0%} at "
+        f"{max(w.survival):g}; kept beyond base on the trait {show(w.trait_gain, 'nats/token')}"
+    )
+    if not math.isfinite(w.soup_share):
+        return line
+    return f"{line}; soup {w.soup_share:.0%}, {show(w.soup_gap)} beyond the base's own"
+
+
+def soupier(w: WalkRecord) -> float:
+    """By how much more of the training text is soup than of the base's own, 0 where the two can't be told apart. Where
+    the base's share is undefined, it is read as none."""
+    if not math.isfinite(w.soup_gap.mean):
+        return w.soup_share
+    return w.soup_gap.mean if w.soup_gap.lo > 0 else 0.0

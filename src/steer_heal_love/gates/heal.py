@@ -12,11 +12,10 @@ mean((h_n − h_{n−1}) − RETAINED·(s_n − h_{n−1})) is below 0 for sure.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from steer_heal_love.gates import Evidence, Found, Row, coherence, gate, show, told
 from steer_heal_love.ground.stats import bootstrap, ratio, subtract
-from steer_heal_love.nouns import Score, Stage
+from steer_heal_love.nouns import Healing, Score, Stage
 
 RETAINED = 0.25
 """share of the steered trait below which a heal has undone rather than healed"""
@@ -129,7 +128,7 @@ def heal(e: Evidence) -> Found | None:
     if h is None or s is None or first is None:
         return None
     trait, steered = h.scores["trait_shift"], s.scores["trait_shift"]
-    record, aim = e.healings.get(h.round, {}), e.precision(h)
+    record, aim = e.healings.get(h.round, Healing()), e.precision(h)
     rise, fell, text, unmoved = risen(record), fallen(record), coherence.condition(e, h), e.unmoved(h)
     lead, back = e.above_scaled(h, first), e.beyond(h, s, "neutral_kl", HALF).hi < 0
     share = trait.mean / steered.mean if steered.lo > 0 else math.nan
@@ -155,7 +154,7 @@ def heal(e: Evidence) -> Found | None:
         outcome = "reversed"
     elif rise > RISE:
         outcome = "overfitted"
-    elif lost and (not fell > LEARNED or record.get("scale") == 0):
+    elif lost and (not fell > LEARNED or record.scale == 0):
         outcome = "nothing"
     elif lost:
         outcome = "undid" if back else "spoiled"
@@ -207,14 +206,14 @@ def percent(s: Score) -> str:
     )
 
 
-def risen(record: dict[str, Any]) -> float:
+def risen(record: Healing) -> float:
     """How far the held-out curve ends above its lowest epoch; NaN without one."""
-    curve = [v["nll"] for v in record.get("validation", []) if v["nll"] is not None]
+    curve = [v["nll"] for v in record.validation if math.isfinite(v["nll"])]
     return curve[-1] - min(curve) if curve else math.nan
 
 
-def fallen(record: dict[str, Any]) -> float:
+def fallen(record: Healing) -> float:
     """Training NLL of the first quarter of the steps less that of the last; NaN without any."""
-    curve = [s["nll"] for s in record.get("steps", []) if s["nll"] is not None]
+    curve = [s["nll"] for s in record.steps if math.isfinite(s["nll"])]
     quarter = max(1, len(curve) // 4)
     return (sum(curve[:quarter]) - sum(curve[-quarter:])) / quarter if curve else math.nan

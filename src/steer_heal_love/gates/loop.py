@@ -67,7 +67,7 @@ def loop(e: Evidence) -> Found | None:
     first, last = healed[0], healed[-1]
     steps = [e.versus(b, a, looks=len(healed) - 1) for a, b in itertools.pairwise(healed)]
     total = e.versus(last, first)
-    cosines = rows_of(e, lambda r: r.get("cosine_with_first", math.nan))
+    cosines = rows_of(e, lambda r: r.vector.cosine_with_first)
     turned = min((c for n, c in cosines.items() if n > 0), default=math.nan)
     text = coherence.worst(e, healed)
     added = [f"in round {s.round} {show(d)}" for s, d in zip(healed[1:], steps, strict=True)]

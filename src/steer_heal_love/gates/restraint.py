@@ -7,12 +7,10 @@ fires in a step whose divergence exceeds heal.tau; the trust region's scale is w
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from steer_heal_love.gates import Evidence, Found, Row, gate, told
+from steer_heal_love.nouns import DOMINATES
 
-DOMINATES = 2.0
-"""times the imitation's pull past which a term decides what is learned"""
 SPENT = 0.1
 """share of an update under which the trust region has left nothing of it"""
 
@@ -66,13 +64,11 @@ def restraint(e: Evidence) -> Found | None:
     heals = e.healings
     if not heals:
         return None
-    barrier = {n: p for n, h in heals.items() if math.isfinite(p := pull(h, "barrier"))}
-    anchor = {n: p for n, h in heals.items() if math.isfinite(p := pull(h, "anchor"))}
-    fired = {
-        n: sum((s["barrier"] or 0) > 0 for s in heals[n]["steps"]) / len(heals[n]["steps"]) for n in barrier
-    }
+    barrier = {n: p for n, h in heals.items() if math.isfinite(p := h.pull("barrier"))}
+    anchor = {n: p for n, h in heals.items() if math.isfinite(p := h.pull("anchor"))}
+    fired = {n: sum(s["barrier"] > 0 for s in heals[n].steps) / len(heals[n].steps) for n in barrier}
     parts = {
-        n: f"round {n}: update scaled by {h['scale']:.2f}"
+        n: f"round {n}: update scaled by {h.scale:.2f}"
         + (f", barrier pulls {barrier[n]:.2f} and fires in {fired[n]:.0%} of steps" if n in barrier else ", barrier off")
         + (f", anchor pulls {anchor[n]:.2f}" if n in anchor else ", anchor off")
         + " (imitation 1)"
@@ -81,17 +77,11 @@ def restraint(e: Evidence) -> Found | None:
     reasons = {
         "throttles": [n for n, p in barrier.items() if p > DOMINATES],
         "anchor": [n for n, p in anchor.items() if p > DOMINATES],
-        "spent": [n for n, h in heals.items() if h["scale"] < SPENT],
+        "spent": [n for n, h in heals.items() if h.scale < SPENT],
         "idle": list(barrier) if not any(fired.values()) else [],
     }
     for outcome, guilty in reasons.items():
         if guilty:
             return outcome, told(parts, guilty[0])
-    held = barrier or anchor or any(h["scale"] != 1 for h in heals.values())
+    held = barrier or anchor or any(h.scale != 1 for h in heals.values())
     return "holds" if held else "none", told(parts, min(parts))
-
-
-def pull(healing: dict[str, Any], term: str) -> float:
-    """Mean pressure of a term over the steps where it was taken; NaN where it is off."""
-    seen = [p[term] for p in healing["pressure"] if p.get(term) is not None]
-    return sum(seen) / len(seen) if seen else math.nan

@@ -92,7 +92,7 @@ def steer(e: Evidence) -> Found | None:
     intended, aim = e.intended(s), e.precision(s)
     moves = {f: e.shift(s, f"mfv.{f}", looks=len(intended)) for f in intended}
     against = any((m.hi < 0) if intended[f] > 0 else (m.lo > 0) for f, m in moves.items())
-    reliability = next((r.get("reliability", math.nan) for r in e.rounds if r["round"] == 0), math.nan)
+    reliability = next((r.vector.reliability for r in e.rounds if r.number == 0), math.nan)
     text, unmoved = coherence.condition(e, s, SOUP), e.unmoved(s)
     parts = {
         "trait": f"trait_shift {show(trait, 'nats/token')} at dose {s.dose:g}",

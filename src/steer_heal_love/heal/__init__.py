@@ -2,13 +2,14 @@
 
 In: kept completions, the anchor (the base's own neutral answers), cached reference states. Out: an
 `Adapter` and the record of its training. The teacher is the student with its logits moved as steering moves
-them (`steps.taught`). The loss, per step:
+them (`heal.teacher`). The loss, per step:
 
     (1−β)·NLL(kept) + β·KL(teacher‖student)_kept + λ · mean_c relu(agg_t D_ct − τ)
       + λ_a · mean_t KL(base^(1/T)‖student)_anchor + λ_s · mean_m σ₁(ΔW_m)²
 
 Invariant: only the factors get gradients, and both passes see the weights as folded. A divergence is one
-file here with `@divergences(name)`: logits of (reference, student) → nats per token.
+file here with `@divergences(name)`: logits of (reference, student) → nats per token. A loss term is one file here that
+registers a `Term`: its weight, its share of a step and its curve stand in it.
 """
 
 from __future__ import annotations

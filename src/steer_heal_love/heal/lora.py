@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import linear
+from steer_heal_love.ground.declared import Curve, curves
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.parts import band
 from steer_heal_love.nouns import Adapter
@@ -46,6 +47,9 @@ def uncovered(model: PreTrainedModel, share: tuple[float, float]) -> str | None:
         f"the LoRA leaves out {kinds}: {sum(missing.values())} of the {whole} matrices in its layers. A PEFT folder "
         "can't hold an update of those that loads as the model that was trained."
     )
+
+
+curves.register("spectral", Curve("spectral", "spectral", 9))
 
 
 class SpectralPenalty:

@@ -11,14 +11,59 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
+
+from steer_heal_love.config import HealConfig
+from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.heal.diagnostics import anchor_kl
+from steer_heal_love.heal.examples import Example, apart
+from steer_heal_love.nouns import Healing
 
 STEPS, CLOSE = 7, 0.95
+HALF = 0.5
+"""the scale tried first where no round came before"""
+
+
+def fit_to_budget(
+    model: PreTrainedModel,
+    exported: Callable[[float], AbstractContextManager[Any]],
+    anchor: list[Example],
+    config: HealConfig,
+    *,
+    number: int,
+    rounds: int,
+    before: Healing | None = None,
+    batch_tokens: int = 4096,
+    track: Track = silent,
+) -> tuple[float, float]:
+    """The scale at which the model, as it will be exported, stays inside its round's part of the budget; its cost.
+
+    `exported` gives, by scale of this round's update, a context in which `model` is what users get. `before` is the
+    heal of the round before. The cost is the anchor KL, in nats per token, on the answers that no round trains on.
+    Without any of those, nothing is scaled.
+    """
+    _, held = apart(anchor, config.anchor_validation)
+    spent, first_tried = (before.spent, before.scale or HALF) if before else (0.0, HALF)
+    if not held:
+        return 1.0, spent
+    with track("trust region", STEPS) as advance:
+
+        def cost_nats(scale: float) -> float:
+            with exported(scale):
+                found = anchor_kl(model, held, batch_tokens)
+            advance(1)
+            return found
+
+        budget = config.budget * (number + 1) / rounds
+        return largest_scale(cost_nats, budget, spent_nats=spent, start=first_tried)
 
 
 def largest_scale(
-    cost_nats: Callable[[float], float], budget_nats: float, *, spent_nats: float, start: float = 0.5
+    cost_nats: Callable[[float], float], budget_nats: float, *, spent_nats: float, start: float = HALF
 ) -> tuple[float, float]:
     """The largest scale up to 1 whose cost is inside the budget, within a twentieth of it, and that cost.
 

@@ -13,14 +13,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from steer_heal_love.ground import records
+from steer_heal_love.ground import declared, records
 from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.nouns import FOUNDATIONS
 from steer_heal_love.report import CERTIFICATE, canvas
 from steer_heal_love.report.comparison import score_of
-from steer_heal_love.report.html import SIGNED, templates
-from steer_heal_love.report.words import GLOSSARY, interval
+from steer_heal_love.report.html import templates
+from steer_heal_love.report.words import interval
 
 HTML = "certificate.html"
 STYLE = {"pass": "green", "fail": "red", "undecided": "yellow"}
@@ -86,7 +86,7 @@ def render(c: dict[str, Any]) -> str:
         traits=[section(t) for t in c["traits"]],
         others={n: score_of(s) for n, s in c["others"].items()},
         colours={"light": canvas.COLOURS},
-        signed=SIGNED,
+        signed=[s.name for s in declared.in_order() if declared.signed(s.name)],
     )
 
 
@@ -105,12 +105,12 @@ def section(t: dict[str, Any]) -> dict[str, Any]:
 
 
 def signed(name: str) -> bool:
-    return name in SIGNED or name.endswith("_shift") or name.startswith("mfv.")
+    return declared.signed(name) or name.endswith("_shift") or name.startswith("mfv.")
 
 
 def said(name: str) -> str:
     """What a score is, in a sentence; nothing for a foundation, whose name says it."""
-    return MORE.get(name) or GLOSSARY.get(name, "")
+    return MORE.get(name) or (declared.declared[name].means if name in declared.declared else "")
 
 
 def screen(folder: Path) -> RenderableType:

@@ -14,54 +14,16 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from steer_heal_love.ground import records
-from steer_heal_love.ground.banks import KINDS
+from steer_heal_love.ground import declared, records
 from steer_heal_love.nouns import FOUNDATIONS
 from steer_heal_love.report import canvas, panels, trajectory
 from steer_heal_love.report.bars import clock
 from steer_heal_love.report.diary import diary
 from steer_heal_love.report.read import Round, RunRecord, number, score
 from steer_heal_love.report.scope import left_out
-from steer_heal_love.report.words import GLOSSARY, interval, num, outcome, percent
+from steer_heal_love.report.words import interval, num, outcome, percent
 
 LARGE, SMALL = (5.2, 3.9), (3.5, 2.5)
-COLUMNS = (
-    "trait_shift",
-    "trait_pos",
-    "trait_neg",
-    "trait_over_neutral",
-    "trait_over_off_topic",
-    "choice_pos",
-    "above_null",
-    "trait_generated_shift",
-    "behaviour_shift",
-    "behaviour_masked_shift",
-    "own_excess",
-    "own_excess.probes",
-    "own_excess.neutral",
-    "own_kl",
-    "own_entropy_shift",
-    "text_auc",
-    "neutral_kl",
-    *(f"neutral_kl.{kind}" for kind in KINDS),
-    "repetition",
-    "repetition_shift",
-    "distinct_2",
-    "distinct_2_shift",
-    "capability",
-    "mfv_top1",
-    "mfv_constant_share",
-    "mfv_fc_top1",
-    "p_ans_any",
-    "json_is_valid",
-    "ppx_json",
-    "behaviour_auc",
-    "behaviour_masked_auc",
-)
-SIGNED = tuple(
-    c for c in COLUMNS if c.endswith("_shift") or c.startswith(("trait_", "own_excess", "above_null"))
-)
-"""the shifts: their sign says something"""
 VISIBLE = 6
 """diary prompts that are not folded"""
 
@@ -108,21 +70,22 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
     kinds = dict.fromkeys(e.kind for e in entries)
     moved = [{"control": None, "causes": None, **r.transfer, "round": r.number, "dose": r.dose}
              for r in run.rounds if r.transfer]  # fmt: skip
+    shown_scores = [c for c in declared.columns() if any(c.name in s.scores for s in run.stages)]
     shown = [e for kind in kinds for e in [e for e in entries if e.kind == kind][: VISIBLE // 2]]
     return {
         "id": at, "run": run, "outcome": outcome(run), "left_out": left_out(run),
         "score": score, "number": number,
-        "columns": [(c, c in SIGNED) for c in COLUMNS if any(c in s.scores for s in run.stages)],
-        "glossary": {c: GLOSSARY[c] for c in COLUMNS if c in GLOSSARY and any(c in s.scores for s in run.stages)},
+        "columns": [(c.name, declared.signed(c.name)) for c in shown_scores],
+        "glossary": {c.name: c.means for c in shown_scores if c.means},
         "foundations": [f for f in FOUNDATIONS if any(f"mfv.{f}" in s.scores for s in run.stages)],
         "trajectory": figures(at, LARGE, [
             (v.title, trajectory.one(run, v)) for v in trajectory.VIEWS if trajectory.measured([run], v)]),
         "by_round": figures(at, SMALL, [
-            (f"{p.title} by round", panels.by_round(run, p)) for p in panels.BY_ROUND if panels.has(run, p)]),
+            (f"{p.title} by round", panels.by_round(run, p)) for p in panels.by("by_round") if panels.has(run, p)]),
         "forced": figures(at, LARGE, [
             (v.title, trajectory.one(run, v)) for v in trajectory.FORCED if trajectory.measured([run], v)]),
         "format": figures(at, SMALL, [
-            (f"{p.title} by round", panels.by_round(run, p)) for p in panels.FORMAT if panels.has(run, p)]),
+            (f"{p.title} by round", panels.by_round(run, p)) for p in panels.by("format") if panels.has(run, p)]),
         "heals": [(r, heal_figures(at, run, r), pressure(r.healing)) for r in run.rounds if r.healing],
         "transfers": moved, "got_in": figures(at, LARGE, got_in(run, moved)),
         "survival": figures(at, SMALL, [

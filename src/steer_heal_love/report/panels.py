@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from steer_heal_love.ground.declared import curves, in_order
 from steer_heal_love.nouns import Response
 from steer_heal_love.report.canvas import FOURTH, HEALED, INK, MUTED, PROMPT, STEERED, Draw
 from steer_heal_love.report.read import Round, RunRecord, number, score
@@ -27,33 +29,25 @@ class Panel:
     read: Callable[[Round], float] | None = None
 
 
-BY_ROUND = (
-    Panel("trait_shift", "Trait, on held-out probes", "nats/token"),
-    Panel("trait_pos", "Pos answers likelier by", "nats/token"),
-    Panel("trait_neg", "Neg answers less likely by", "nats/token"),
-    Panel("trait_generated_shift", "Trait, in its own text", "nats/token"),
-    Panel("behaviour_shift", "Trait, in its own text, by a classifier", "nats"),
-    Panel("neutral_kl", "Drift on neutral prompts", "nats/token"),
-    Panel("own_excess", "Oddness of its own text", "nats/token"),
-    Panel("own_kl", "KL from base, its own text", "nats/token"),
-    Panel("text_auc", "Its text told from base's", "AUC"),
-    Panel("repetition", "Repetition", "share of 3-grams"),
-    Panel("distinct_2", "Distinct 2-grams", "share"),
+ROUNDS = (
     Panel("dose", "Dose that survived", "dose", lambda r: r.dose),
-    Panel("cosine_with_first", "Cosine with the first vector", "cosine",
-          lambda r: number(r.walk.get("cosine_with_first"))),
-)  # fmt: skip
-
-
-FORMAT = (
-    Panel("p_ans_any", "Mass on the allowed answers", "probability"),
-    Panel("json_is_valid", "JSON closed on an allowed number", "share"),
-    Panel("ppx_json", "Perplexity of the forced JSON", "perplexity"),
-    Panel("tinymfv_p_ans_any", "tinymfv: mass on the allowed answers", "probability"),
-    Panel("tinymfv_unscorable", "tinymfv: not scorable", "share"),
-    Panel("tinymfv_nll_prefill", "tinymfv: NLL of the forced text", "nats/token"),
+    Panel(
+        "cosine_with_first",
+        "Cosine with the first vector",
+        "cosine",
+        lambda r: number(r.walk.get("cosine_with_first")),
+    ),
 )
-"""whether a model that has to choose still answers in the format asked for"""
+"""what a round's own record says, drawn after the scores"""
+
+
+def by(row: str) -> list[Panel]:
+    """The panels of one row: of every score that declares one; `format` is whether a model that has to choose still
+    answers in the format asked for."""
+    scores = [
+        Panel(s.name, s.panel.title, s.panel.unit) for s in in_order() if s.panel and s.panel.row == row
+    ]
+    return scores + (list(ROUNDS) if row == "by_round" else [])
 
 
 def by_round(run: RunRecord, panel: Panel) -> Draw:
@@ -121,17 +115,21 @@ def likelihood(healing: dict[str, Any]) -> Draw:
     return draw
 
 
+CURVES = (STEERED, PROMPT, FOURTH, HEALED, INK)
+"""colours of the loss terms that declare a curve, in their order"""
+
+
 def divergences(healing: dict[str, Any], tau: float) -> Draw:
-    """What keeps it coherent: barrier and anchor by step, divergence and anchor KL on held-out prompts."""
+    """What keeps it coherent: each loss term that declares a curve by step, divergence and anchor KL on held-out prompts."""
 
     def draw(axes: Axes) -> None:
         axes.set(title="Divergence from the reference", xlabel="step", ylabel="nats/token")
-        line(axes, healing, "barrier", STEERED, "barrier (beyond τ)")
-        line(axes, healing, "anchor", PROMPT, "anchor KL")
+        declared = sorted(curves.values(), key=lambda c: c.place)
+        for curve, colour in zip(declared, cycle(CURVES), strict=False):
+            if any(s.get(curve.term) for s in healing.get("steps", [])):
+                line(axes, healing, curve.term, colour, curve.label)
         epochs(axes, healing, "divergence", STEERED, "divergence, held out")
         epochs(axes, healing, "anchor_kl", PROMPT, "anchor KL, held out")
-        if any(s.get("spectral") for s in healing.get("steps", [])):
-            line(axes, healing, "spectral", FOURTH, "spectral")
         if math.isfinite(tau):
             axes.axhline(tau, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2, label="τ: free below")
         finish(axes)

@@ -45,7 +45,7 @@ FORCED = (
     View("tinymfv.Authority", "tinymfv.Care", "tinymfv: Authority and Care",
          "Authority, shift from base (nats)", "Care, shift from base (nats)"),
 )  # fmt: skip
-"""the same axes where an option had to be chosen, with `panels.FORMAT` below them"""
+"""the same axes where an option had to be chosen, with the panels of row `format` below them"""
 
 
 def measured(runs: list[RunRecord], view: View) -> bool:

@@ -18,31 +18,6 @@ COSTS = {
     "own_kl": "Along its own text its next-token distribution is {} nats/token away from the base's",
 }
 """what a trait costs, as the headline says it"""
-GLOSSARY = {
-    "trait_shift": "Held-out probes: NLL of the neg answer minus NLL of the pos answer, in nats per token, shift from base. It is the sum of trait_pos and trait_neg.",
-    "trait_pos": "How much likelier the pos answers have become: the fall of their NLL from base, in nats per token.",
-    "trait_neg": "How much less likely the neg answers have become: the rise of their NLL from base, in nats per token.",
-    "trait_over_neutral": "NLL of an answer of the same manner with neither pole, minus NLL of the pos answer, shift from base, in nats per token. Style alone does not raise it.",
-    "trait_over_off_topic": "NLL of an answer with the pos pole's tone to another question, minus NLL of the pos answer, shift from base, in nats per token. Tone alone does not raise it.",
-    "choice_pos": "Share of probes whose pos answer is the likeliest per token among pos, neg, neutral and off-topic answer.",
-    "trait_generated_shift": "How much likelier the model's own text is under the pos pole than under the neg, in nats per token, shift from base.",
-    "own_excess": "NLL under the base of the model's own samples, less the same for the base's own samples, in nats per token. Text that repeats itself or plays safe lowers it: read it beside own_kl.",
-    "own_excess.probes": "own_excess on probe questions alone.",
-    "own_excess.neutral": "own_excess on neutral prompts alone.",
-    "own_kl": "KL(model‖base) per token along the model's own samples, from whole next-token distributions. It is never negative.",
-    "own_entropy_shift": "Entropy of the model's next-token distribution along its own samples, shift from base, in nats. Below zero the model has become surer.",
-    "relevance": "How many nats per token the prompt tells the base about the model's own answer, against another prompt of the same kind. Text that would fit any prompt is near 0.",
-    "relevance_shift": "The same less the base's on the same prompts. Below zero the model answers its prompts less.",
-    "text_auc": "How often a classifier ranks a text of the model above one of the base for the same neutral prompt. 0.5: the texts can't be told apart; 1: always.",
-    "neutral_kl": "KL(base‖model) per token on the base's own answers to held-out neutral prompts: the mean over the banks named below it.",
-    **{f"neutral_kl.{kind}": f"neutral_kl on the {kind} prompts alone." for kind in KINDS},
-    "repetition": "Share of the three-word phrases of the model's own samples that occurred before in the same sample.",
-    "repetition_shift": "The same less the base's on the same prompts.",
-    "distinct_2": "Share of different word pairs in the model's own samples.",
-    "distinct_2_shift": "The same less the base's on the same prompts.",
-    "capability": "Share of sums, facts and formats answered right, by likelihood; 0.25 by chance.",
-}  # fmt: skip
-"""every score of the table by round, in a sentence or two"""
 
 
 def outcome(run: RunRecord) -> str:

@@ -1,0 +1,87 @@
+"""What a heal says of itself: gradient pressure, the held-out curve, and warnings.
+
+Gradient pressure is |∇ term| / |∇ imitation| at the final hidden states, each term weighted as it is in the loss.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from steer_heal_love.config import HealConfig
+from steer_heal_love.ground.memory import halving
+from steer_heal_love.ground.scoring import answer_hidden, by_length, pack, token_divergence
+from steer_heal_love.heal import divergences
+from steer_heal_love.heal.examples import Example
+from steer_heal_love.heal.loss import token_terms
+from steer_heal_love.heal.losses import losses, stack
+from steer_heal_love.heal.terms import in_order, terms
+from steer_heal_love.nouns import DOMINATES, Healing
+
+
+def pressure(
+    model: PreTrainedModel,
+    kept: list[Example],
+    anchor: list[Example],
+    config: HealConfig,
+    weights: dict[str, float],
+) -> dict[str, float]:
+    """Norm of each weighted term's gradient at the final hidden states, relative to the imitation's."""
+    part = config.micro_batch
+    found, hidden = losses(model, kept[:part], anchor[:part], config)
+    norms = {
+        name: torch.autograd.grad(weights[name] * value, hidden, retain_graph=True)[0].float().norm().item()
+        for name, value in found.items()
+        if weights[name]
+    }
+    pull = sum(norm for name, norm in norms.items() if terms[name].imitates)
+    return {name: norm / pull for name, norm in norms.items() if pull and not terms[name].imitates}
+
+
+@torch.no_grad()
+def validate(
+    model: PreTrainedModel, held: list[Example], anchor: list[Example], config: HealConfig, batch_tokens: int
+) -> dict[str, float]:
+    """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL."""
+    nll: list[Tensor] = []
+    divergence: list[Tensor] = []
+
+    def read(indices: list[int]) -> None:
+        part = [held[i] for i in indices]
+        batch = pack([e.tokens for e in part], model.device)
+        hidden = answer_hidden(model, batch)
+        reference = stack([e.reference for e in part], hidden), divergences[config.divergence]
+        for into, values in zip(
+            (nll, divergence), token_terms(model, hidden, batch.targets, reference), strict=True
+        ):
+            into.append(values)
+
+    halving(by_length([e.tokens for e in held], batch_tokens), read)
+    mean = lambda parts: torch.cat(parts).mean().item() if parts else math.nan
+    return {
+        "nll": mean(nll), "divergence": mean(divergence), "anchor_kl": anchor_kl(model, anchor, batch_tokens),
+    }  # fmt: skip
+
+
+def anchor_kl(model: PreTrainedModel, anchor: list[Example], batch_tokens: int) -> float:
+    """KL(base‖student) per token on anchor answers; NaN without any."""
+    if not anchor:
+        return math.nan
+    parts = token_divergence(
+        model, [e.tokens for e in anchor], [e.reference for e in anchor], batch_tokens=batch_tokens
+    )
+    return torch.cat(parts).mean().item()
+
+
+def warn(record: Healing, config: HealConfig) -> list[str]:
+    """What the curves say is wrong with the settings."""
+    out = []
+    if config.lam and not any(s["barrier"] > 0 for s in record.steps):
+        out.append(f"the barrier never fired: divergence stayed under heal.tau = {config.tau}")
+    for t in in_order():
+        if not t.imitates and (pull := record.pull(t.name)) > DOMINATES:
+            out.append(f"the {t.name} dominates: its gradient is {pull:.1f} times the imitation's")
+    return out

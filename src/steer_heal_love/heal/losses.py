@@ -1,0 +1,87 @@
+"""One step's loss: the terms of kept completions and anchor answers, and their gradient into the factors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from steer_heal_love.config import HealConfig
+from steer_heal_love.ground.scoring import answer_hidden, pack
+from steer_heal_love.heal.examples import Example, alike, tokens
+from steer_heal_love.heal.loss import token_terms
+from steer_heal_love.heal.terms import Term, in_order, terms
+
+
+def backward(
+    model: PreTrainedModel,
+    kept: list[Example],
+    anchor: list[Example],
+    config: HealConfig,
+    weights: dict[str, float],
+) -> dict[str, float]:
+    """Add one step's gradient to the factors', at most `micro_batch` completions and as many anchors at a time; the
+    terms' means over the step."""
+    means: dict[str, float] = {}
+    n = math.ceil(max(len(kept), len(anchor)) / config.micro_batch)
+    for part, extra in ((kept[i::n], anchor[i::n]) for i in range(n)):
+        found, _ = losses(model, part, extra, config)
+        shares = {name: share(terms[name], (part, kept), (extra, anchor)) for name in found}
+        loss = sum(weights[name] * shares[name] * value for name, value in found.items() if weights[name])
+        if isinstance(loss, Tensor):
+            loss.backward()
+        for name, value in found.items():
+            means[name] = means.get(name, 0.0) + shares[name] * value.item()
+    return means
+
+
+Part = tuple[list[Example], list[Example]]
+"""some examples, and all of the step that they are of"""
+
+
+def share(term: Term, kept: Part, anchor: Part) -> float:
+    """How much of the step a part is, to this term."""
+    part, whole = kept if term.on == "kept" else anchor
+    return term.share(part) / max(1, term.share(whole))
+
+
+def losses(
+    model: PreTrainedModel, kept: list[Example], anchor: list[Example], config: HealConfig
+) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "t d"]]:
+    """The unweighted terms, and the hidden states they were read from."""
+    batches = [pack([e.tokens for e in part], model.device) for part in alike(kept, anchor)]
+    hidden = torch.cat([answer_hidden(model, b) for b in batches])
+    targets, n = torch.cat([b.targets for b in batches]), tokens(kept)
+    found: dict[str, Float[Tensor, ""]] = {}
+    for on, part, at in (("kept", kept, slice(0, n)), ("anchor", anchor, slice(n, None))):
+        if part:
+            wanted = [t for t in in_order() if t.on == on and t.active(config)]
+            found |= values(model, wanted, part, config, hidden[at], targets[at])
+    return found, hidden
+
+
+def values(
+    model: PreTrainedModel,
+    wanted: list[Term],
+    part: list[Example],
+    config: HealConfig,
+    hidden: Float[Tensor, "t d"],
+    targets: Int[Tensor, " t"],
+) -> dict[str, Float[Tensor, ""]]:
+    """These terms of one kind of text, from the student's final hidden states over it."""
+    references = {}
+    for t in wanted:
+        if t.reference and t.divergence:
+            theirs = [states for e in part if (states := t.reference(e)) is not None]
+            references[t.name] = stack(theirs, hidden), t.divergence(config)
+    hard = len(references) < len(wanted)
+    nll, *compared = token_terms(model, hidden, targets if hard else None, *references.values())
+    each = dict(zip(references, compared, strict=True))
+    return {t.name: t.reduce(each.get(t.name, nll), part, config) for t in wanted}
+
+
+def stack(states: list[Tensor], like: Tensor) -> Float[Tensor, "t d"]:
+    return torch.cat(states).to(like.device, like.dtype)

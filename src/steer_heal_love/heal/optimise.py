@@ -1,0 +1,86 @@
+"""The optimiser: AdamW on an adapter's factors, warmed up, then cooled down along a cosine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from transformers import PreTrainedModel
+
+from steer_heal_love.config import HealConfig
+from steer_heal_love.ground.errors import Diverged
+from steer_heal_love.ground.memory import fits
+from steer_heal_love.heal.examples import Example
+from steer_heal_love.heal.lora import SpectralPenalty
+from steer_heal_love.heal.losses import backward
+from steer_heal_love.heal.terms import terms
+from steer_heal_love.nouns import Adapter
+
+
+class Descent:
+    """AdamW on an adapter's factors, warmed up and cooled down over `total` steps: a gradient, then an update.
+
+    Both are taken with the adapter on. `weights` are the loss terms'; passes of `config` are halved until they fit.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, adapter: Adapter, config: HealConfig, total: int, *, round: int = 0
+    ) -> None:
+        self.model, self.adapter, self.config, self.round, self.done = model, adapter, config, round, 0
+        self.parameters = [f.requires_grad_(True) for pair in adapter.factors.values() for f in pair]
+        self.weights = {t.name: t.weight(config, round) for t in terms.values()}
+        self.spectral = SpectralPenalty(adapter)
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda s: shape(s, total, config.warmup)
+        )
+
+    def gradient(self, kept: list[Example], anchor: list[Example]) -> dict[str, float]:
+        """One step's gradient into the factors; the terms' means."""
+        terms: dict[str, float] = {}
+
+        def add_up() -> None:
+            self.optimiser.zero_grad()
+            terms.update(backward(self.model, kept, anchor, self.config, self.weights))
+
+        self.fitted(add_up)
+        return terms
+
+    def fitted(self, add_up: Callable[[], None]) -> None:
+        """Add up a gradient, again in passes of half as many items for as long as they don't fit in memory."""
+        while not fits(add_up, self.config.micro_batch):
+            self.config = replace(self.config, micro_batch=self.config.micro_batch // 2)
+
+    def update(self, terms: dict[str, float]) -> dict[str, float]:
+        """One step along the gradient; the step's row. Raises `Diverged` when a term is not a number."""
+        terms["spectral"] = 0.0
+        if self.config.spectral:
+            penalty = self.spectral(self.adapter)
+            (self.config.spectral * penalty).backward()
+            terms["spectral"] = penalty.item()
+        if not all(math.isfinite(t) for t in terms.values()):
+            raise Diverged(
+                f"round {self.round}, step {self.done}: {terms}; lower heal.lr (now {self.config.lr})."
+            )
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.schedule.step()
+        row = {"step": self.done, "lr": self.schedule.get_last_lr()[0], **terms}
+        self.done += 1
+        return row
+
+    def end(self) -> None:
+        for f in self.parameters:
+            f.requires_grad_(False)
+
+
+def shape(step: int, total: int, warmup: float) -> float:
+    """Linear warm-up over a share of the steps, then a cosine to zero."""
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
