@@ -45,7 +45,7 @@ def run(
     else:
         r = created(settings, overrides, track)
     r.show = show
-    with resumable(f"shl run --resume {shlex.quote(str(r.folder.path))}"):
+    with resumable(f"shl run --resume {shlex.quote(str(r.folder.path))}"), r.folder.locked():
         r.folder.event("start", resumed=bool(resume))
         first = extracted(r, 0)
         looked(r, 0, "first", lambda: steps.first_look(r, first))
@@ -149,4 +149,6 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
             "gates": r.gates, "seconds": r.folder.seconds(), "peak_memory_gb": r.folder.peak_memory_gb(),
         },
     )  # fmt: skip
+    r.folder.wrote()
     report.write([r.folder.path], r.folder.path / "report.html")
+    r.folder.wrote()

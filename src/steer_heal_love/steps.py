@@ -129,8 +129,7 @@ def shelved(
     """`once`, but for what an earlier run made of the same base by all that `decides` it; the log says so."""
     name = "" if path.exists() or not shelf.on() else shelf.key(r.model, r.tok, path.name, decides=decides)
     if name and shelf.fetch(name, path):
-        file = str(path.relative_to(r.folder.path))
-        r.folder.event("done", room=room, file=file, seconds=0.0, cached=name, **fields)
+        r.folder.finished(room, path, 0.0, cached=name, **fields)
     value = r.folder.once(room, path, load, save, make, **fields)
     if name:
         shelf.keep(name, path)
