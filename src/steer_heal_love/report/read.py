@@ -151,7 +151,9 @@ def read(path: Path) -> RunRecord:
         stages += made.read(files.load_stages, file) if file.is_file() else []
     rounds = [
         read_round(folder, bounds, checks, walks.get(int(folder.name), {}))
-        for folder in sorted(path.glob("rounds/[0-9]*"), key=lambda f: int(f.name))
+        for folder in sorted(
+            (f for f in path.glob("rounds/*") if f.name.isdecimal()), key=lambda f: int(f.name)
+        )
     ]
     return RunRecord(
         path, table(path / "config.toml"), made.read(text, path / "config.toml"), optional(path / "manifest.json"),
