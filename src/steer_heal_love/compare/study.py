@@ -65,21 +65,25 @@ def run(
     if workers < 1:
         raise UserError(f"workers: at least 1, found {workers}.")
     agree(out, plan(cfg))
+    if out.is_dir():
+        with locked(out):
+            pass  # told now, before anyone waits for a model
+    model, tok = loaded(cfg, track)
     with records.writing(out):
         out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        return measured_all(cfg, out, seeds, chosen, grid, workers, track)
+        return measured_all(replace(cfg, out=str(out)), model, tok, seeds, chosen, grid, workers, track)
 
 
 def measured_all(
-    cfg: RunConfig, out: Path, seeds: int, chosen: list[Method], grid: Grid, workers: int, track: Track
-) -> dict[str, Any]:
-    """The whole comparison, by the only process that writes to `out`."""
-    model, tok = loaded(cfg, track)
+    cfg: RunConfig, model: Any, tok: Any, seeds: int, chosen: list[Method], grid: Grid, workers: int, track: Track
+) -> dict[str, Any]:  # fmt: skip
+    """The whole comparison, by the only process that writes to its folder, `cfg.out`."""
+    out = Path(cfg.out)
     agreed = plan(cfg) | {"model_hash": models.fingerprint(model)}
     agree(out, agreed)
     records.write_json(out / "plan.json", agreed)
-    each = [replace(cfg, seed=seed, out=str(out)) for seed in range(cfg.seed, cfg.seed + seeds)]
+    each = [replace(cfg, seed=seed) for seed in range(cfg.seed, cfg.seed + seeds)]
     if workers > 1:
         apart(each, tuple(m.name for m in chosen), grid, workers, track)
     bases: dict[int, Stage] = {}
