@@ -128,3 +128,20 @@ def test_a_manifest_does_not_say_whose_home_it_was(monkeypatch):
 def test_a_manifest_holds_no_secret(run, monkeypatch):
     text = json.dumps(json.loads((run / "manifest.json").read_text()))
     assert str(Path.home()) not in text and "token" not in text.replace("tokenizers", "")
+
+
+def test_a_run_killed_while_it_began_begins_in_the_same_folder(run, tmp_path):
+    was = (run / "manifest.json").read_bytes()
+    for name in ("manifest.json", "persona.toml"):
+        (run / name).unlink()
+    (run / "adapter").rename(tmp_path / "away")
+    r = session.opened(run, silent)
+    assert (
+        r.folder.path == run
+        and (run / "manifest.json").read_bytes() == was
+        and (run / "persona.toml").is_file()
+    )
+    (run / "manifest.json").unlink()
+    (run / "base").mkdir()
+    with pytest.raises(UserError, match="no run there"):
+        session.opened(run, silent)
