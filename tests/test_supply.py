@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from steer_heal_love import alone, bake, cli, loop, presets, session
-from steer_heal_love.ground import models
+from steer_heal_love.ground import made, models
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.overrides import override
@@ -49,7 +49,16 @@ def run(tok, tmp_path, bases, random_adapter) -> Path:
     return folder.path
 
 
-@pytest.mark.parametrize("form", ["merged", "gguf"])
+def forged(run: Path, old: str, new: str) -> Path:
+    """Other settings in a run folder, and a manifest that says that they were always there."""
+    file, manifest = run / "config.toml", json.loads((run / "manifest.json").read_text())
+    file.write_text(file.read_text().replace(old, new))
+    manifest["files"]["config.toml"] = made.digest(file)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    return file
+
+
+@pytest.mark.parametrize("form", ["peft", "merged", "gguf"])
 def test_export_refuses_a_base_that_has_changed_as_resume_does(run, bases, capsys, tmp_path, form):
     out = tmp_path / "out"
     cli.main(["export", str(run), "--format", form, "--out", str(out)])
@@ -71,8 +80,7 @@ def test_an_exported_adapter_is_evaluated_on_its_own_base_only(run, bases, tmp_p
 
 
 def test_a_run_folder_does_not_decide_that_code_is_run(run, bases, capsys, tmp_path):
-    file = run / "config.toml"
-    file.write_text(file.read_text().replace("trust_remote_code = false", "trust_remote_code = true"))
+    file = forged(run, "trust_remote_code = false", "trust_remote_code = true")
     for argv in (["run", "--resume", str(run)], ["export", str(run), "--format", "merged", "--out", str(tmp_path / "out")], ["run", "--config", str(file)]):  # fmt: skip
         assert "--trust-remote-code" in refused(capsys, *argv)
     with pytest.raises(UserError, match="trust_remote_code"):
@@ -97,8 +105,7 @@ def test_an_adapter_that_is_a_link_out_of_the_run_is_refused(run, capsys, tmp_pa
 
 
 def test_settings_of_a_run_folder_are_held_to_their_ranges(run, capsys):
-    file = run / "config.toml"
-    file.write_text(file.read_text().replace("rounds = 3", "rounds = -1"))
+    forged(run, "rounds = 3", "rounds = -1")
     assert "rounds: at least 1" in refused(capsys, "run", "--resume", str(run))
 
 
@@ -121,3 +128,20 @@ def test_a_manifest_does_not_say_whose_home_it_was(monkeypatch):
 def test_a_manifest_holds_no_secret(run, monkeypatch):
     text = json.dumps(json.loads((run / "manifest.json").read_text()))
     assert str(Path.home()) not in text and "token" not in text.replace("tokenizers", "")
+
+
+def test_a_run_killed_while_it_began_begins_in_the_same_folder(run, tmp_path):
+    was = (run / "manifest.json").read_bytes()
+    for name in ("manifest.json", "persona.toml"):
+        (run / name).unlink()
+    (run / "adapter").rename(tmp_path / "away")
+    r = session.opened(run, silent)
+    assert (
+        r.folder.path == run
+        and (run / "manifest.json").read_bytes() == was
+        and (run / "persona.toml").is_file()
+    )
+    (run / "manifest.json").unlink()
+    (run / "base").mkdir()
+    with pytest.raises(UserError, match="no run there"):
+        session.opened(run, silent)

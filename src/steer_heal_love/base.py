@@ -166,8 +166,7 @@ def shelved(s: Session, step: Step[T], make: Callable[[], T], decides: Any, **fi
     path: Path = here / step.file
     name = "" if path.exists() or not shelf.on() else shelf.key(s.model, s.tok, path.name, decides=decides)
     if name and shelf.fetch(name, path):
-        file = str(path.relative_to(s.folder.path))
-        s.folder.event("done", room=step.name, file=file, seconds=0.0, cached=name, **fields)
+        s.folder.finished(step.name, path, 0.0, cached=name, **fields)
     value = step.once(s.folder, here, make, **fields)
     if name:
         shelf.keep(name, path)

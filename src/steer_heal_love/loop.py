@@ -50,7 +50,7 @@ def run(
     else:
         session = created(settings, overrides, track)
     session.show = show
-    with resumable(f"shl run --resume {shlex.quote(str(session.folder.path))}"):
+    with resumable(f"shl run --resume {shlex.quote(str(session.folder.path))}"), session.folder.locked():
         session.folder.event("start", resumed=bool(resume))
         vector = extracted(session, 0)
         looked(session, 0, looks.FIRST, lambda: looks.first_look(session, vector))
@@ -158,7 +158,9 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
         bake.save_peft(bake.stack(r.history), path / "adapter", base_model=name, note=note)
     r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
     records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
+    r.folder.wrote()
     report.write([path], path / "report.html")
+    r.folder.wrote()
 
 
 def summary(r: Run, *, goes_on: bool) -> dict[str, Any]:

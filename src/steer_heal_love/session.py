@@ -19,13 +19,16 @@ from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.evals import nulls
 from steer_heal_love.gates import Evidence
-from steer_heal_love.ground import banks, identity, loading, memory, models, records
+from steer_heal_love.ground import banks, identity, loading, made, memory, models, records
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import template_hash
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Show, Track, silent, unseen
+from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.step import Step
+from steer_heal_love.ground.untrusted import json_object
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal import divergences
 from steer_heal_love.heal.train import Example
@@ -167,10 +170,15 @@ def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track)
         shutil.copyfile(persona_path(cfg.persona), scratch)
     if cfg.template:  # a file of the user's may change or go; the run keeps what it was made with
         records.write_text(folder.path / "chat_template.jinja", str(tok.chat_template))
-    records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok))
+    given = made.hashes(folder.path, [folder.path / name for name in GIVEN])
+    records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok) | {"files": given})
     for note in loading.notes(model):
         folder.event("warning", message=note)
     return Session(cfg, load_persona(cfg.persona), model, tok, folder, track)
+
+
+GIVEN = ("config.toml", "persona.toml", "chat_template.jinja")
+"""what a run was started with; the manifest holds their hashes"""
 
 
 def yardstick(cfg: RunConfig) -> GenerateConfig:
@@ -198,16 +206,49 @@ def known(cfg: RunConfig) -> None:
 def opened(path: Path, track: Track, *, trust_remote_code: bool = False, warn: Warn = ignored) -> Session:
     """An existing run, with the settings and the persona file that it was started with.
 
-    Code that comes with its model is run only where the caller trusts it too, whatever the run's settings say.
+    Code that comes with its model is run only where the caller trusts it too, whatever the run's settings say. Raises
+    `UserError` for a folder whose files are not those that the run wrote, and where another process writes to it.
     """
+    if barely_begun(path):
+        return begun_again(path, track, trust_remote_code=trust_remote_code)
     folder = RunFolder.open(path)
     cfg = presets.read(path / "config.toml", trust_remote_code=trust_remote_code)
     cfg.check()
+    folder.check()
     was = identity.of_run(path)
+    if (seed := made_with(path)) != cfg.seed:
+        raise UserError(f"{shown(path)}: config.toml has seed {cfg.seed}, the run was made with {seed!r:.40}; nothing was changed.")  # fmt: skip
+    with folder.locked():
+        pass  # told now, before anyone waits for a model; the run itself holds it from its first step on
     kept = path / "chat_template.jinja"
     model, tok = loaded(replace(cfg, template=str(kept)) if cfg.template and kept.is_file() else cfg, track)
     identity.check(model, tok, was, where=path, name=cfg.model, warn=warn)
     return Session(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
+
+
+def made_with(path: Path) -> Any:
+    """The seed that a run's manifest names."""
+    file = path / "manifest.json"
+    return json_object(file, str(file)).data.get("seed")
+
+
+def barely_begun(path: Path) -> bool:
+    """Whether a run was killed after its settings were written and before its manifest was, so that no step is done."""
+    return (
+        not (path / "manifest.json").exists() and (path / "config.toml").is_file()
+        and not any((path / name).exists() for name in ("events.jsonl", "base", "rounds", "adapter", "summary.json"))
+    )  # fmt: skip
+
+
+def begun_again(path: Path, track: Track, *, trust_remote_code: bool) -> Session:
+    """The run whose beginning was cut short, begun in the same folder with the settings that lie there."""
+    files.enclosed(path)
+    cfg = presets.read(path / "config.toml", trust_remote_code=trust_remote_code)
+    cfg.check()
+    known(cfg)
+    folder = RunFolder(path)
+    with folder.locked():
+        return begun(cfg, *loaded(cfg, track), folder, track)
 
 
 def homeless(name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tyro
 
-from steer_heal_love.cli import certifying, runs, trying, verbs
+from steer_heal_love.cli import certifying, runs, signals, trying, verbs
 from steer_heal_love.cli.screen import lenient, output, say, tell
 from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
 
@@ -49,9 +49,15 @@ def dispatch(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `shl` and `steer-heal-love`."""
     lenient()
+    with signals.heeded():
+        handle(sys.argv[1:] if argv is None else argv)
+
+
+def handle(argv: list[str]) -> None:
+    """Run a verb; what it raises becomes a message and an exit status."""
     try:
         with output():
-            dispatch(sys.argv[1:] if argv is None else argv)
+            dispatch(argv)
     except UserError as e:
         say(f"error: {e}", "red")
         sys.exit(2)
@@ -60,4 +66,4 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(3)
     except KeyboardInterrupt as e:
         say(f"interrupted; {e}" if e.args else "interrupted", "yellow")
-        sys.exit(130)
+        sys.exit(signals.ended_by(e))

@@ -72,9 +72,8 @@ def run(argv: list[str]) -> None:
         return vaccinate(given, settings)
     with importing():
         from steer_heal_love import loop, report
-        from steer_heal_love.ground.folder import RunFolder
 
-    if given.resume and RunFolder.open(given.resume).ended:
+    if given.resume and finished(given.resume):
         say(f"{given.resume}: already finished, nothing is left to do", "dim")
         show(given.resume)
         return
@@ -102,6 +101,17 @@ def vaccinate(given: Run, settings: RunConfig | None) -> None:
             trust = given.trust_remote_code
             done = fight.resumed(given.resume, track=track, trust_remote_code=trust, warn=warn)
     out.print(report.terminal_fight(done.folder.path), soft_wrap=not out.is_terminal)
+
+
+def finished(path: Path) -> bool:
+    """Whether nothing is left to do there. Raises `UserError` for files that are not the run's own."""
+    from steer_heal_love.ground.folder import RunFolder
+
+    if not (path / "manifest.json").exists() and (path / "config.toml").is_file():
+        return False  # killed while it began
+    folder = RunFolder.open(path)
+    folder.check()
+    return folder.ended
 
 
 def show(path: Path) -> None:

@@ -176,14 +176,11 @@ def export(
     from steer_heal_love.ground.folder import RunFolder
 
     folder = RunFolder.open(run)
+    folder.check(derived=True)
     if not (run / "adapter").is_dir():
         raise UserError(f"{run}: no adapter yet: no round of it was healed.")
     cfg = presets.read(folder.path / "config.toml", trust_remote_code=trust_remote_code)
     was, adapter = identity.of_run(run), bake.load_peft(inside(run, run / "adapter"))
-    if format == "peft":
-        bake.save_peft(adapter, out, base_model=models.base_name(cfg.model), note=was.note())
-        screen.tell(out)
-        return
     kept = run / "chat_template.jinja"
     net, tok = load(
         cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code,
@@ -191,7 +188,9 @@ def export(
     )  # fmt: skip
     identity.check(net, tok, was, where=run, name=cfg.model, warn=screen.warn)
     fits.adapter(net, adapter.factors)
-    if format == "gguf":
+    if format == "peft":
+        bake.save_peft(adapter, out, base_model=models.base_name(cfg.model), note=was.note())
+    elif format == "gguf":
         llama_cpp.save_lora(adapter, net.config, out / "adapter.gguf")
     else:
         save_merged(net, tok, adapter, out)
@@ -225,7 +224,7 @@ def doctor(
     patient = clinic.Patient(model, net, tok, settings)
     if json:
         findings = clinic.examine(patient)
-        print(records.as_json(clinic.record(patient, findings)))
+        screen.tell(records.as_json(clinic.record(patient, findings), ascii=True))
     else:
         with report.progress(screen.out) as track:
             findings = clinic.examine(patient, track)

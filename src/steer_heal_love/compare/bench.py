@@ -113,7 +113,9 @@ def opened(run: Run, path: Path, grid: Grid) -> Bench:
     """A bench for one method, whose own folder is made."""
     with records.writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    return Bench(run, RunFolder(path), grid)
+    folder = RunFolder(path)
+    folder.check()
+    return Bench(run, folder, grid)
 
 
 def untold(tok: PreTrainedTokenizerBase, told: list[Completion]) -> list[Completion]:

@@ -27,14 +27,16 @@ from steer_heal_love.compare import bench, summary
 from steer_heal_love.compare.method import Cell, Method, Trace, methods
 from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import models, records
+from steer_heal_love.ground import identity, models, records
 from steer_heal_love.ground.errors import Diverged, Starved, UserError
-from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.ground.folder import RunFolder, enclosed
+from steer_heal_love.ground.lock import locked
 from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.ground.untrusted import json_object
 from steer_heal_love.nouns import Stage
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
-from steer_heal_love.session import Run, Session, begun, known, loaded
+from steer_heal_love.session import Run, Session, begun, ignored, known, loaded
 
 NEEDED = ("neutral", "probes", "samples")
 """instruments that a frontier is made of"""
@@ -63,11 +65,25 @@ def run(
     if workers < 1:
         raise UserError(f"workers: at least 1, found {workers}.")
     agree(out, plan(cfg))
+    if out.is_dir():
+        with locked(out):
+            pass  # told now, before anyone waits for a model
     model, tok = loaded(cfg, track)
+    with records.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        return measured_all(replace(cfg, out=str(out)), model, tok, seeds, chosen, grid, workers, track)
+
+
+def measured_all(
+    cfg: RunConfig, model: Any, tok: Any, seeds: int, chosen: list[Method], grid: Grid, workers: int, track: Track
+) -> dict[str, Any]:  # fmt: skip
+    """The whole comparison, by the only process that writes to its folder, `cfg.out`."""
+    out = Path(cfg.out)
     agreed = plan(cfg) | {"model_hash": models.fingerprint(model)}
     agree(out, agreed)
     records.write_json(out / "plan.json", agreed)
-    each = [replace(cfg, seed=seed, out=str(out)) for seed in range(cfg.seed, cfg.seed + seeds)]
+    each = [replace(cfg, seed=seed) for seed in range(cfg.seed, cfg.seed + seeds)]
     if workers > 1:
         apart(each, tuple(m.name for m in chosen), grid, workers, track)
     bases: dict[int, Stage] = {}
@@ -87,8 +103,9 @@ def of_seed(
 ) -> tuple[Stage, list[Trace]]:
     """One seed's base and every method's cells, measured or read back."""
     session = seeded(cfg, model, tok, Path(cfg.out) / "seeds" / str(cfg.seed), track)
-    r = Run.on(session, base.measured(session))
-    return r.stages[0], [trace(m, r, grid) for m in chosen]
+    with session.folder.locked():
+        r = Run.on(session, base.measured(session))
+        return r.stages[0], [trace(m, r, grid) for m in chosen]
 
 
 def apart(each: list[RunConfig], names: tuple[str, ...], grid: Grid, workers: int, track: Track) -> None:
@@ -168,8 +185,20 @@ def seeded(cfg: RunConfig, model: Any, tok: Any, path: Path, track: Track) -> Se
         with records.writing(path):
             path.mkdir(parents=True, exist_ok=True)
         return begun(cfg, model, tok, RunFolder(path), track)
-    who = load_persona(str(path / "persona.toml"))
-    return Session(cfg, who, model, tok, RunFolder.open(path), track)
+    folder = RunFolder.open(path)
+    folder.check()
+    same_settings(cfg, path)
+    identity.check(model, tok, identity.of_run(path), where=path, name=cfg.model, warn=ignored)
+    return Session(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
+
+
+def same_settings(cfg: RunConfig, path: Path) -> None:
+    """Raise `UserError` unless the run at `path` was begun with these settings, wherever it lay then."""
+    had = presets.read(path / "config.toml", trust_remote_code=cfg.trust_remote_code)
+    if replace(had, out=cfg.out) != cfg:
+        raise UserError(
+            f"{path}: was begun with other settings than the comparison has; delete it to have it measured again."
+        )
 
 
 def plan(cfg: RunConfig) -> dict[str, Any]:
@@ -185,12 +214,13 @@ def agree(out: Path, plan: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: a file; --out takes a folder.")
     if not file.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir()):
             raise UserError(
                 f"{out}: holds something else than a comparison (no plan.json); take another folder."
             )
         return
-    had = records.read_json(file)
+    enclosed(out)
+    had = json_object(file, str(file)).data
     other = [f"  {k}: {had.get(k)!r} there, {v!r} asked for" for k, v in plan.items() if had.get(k) != v]
     if other:
         raise UserError(

@@ -47,14 +47,17 @@ def run(settings: RunConfig | None, file: Path, *, track: Track = silent, **over
     given = read(file)
     session = created(settings, overrides, track)
     save_split(split(given, seed=session.seed(purposes.SPLIT)), rows_of(session.folder.path))
-    return fought(session)
+    with session.folder.locked():
+        return fought(session)
 
 
 def resumed(
     path: Path, *, track: Track = silent, trust_remote_code: bool = False, warn: Warn = ignored
 ) -> Run:
     """Go on with a run that was begun by `run`."""
-    return fought(opened(path, track, trust_remote_code=trust_remote_code, warn=warn))
+    r = opened(path, track, trust_remote_code=trust_remote_code, warn=warn)
+    with r.folder.locked():
+        return fought(r)
 
 
 def rows_of(folder: Path) -> Path:

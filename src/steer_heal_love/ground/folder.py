@@ -1,22 +1,25 @@
 """The run folder: what is written where, and reading it back.
 
-Every step goes through `RunFolder.once`: a result that lies there is read, a missing one is made, timed and
-saved. That is all there is to resuming a run.
+Every step goes through `RunFolder.once`: a result that lies there is read, a missing one is made, timed, saved, and
+read back too. That is all there is to resuming a run, and why a resumed one goes on with the very numbers that an
+unbroken one does.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tomli_w
 
-from steer_heal_love.ground import records
+from steer_heal_love.ground import lock, made, records
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.untrusted import json_object
+from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.untrusted import inside, json_object
 from steer_heal_love.nouns import Completion, Look, Score, Stage, Tokens
 
 T = TypeVar("T")
@@ -45,17 +48,25 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """An existing run. Raises `UserError` when it is none, or of another version of the layout."""
+        """An existing run, wherever it was moved or copied to.
+
+        Raises `UserError` when it is none, of another version of the layout, or when a link leads out of it.
+        """
         manifest = path / "manifest.json"
         if not manifest.is_file():
-            raise UserError(f"{path}: no run there (no manifest.json).")
+            raise UserError(f"{shown(path)}: no run there (no manifest.json).")
+        enclosed(path)
         schema = json_object(manifest, str(manifest)).data.get("schema")
-        if schema != records.SCHEMA:
+        if schema != records.SCHEMA or isinstance(schema, bool):
             raise UserError(
                 f"{path}: written with run-folder version {schema!r:.60}, this is version {records.SCHEMA}; "
                 "use the version of the tool that wrote it. Nothing was changed."
             )
         return cls(path)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder as its only writer. Raises `UserError` where another one does."""
+        return lock.locked(self.path)
 
     def round(self, r: int) -> Path:
         return self.path / "rounds" / f"{r:02d}"
@@ -69,35 +80,120 @@ class RunFolder:
         make: Callable[[], T],
         **fields: Any,
     ) -> T:
-        """What lies at `path`, or what `make` makes, saved there and logged with its seconds."""
-        if path.exists():
-            return load(path)
-        began = time.perf_counter()
-        value = make()
-        with records.writing(path):
-            save(value, path)
-        seconds = round(time.perf_counter() - began, 3)
-        records.release_memory()
-        self.event("done", room=room, file=str(path.relative_to(self.path)), seconds=seconds, **fields)
-        return value
+        """What lies at `path`, or what `make` makes, saved there and logged with its seconds; read from there either way.
+
+        Raises `UserError` where what lies there can't be read, and when the folder has gone since.
+        """
+        if not made.whole(path):
+            began = time.perf_counter()
+            value = make()
+            self.still_there()
+            with records.writing(path):
+                save(value, path)
+            self.finished(room, path, round(time.perf_counter() - began, 3), **fields)
+            records.release_memory()
+        elif not self.knows(path):
+            # A kill came between the file and its event. The seconds went with the process.
+            self.finished(room, path, None, found=True, **fields)
+        return made.read(load, path)
+
+    def finished(self, room: str, path: Path, seconds: float | None, **fields: Any) -> None:
+        """Log that a step is done, with its files' hashes; and warn where it is done again and came out otherwise."""
+        now = made.hashes(self.path, made.parts(path))
+        known = self.hashes()
+        if other := [n for n, value in now.items() if known.get(n, value) != value]:
+            self.event("warning", **fields, message=(
+                f"{made.listed(other)}: made again, and not to the byte what it was; later steps that were there already "
+                "were made with the first one."
+            ))  # fmt: skip
+        self.event(
+            "done", room=room, file=str(path.relative_to(self.path)), seconds=seconds, files=now, **fields
+        )
+
+    def still_there(self) -> None:
+        """Raise `UserError` when the folder was moved or deleted: what is written now would lie in a new one."""
+        if not self.path.is_dir():
+            raise UserError(
+                f"{shown(self.path)}: the folder is gone since the run began; nothing is written there."
+            )
+
+    def done(self) -> list[dict[str, Any]]:
+        """Every `done` event that names its room."""
+        return [e for e in self.event.read() if e["event"] == "done" and isinstance(e.get("room"), str)]
+
+    def knows(self, path: Path) -> bool:
+        """Whether the log says that the step of this file is done."""
+        name = str(path.relative_to(self.path))
+        return any(e.get("file") == name for e in self.done())
+
+    def hashes(self) -> made.Hashes:
+        """What the steps' files were when they were last made, by name."""
+        return {k: v for e in self.done() for k, v in made.named(e.get("files")).items()}
+
+    def derived(self) -> made.Hashes:
+        """What was last worked out of them, by name."""
+        wrote = [made.named(e.get("files")) for e in self.event.read() if e["event"] == "wrote"]
+        return wrote[-1] if wrote else {}
+
+    def wrote(self) -> None:
+        """Log the hashes of what was worked out of the steps."""
+        self.event("wrote", files=made.hashes(self.path, [self.path / name for name in made.DERIVED]))
+
+    def lost(self) -> list[str]:
+        """Files that the log says were made, and that are gone."""
+        names = {**self.hashes(), **self.derived()}
+        return sorted(n for n in made.named(names) if not (self.path / n).is_file())
+
+    def changed(self) -> list[str]:
+        """Files of steps that are not what this run wrote, with its settings and its persona."""
+        file = self.path / "manifest.json"
+        kept = made.named(json_object(file, str(file)).data.get("files")) if file.is_file() else {}
+        last = {str(e.get("file")): made.named(e.get("files")) for e in self.done()}
+        steps = [n for files in last.values() for n in made.differing(self.path, files)]
+        return [n for name, was in kept.items() for n in made.differing(self.path, {name: was})] + steps
+
+    def stale(self) -> list[str]:
+        """Derived files that are not what was last worked out; the next sitting writes them anew."""
+        return [n for name, was in self.derived().items() for n in made.differing(self.path, {name: was})]
+
+    def check(self, *, derived: bool = False) -> None:
+        """Raise `UserError` for files that are not what this run wrote; `derived` ones too where they will be read."""
+        if found := self.changed():
+            raise UserError(
+                f"{shown(self.path)}: not what this run wrote: {made.listed(found)}. Put back what it wrote; or delete a "
+                "step's file, and `shl run --resume` makes it again. Nothing was changed."
+            )
+        if derived and (found := [n for n in self.stale() if n not in made.PAGES]):
+            raise UserError(
+                f"{shown(self.path)}: not what this run wrote last: {made.listed(found)}. `shl run --resume` writes "
+                "it anew from the steps' own files."
+            )
 
     @property
     def ended(self) -> bool:
-        """Whether the run came to its end; one that starved or diverged did not."""
-        return any(e["event"] == "end" for e in self.event.read())
+        """Whether the run came to its end, and all that it wrote is still there; one that starved or diverged did not."""
+        if not any(e["event"] == "end" for e in self.event.read()):
+            return False
+        return not self.lost() and not self.stale()
 
     def peak_memory_gb(self) -> float:
         """The most memory that any sitting of this run took."""
-        logged = (e["peak_memory_gb"] for e in self.event.read() if e["event"] == "memory")
-        return max(logged, default=0.0)
+        logged = (e.get("peak_memory_gb") for e in self.event.read() if e["event"] == "memory")
+        return max((v for v in logged if isinstance(v, int | float)), default=0.0)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by room over every sitting of this run."""
+        """Seconds by room over every sitting of this run; those of a step whose log a kill took are not known."""
         out: dict[str, float] = {}
-        for e in self.event.read():
-            if e["event"] == "done":
-                out[e["room"]] = round(out.get(e["room"], 0.0) + e["seconds"], 3)
+        for e in self.done():
+            out[e["room"]] = round(out.get(e["room"], 0.0) + made.seconds(e), 3)
         return out
+
+
+def enclosed(folder: Path) -> None:
+    """Raise `UserError` for a link in `folder` that leads out of it: a file there would be someone else's."""
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            inside(folder, path)
 
 
 def save_config(config: Any, path: Path) -> None:

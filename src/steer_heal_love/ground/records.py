@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import struct
 import subprocess
 import sys
 import time
@@ -68,9 +69,9 @@ def write_text(path: Path, text: str) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
-def as_json(value: Any) -> str:
-    """JSON text of records; what is not a number is null."""
-    return json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+def as_json(value: Any, *, ascii: bool = False) -> str:
+    """JSON text of records; what is not a number is null. In `ascii`, no letter of it is a terminal's to act on."""
+    return json.dumps(plain(value), indent=1, ensure_ascii=ascii, allow_nan=False)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -84,6 +85,16 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 def append_jsonl(path: Path, row: Any) -> None:
     with writing(path), path.open("a", encoding="utf-8") as f:
         f.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def in_order(raw: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes their keys in another order each time."""
+    (size,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + raw[8 + size :]
 
 
 def read_json(path: Path) -> Any:
@@ -175,19 +186,27 @@ class Events:
 
     def __init__(self, path: Path):
         self.path = path
-        if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
-            with writing(path), path.open("a", encoding="utf-8") as f:
-                f.write("\n")
+        self.closed = False
 
     def read(self) -> list[dict[str, Any]]:
         """Every whole event so far."""
         out = []
-        for line in self.path.read_text(encoding="utf-8").split("\n") if self.path.exists() else ():
+        text = self.path.read_bytes().decode("utf-8", "replace") if self.path.is_file() else ""
+        for line in text.split("\n"):
             try:
                 out.append(json.loads(line))
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-        return [e for e in out if isinstance(e, dict) and "event" in e]
+        return [e for e in out if isinstance(e, dict) and isinstance(e.get("event"), str)]
 
     def __call__(self, event: str, **fields: Any) -> None:
+        if not self.closed:
+            self.close_torn_line()
         append_jsonl(self.path, {"t": round(time.time(), 3), "event": event, **fields})
+
+    def close_torn_line(self) -> None:
+        """Only where something is about to be written: a reader beside a run leaves its log alone."""
+        if self.path.is_file() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n"):
+            with writing(self.path), self.path.open("a", encoding="utf-8") as f:
+                f.write("\n")
+        self.closed = True

@@ -15,6 +15,8 @@ import jinja2
 from markupsafe import Markup
 
 from steer_heal_love.ground import declared, records
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.shown import shown
 from steer_heal_love.nouns import FOUNDATIONS
 from steer_heal_love.report import canvas, panels, trajectory
 from steer_heal_love.report.bars import clock
@@ -24,15 +26,32 @@ from steer_heal_love.report.scope import left_out
 from steer_heal_love.report.words import interval, num, outcome, percent
 
 LARGE, SMALL = (5.2, 3.9), (3.5, 2.5)
+MARK = ": steer-heal-love"
+"""how every page's title ends"""
 VISIBLE = 6
 """diary prompts that are not folded"""
 
 
 def write(runs: list[RunRecord], to: Path) -> None:
-    """The file at `to`, and `trajectory.png` in the same folder."""
+    """The file at `to`, and `trajectory.png` in the same folder.
+
+    Raises `UserError` where one of them would take the place of a file that no report wrote.
+    """
+    ours(to, MARK.encode() + b"</title>")
+    ours(to.parent / "trajectory.png", canvas.MARK.encode())
     together = [draw_path(runs, v) for v in trajectory.VIEWS]
     canvas.png(together, (5.0, 4.2), to.parent / "trajectory.png")
     records.write_text(to, render(runs))
+
+
+def ours(file: Path, mark: bytes) -> None:
+    """Raise `UserError` unless the file is new, a report's, or lies in a run's own folder."""
+    if not file.is_file() or (file.parent / "manifest.json").is_file():
+        return
+    with records.writing(file):
+        if mark in file.read_bytes():
+            return
+    raise UserError(f"{shown(file)}: is there, and no report wrote it; move it, or give another --out. Nothing was changed.")  # fmt: skip
 
 
 def draw_path(runs: list[RunRecord], view: trajectory.View) -> canvas.Draw:

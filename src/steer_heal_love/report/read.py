@@ -5,9 +5,7 @@ In: a run folder. Out: a `RunRecord` of plain values; what an unfinished run has
 
 from __future__ import annotations
 
-import json
 import math
-import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import records
+from steer_heal_love.ground import made, records
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.stats import wilson
+from steer_heal_love.ground.untrusted import MEGABYTE, toml
 from steer_heal_love.nouns import Completion, Gate, Score, Stage
 from steer_heal_love.report.borderline import Border, borderline
+
+GATE = ("gate", "claim", "observed", "verdict", "means")
+"""what every gate of a summary says"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class RunRecord:
     stages: list[Stage]
     rounds: list[Round]
     events: list[dict[str, Any]]
+    lost: list[str]
+    """files that the log says were made, and that are gone"""
     wording: dict[str, Any]
     """the system prompt that the base was told by, and the wordings it was chosen from; empty in older runs"""
 
@@ -102,8 +106,8 @@ class RunRecord:
         """Seconds by room over every sitting, the longest first."""
         spent: dict[str, float] = {}
         for e in self.events:
-            if e.get("event") == "done":
-                spent[e["room"]] = spent.get(e["room"], 0.0) + number(e.get("seconds"))
+            if e["event"] == "done" and isinstance(e.get("room"), str):
+                spent[e["room"]] = spent.get(e["room"], 0.0) + made.seconds(e)
         return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
     @cached_property
@@ -114,7 +118,12 @@ class RunRecord:
             "stop": lambda e: f"Stopped after round {e.get('round')}: {e.get('reason')}",
             "warning": lambda e: f"Round {e.get('round')}: {e.get('message')}",
         }
-        return list(dict.fromkeys(said[e["event"]](e) for e in self.events if e.get("event") in said))
+        told = list(dict.fromkeys(said[e["event"]](e) for e in self.events if e["event"] in said))
+        if self.lost:
+            told.append(
+                f"Gone since they were made: {made.listed(self.lost)}. `shl run --resume` makes them again."
+            )
+        return told
 
 
 def score(stage: Stage | None, name: str) -> Score:
@@ -127,30 +136,35 @@ def number(value: float | None) -> float:
 
 
 def read(path: Path) -> RunRecord:
-    """The record of the run at `path`. Raises `UserError` when there is none, or of another layout."""
-    RunFolder.open(path)
-    summary = optional(path / "summary.json")
-    bounds = {k: number(v) for k, v in optional(path / "base" / "bounds.json").items()}
-    checks = optional(path / "base" / "checks.json")
+    """The record of the run at `path`.
+
+    Raises `UserError` when there is none, of another layout, and for files that no run, or not this one, wrote.
+    """
+    folder = RunFolder.open(path)
+    folder.check(derived=True)
+    summary = made.read(summarised, path / "summary.json")
+    bounds = made.read(bounded, path / "base" / "bounds.json")
+    checks = made.read(optional, path / "base" / "checks.json")
     walks = {w["round"]: w for w in summary.get("walks", [])}
-    config_text = text(path / "config.toml")
     stages: list[Stage] = []
     for file in [path / "base" / "scores.json", *sorted(path.glob("rounds/*/scores.json"))]:
-        stages += files.load_stages(file) if file.is_file() else []
+        stages += made.read(files.load_stages, file) if file.is_file() else []
     rounds = [
         read_round(folder, bounds, checks, walks.get(int(folder.name), {}))
-        for folder in sorted(path.glob("rounds/[0-9]*"), key=lambda f: int(f.name))
+        for folder in sorted(
+            (f for f in path.glob("rounds/*") if f.name.isdecimal()), key=lambda f: int(f.name)
+        )
     ]
     return RunRecord(
-        path, tomllib.loads(config_text), config_text, optional(path / "manifest.json"),
-        tomllib.loads(text(path / "persona.toml")), summary, sorted(stages, key=lambda s: s.round),
-        rounds, events(path / "events.jsonl"), optional(path / "base" / "wording.json"),
+        path, table(path / "config.toml"), made.read(text, path / "config.toml"), optional(path / "manifest.json"),
+        table(path / "persona.toml"), summary, sorted(stages, key=lambda s: s.round),
+        rounds, folder.event.read(), folder.lost(), made.read(optional, path / "base" / "wording.json"),
     )  # fmt: skip
 
 
 def read_round(folder: Path, bounds: dict[str, float], checks: dict[str, Any], walk: dict[str, Any]) -> Round:
     file = folder / "completions.jsonl"
-    completions = files.load_completions(file) if file.is_file() else []
+    completions = made.read(files.load_completions, file) if file.is_file() else []
     kept, dropped = borderline(completions, bounds, checks)
     return Round(
         number=int(folder.name),
@@ -160,8 +174,8 @@ def read_round(folder: Path, bounds: dict[str, float], checks: dict[str, Any], w
             "kept": sum(c.kept for c in completions), "used": sum(c.used for c in completions),
         },
         reasons=dict(Counter(reason for c in completions for reason in c.reasons).most_common()),
-        kept=kept, dropped=dropped, walk=walk, healing=optional(folder / "healing.json") or None,
-        transfer=optional(folder / "transfer.json") or None,
+        kept=kept, dropped=dropped, walk=walk, healing=made.read(optional, folder / "healing.json") or None,
+        transfer=made.read(optional, folder / "transfer.json") or None,
     )  # fmt: skip
 
 
@@ -174,19 +188,35 @@ def share(completions: list[Completion], dose: float) -> Share:
 
 def optional(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where the run has not come that far."""
-    return records.read_json(path) if path.is_file() else {}
+    found = records.read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise TypeError(f"a JSON object was expected, found {type(found).__name__}")
+    return found
+
+
+def table(path: Path) -> dict[str, Any]:
+    """A TOML table, or an empty one."""
+    return toml(path, str(path), most=4 * MEGABYTE).data if path.is_file() else {}
+
+
+def summarised(path: Path) -> dict[str, Any]:
+    """What a summary holds, each part of the kind that a run writes there."""
+    found = optional(path)
+    for key in ("gates", "walks", "stages"):
+        if not all(isinstance(row, dict) for row in found.get(key, [])):
+            raise TypeError(f"{key}: a list of objects was expected")
+    for walk in found.get("walks", []):
+        hash(walk["round"])
+    for gate in found.get("gates", []):
+        if other := [k for k in GATE if not isinstance(gate[k], str)]:
+            raise TypeError(f"gates: a text was expected at {other[0]}")
+    number(found.get("peak_memory_gb"))
+    return found
+
+
+def bounded(path: Path) -> dict[str, float]:
+    return {k: number(v) for k, v in optional(path).items()}
 
 
 def text(path: Path) -> str:
     return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-
-
-def events(path: Path) -> list[dict[str, Any]]:
-    """The log's whole lines; a run that was killed may have left a torn last one."""
-    out = []
-    for line in text(path).splitlines():
-        try:
-            out.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return out

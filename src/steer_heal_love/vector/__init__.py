@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -27,7 +27,7 @@ from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, prompt_ids, template_has
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import Doses, added
 from steer_heal_love.ground.progress import Track, silent
-from steer_heal_love.ground.records import whole
+from steer_heal_love.ground.records import in_order, whole
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.states import States, states
 from steer_heal_love.nouns import Persona
@@ -113,7 +113,7 @@ class Vector:
         header = SAYS | {"norm": f"{self.norm():.6g}", "meta": json.dumps(self.meta)}
         tensors = {f"layer.{i}": v.detach().float().cpu().contiguous() for i, v in self.directions.items()}
         with whole(Path(path)) as scratch:
-            save_file(tensors, str(scratch), metadata=header)
+            scratch.write_bytes(in_order(save(tensors, metadata=header)))
 
     @classmethod
     def load(cls, path: str | Path) -> Vector:
