@@ -96,5 +96,5 @@ def test_a_mix_is_even_in_every_stretch(n: int) -> None:
 
 def test_neutral_answers_are_drawn_as_the_base_speaks_and_own_samples_are_cut() -> None:
     cfg = session.RunConfig()
-    drawn = session.yardstick(cfg)
+    drawn = session.reference_sampling(cfg)
     assert (drawn.temperature, drawn.min_p) == (1.0, 0.0) and cfg.eval.min_p > 0

@@ -24,7 +24,7 @@ from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.nouns import Adapter, Persona, Stage, StageName
 from steer_heal_love.persona import load as load_persona
-from steer_heal_love.session import ignored, loaded, seed_for, yardstick
+from steer_heal_love.session import ignored, loaded, reference_sampling, seed_for
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def bench(cfg: RunConfig, model: Any, tok: Any, track: Track = silent) -> Bench:
     if not any(i.name == "neutral" for i in evals.wanted(cfg.eval)):
         prompts = []
     answers = generate(
-        model, tok, prompts, [0.0], config=yardstick(cfg), seed=neutral.SEED, max_new_tokens=cfg.eval.sample_tokens,
+        model, tok, prompts, [0.0], config=reference_sampling(cfg), seed=neutral.SEED, max_new_tokens=cfg.eval.sample_tokens,
         label="base: neutral", track=track,
     )  # fmt: skip
     tokens = [c.tokens.answer for c in answers]

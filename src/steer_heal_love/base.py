@@ -24,7 +24,7 @@ from steer_heal_love.ground.step import COMPLETIONS, JSON, STAGES, Codec, Step
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.nouns import Completion, Stage, StageName
 from steer_heal_love.persona import training_prompts
-from steer_heal_love.session import Base, Session, yardstick
+from steer_heal_love.session import Base, Session, reference_sampling
 
 T = TypeVar("T")
 ANCHOR_SEED = 0
@@ -51,7 +51,7 @@ def measured(s: Session) -> Base:
 def own_answers(s: Session) -> dict[str, list[Completion]]:
     """The base's answers to the prompts that anchor the heal, to held-out neutral ones, and to training prompts."""
     cfg = s.config
-    text, plain = cfg.generate, yardstick(cfg)
+    text, plain = cfg.generate, reference_sampling(cfg)
     anchors, drifts = mix(cfg.heal.anchor_kinds, "train", cfg.heal.anchor_prompts), neutral.prompts(cfg.eval)
     training, seed = (
         training_prompts(s.persona, cfg.filter.calibration, seed=s.seed(purposes.BASE)),

@@ -181,7 +181,7 @@ GIVEN = ("config.toml", "persona.toml", "chat_template.jinja")
 """what a run was started with; the manifest holds their hashes"""
 
 
-def yardstick(cfg: RunConfig) -> GenerateConfig:
+def reference_sampling(cfg: RunConfig) -> GenerateConfig:
     """How the base's answers are drawn that drift is measured on: alike in every run and every `shl eval`."""
     return replace(cfg.generate, temperature=cfg.eval.temperature, min_p=cfg.eval.neutral_min_p)
 
