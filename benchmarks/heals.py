@@ -74,7 +74,9 @@ class Lab:
         cfg = replace(r.config.heal, **{"budget": 0.0, "validation": 0.0, **settings})
         tokens = [c.tokens for c in used]
         reference = hidden_states(r.model, tokens, batch_tokens=r.config.batch_tokens)
-        teachers = steps.taught(r, used, self.vector, self.dose) if cfg.soft else [None] * len(used)
+        teachers = (
+            steps.teacher_states_of(r, used, self.vector, self.dose) if cfg.soft else [None] * len(used)
+        )
         examples = [
             Example(c.tokens, h, c.prompt, t) for c, h, t in zip(used, reference, teachers, strict=True)
         ]

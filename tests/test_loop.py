@@ -620,21 +620,21 @@ def test_the_teacher_is_the_student_moved_by_what_steering_adds_and_its_opposite
             ]
 
     read = lambda states: [model.lm_head(h).detach().double() for h in states]
-    found, mirrored = (read(steps.taught(r, used, v, 0.5)) for v in (vector, -vector))
+    found, mirrored = (read(steps.teacher_states_of(r, used, v, 0.5)) for v in (vector, -vector))
     for ours, other, plain, pos, neg in zip(
         found, mirrored, logits(0.0), logits(0.5), logits(-0.5), strict=True
     ):
         torch.testing.assert_close(ours, plain + 1.5 * (pos - neg), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(ours + other, 2 * plain, atol=1e-4, rtol=1e-4)
         assert (ours - plain).abs().max() > 0.01
-    for ours, plain in zip(read(steps.taught(r, used, vector, 0.0)), logits(0.0), strict=True):
+    for ours, plain in zip(read(steps.teacher_states_of(r, used, vector, 0.0)), logits(0.0), strict=True):
         torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
 
 
 def test_a_round_that_diverges_keeps_the_one_before(whole, tiny_load, tmp_path, monkeypatch, capsys):
     """The second round's teacher is not a number, and so is the loss: exit 3, summary and adapter of the first."""
     files.save_config(override(whole.run.config, {"out": str(tmp_path / "runs")}), tmp_path / "c.toml")
-    real = steps.taught
+    real = steps.teacher_states_of
     poisoned = lambda r, *args: [h * (math.nan if r.history else 1.0) for h in real(r, *args)]
     monkeypatch.setattr(steps, "taught", poisoned)
     with pytest.raises(SystemExit) as e:

@@ -137,7 +137,7 @@ def train(
         kept = referred(r.model, unread(used), cfg.heal, seed=seed, batch_tokens=cfg.batch_tokens)
     with r.student():
         if cfg.heal.soft:
-            teachers = taught(r, used, vector, dose)
+            teachers = teacher_states_of(r, used, vector, dose)
             kept = [replace(e, teacher=h) for e, h in zip(kept, teachers, strict=True)]
         adapter, record = heal(
             r.model,
@@ -156,7 +156,9 @@ def train(
     return adapter.scaled(record.scale), record
 
 
-def taught(r: Run, used: list[Completion], vector: Vector, dose: float) -> list[Float[Tensor, "t d"]]:
+def teacher_states_of(
+    r: Run, used: list[Completion], vector: Vector, dose: float
+) -> list[Float[Tensor, "t d"]]:
     """The teacher's states over these completions, steered at `dose`; call with the student folded in."""
     return teacher_states(
         r.model,

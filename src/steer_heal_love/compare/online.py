@@ -43,7 +43,7 @@ def online(bench: Bench) -> Iterator[Cell]:
         dose = min(max(dose, cfg.walk.floor), cfg.walk.ceiling)
         with student.worn():
             # The teacher is steered where the settings start from, as a round's is at the dose that round 0 found.
-            states = steps.taught(r, kept, vector, cfg.walk.start) if kept else []
+            states = steps.teacher_states_of(r, kept, vector, cfg.walk.start) if kept else []
         return Lesson([example(c, teacher=h) for c, h in zip(kept, states, strict=True)], made)
 
     yield from scaled(bench, learned(bench, cfg.heal, lesson))
