@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from steer_heal_love import base, control, loop, presets, report, steps
-from steer_heal_love.filter.walk import chosen
+from steer_heal_love.filter.walk import choose_dose
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import purposes
 from steer_heal_love.ground.errors import Starved
@@ -54,7 +54,7 @@ class Lab:
         session = created(presets.preset("cpu"), settings, silent)
         r = Run.on(session, base.measured(session))
         vector, made = loop.steered(r, 0)
-        dose = chosen(made, r.config.walk, r.base.coherent)
+        dose = choose_dose(made, r.config.walk, r.base.coherent)
         if dose is None:
             raise Starved("the walk found no dose")
         kept = [c for c in made if c.used]

@@ -11,7 +11,7 @@ import statistics
 import pytest
 
 from steer_heal_love.config import WalkConfig
-from steer_heal_love.filter.walk import chosen, rates, respond, sought, spread, tally, walk
+from steer_heal_love.filter.walk import choose_dose, dose_leaving, rates, respond, spread, tally, walk
 from steer_heal_love.nouns import Completion, Response, Tokens
 
 SETTINGS = WalkConfig(start=1.0, span=2.0, doses=4, survival=0.6, passes=3, floor=0.05, ceiling=8.0)
@@ -143,7 +143,7 @@ def test_the_curve_by_hand():
 
 
 def test_nothing_sampled_has_no_dose():
-    assert chosen([], SETTINGS, base=0.9) is None
+    assert choose_dose([], SETTINGS, base=0.9) is None
 
 
 def test_spread_is_even_in_log_and_holds_its_ends():
@@ -161,7 +161,10 @@ def test_the_mean_over_curves_wanders_less_than_the_likeliest_and_about_the_trut
     for seed in range(60):
         attempt, _ = simulated(known.share, n=12, rng=random.Random(seed))
         made = attempt(doses)
-        for name, dose in (("mean", sought(made, 0.8, 0.8)), ("likeliest", respond(made, 0.8).dose(0.8))):
+        for name, dose in (
+            ("mean", dose_leaving(made, 0.8, 0.8)),
+            ("likeliest", respond(made, 0.8).dose(0.8)),
+        ):
             apart[name].append(math.log(dose / known.dose(0.8)))
     assert statistics.pstdev(apart["mean"]) < 0.8 * statistics.pstdev(apart["likeliest"])
     assert abs(statistics.mean(apart["mean"])) < 0.1

@@ -13,7 +13,7 @@ from steer_heal_love import loop, steps
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.healed_round import unscaled
 from steer_heal_love.compare.method import Cell
-from steer_heal_love.filter.walk import chosen
+from steer_heal_love.filter.walk import choose_dose
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
@@ -25,7 +25,7 @@ def alike(bench: Bench, make: Callable[[Run], Vector]) -> Iterator[Cell]:
     steps.VECTOR.once(r.folder, r.folder.round(0), lambda: make(r))
     vector, completions = loop.steered(r, 0)
     used = [c for c in completions if c.used]
-    dose = chosen(completions, r.config.walk, r.base.coherent)
+    dose = choose_dose(completions, r.config.walk, r.base.coherent)
     if dose is None or len(used) < r.config.filter.least:
         raise Starved(
             f"{len(used)} steered completions survived the filter, {r.config.filter.least} are needed."

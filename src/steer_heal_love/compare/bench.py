@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from steer_heal_love import loop, steps
 from steer_heal_love.config import Grid
-from steer_heal_love.filter.walk import chosen
+from steer_heal_love.filter.walk import choose_dose
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import purposes, records
@@ -51,7 +51,7 @@ class Bench:
 
     def walked(self) -> float:
         """The dose that round 0's walk found. Raises `Starved` when it found none."""
-        dose = chosen(loop.steered(self.fresh(), 0)[1], self.run.config.walk, self.run.base.coherent)
+        dose = choose_dose(loop.steered(self.fresh(), 0)[1], self.run.config.walk, self.run.base.coherent)
         if dose is None:
             raise Starved("no dose at which enough steered completions are coherent.")
         return float(dose)

@@ -57,7 +57,7 @@ def walk(
     low, high = max(around / s.span, s.floor), max(min(around * s.span, s.ceiling), s.floor)
     while True:
         made += attempt(spread(low, high, s.doses))
-        aim = sought(made, base, s.survival)
+        aim = dose_leaving(made, base, s.survival)
         tried = [c.dose for c in made]
         if aim < min(tried) / s.span and low > s.floor:
             low, high = max(low / s.span**2, s.floor), low / s.span**0.5
@@ -66,20 +66,20 @@ def walk(
         else:
             break
     for number in range(1, 2 * s.passes):
-        dose = chosen(made, s, base)
+        dose = choose_dose(made, s, base)
         if dose is None or (number >= s.passes and kept(made, dose) >= least):
             break
         made += attempt(spread(max(0.6 * dose, s.floor), dose, s.doses))
-    return Walk(chosen(made, s, base), {dose: share for dose, (share, _) in rates(made).items()}, made)
+    return Walk(choose_dose(made, s, base), {dose: share for dose, (share, _) in rates(made).items()}, made)
 
 
-def chosen(completions: list[Completion], settings: WalkConfig, base: float) -> float | None:
+def choose_dose(completions: list[Completion], settings: WalkConfig, base: float) -> float | None:
     """The dose sought, inside floor and ceiling; None where even the floor halves the coherent share."""
     if not completions:
         return None
     if respond(completions, base).half_dose < settings.floor:
         return None
-    dose = sought(completions, base, settings.survival)
+    dose = dose_leaving(completions, base, settings.survival)
     return round(min(max(dose, settings.floor), settings.ceiling), 4)
 
 
@@ -90,7 +90,7 @@ def respond(completions: list[Completion], base: float) -> Response:
     return Response(float(plateau[i]), float(half[j]), float(steepness[k]))
 
 
-def sought(completions: list[Completion], base: float, survival: float) -> float:
+def dose_leaving(completions: list[Completion], base: float, survival: float) -> float:
     """The dose that leaves `survival` of the plateau: its geometric mean over all curves, weighted by likelihood."""
     (_, half, steepness), fit = fits(completions, base)
     weight = np.exp(fit - fit.max()).sum(0)
@@ -139,7 +139,7 @@ def rates(completions: list[Completion]) -> dict[float, tuple[float, int]]:
 def tally(completions: list[Completion], settings: WalkConfig, base: float) -> dict[str, Any]:
     """What a walk found, from its completions alone: dose, coherent share by dose and its curve, counts, reasons."""
     return {
-        "dose": chosen(completions, settings, base),
+        "dose": choose_dose(completions, settings, base),
         "survival": {dose: share for dose, (share, _) in rates(completions).items()},
         "response": respond(completions, base),
         "made": len(completions), "coherent": sum(c.coherent for c in completions),
