@@ -82,10 +82,10 @@ def distilled(bench: Bench, teacher: Teacher) -> Adapter:
     r, pace = bench.run, Pace.of(bench.run.config)
     drawn = replace(r.config.generate, temperature=1.0, min_p=0.0)
 
-    def items(step: int, worn: Worn) -> list[Taught]:
+    def items(step: int, with_adapter: Worn) -> list[Taught]:
         seed = r.seed(purposes.ON_POLICY, step)
         prompts = training_prompts(r.persona, pace.completions, seed=seed)
-        with worn():
+        with with_adapter():
             made = generate(r.model, r.tok, prompts, [0.0], config=drawn, seed=seed, track=silent)
         return [Taught(c.tokens, h) for c, h in zip(made, teacher(made), strict=True)]
 

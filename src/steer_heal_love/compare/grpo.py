@@ -39,7 +39,7 @@ def grpo(bench: Bench) -> Iterator[Cell]:
     def lesson(student: Student) -> Lesson:
         r, groups = student.run, max(1, student.pace.completions // GROUP)
         prompts = [p for p in student.prompts(groups) for _ in range(GROUP)]
-        with student.worn():
+        with student.with_adapter():
             made = generate(r.model, r.tok, prompts, [0.0], config=cfg.generate, seed=student.seed())
         made = measured(r, made)
         groups_of = [made[i : i + GROUP] for i in range(0, len(made), GROUP)]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from steer_heal_love import bake, loop
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.method import Cell, method
-from steer_heal_love.compare.scaled import worn
+from steer_heal_love.compare.scaled import with_adapter
 from steer_heal_love.ground.errors import Diverged, Starved
 
 
@@ -27,6 +27,6 @@ def healed_loop(bench: Bench) -> Iterator[Cell]:
     if r.history:
         whole = bench.placed(bake.stack(r.history))
         for factor in bench.grid.beyond:
-            yield Cell(len(r.history) * factor, (worn(bench, whole.scaled(factor)),))
+            yield Cell(len(r.history) * factor, (with_adapter(bench, whole.scaled(factor)),))
     if stopped:
         raise stopped

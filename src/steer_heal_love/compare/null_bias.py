@@ -24,8 +24,8 @@ def null_bias(bench: Bench) -> Iterator[Cell]:
     r = bench.run
     whole = cache(lambda: nulls.bias(steps.subject(r), r.base.calibration))
     for multiple in bench.grid.biases:
-        yield Cell(multiple, (partial(worn, bench, whole, multiple),), own=multiple == 1)
+        yield Cell(multiple, (partial(with_bias, bench, whole, multiple),), own=multiple == 1)
 
 
-def worn(bench: Bench, whole: Callable[[], Tensor], multiple: float) -> AbstractContextManager[None]:
+def with_bias(bench: Bench, whole: Callable[[], Tensor], multiple: float) -> AbstractContextManager[None]:
     return biased(bench.run.model, multiple * whole())

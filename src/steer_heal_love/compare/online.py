@@ -30,7 +30,7 @@ def online(bench: Bench) -> Iterator[Cell]:
     def lesson(student: Student) -> Lesson:
         nonlocal dose, vector
         r, pace = student.run, student.pace
-        with student.worn():
+        with student.with_adapter():
             if vector is None or student.step % (pace.steps // cfg.rounds) == 0:
                 vector = steps.steer(r)
             made = generate(
@@ -41,7 +41,7 @@ def online(bench: Bench) -> Iterator[Cell]:
         survival = sum(c.coherent for c in made) / len(made)
         dose *= math.exp(GAIN * (survival - cfg.walk.survival * r.base.coherent))
         dose = min(max(dose, cfg.walk.floor), cfg.walk.ceiling)
-        with student.worn():
+        with student.with_adapter():
             # The teacher is steered where the settings start from, as a round's is at the dose that round 0 found.
             states = steps.teacher_states_of(r, kept, vector, cfg.walk.start) if kept else []
         return Lesson([example(c, teacher=h) for c, h in zip(kept, states, strict=True)], made)

@@ -47,14 +47,14 @@ def own_steps(
         adapter = fresh(
             r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(purposes.HEAL, 0)
         )
-        worn = partial(adapted, r.model, adapter.factors, adapter.scaling)
+        with_adapter = partial(adapted, r.model, adapter.factors, adapter.scaling)
         descent, record = Descent(r.model, adapter, cfg, total), Healing()
         with r.track("heal", total) as advance:
             for step in range(total):
-                batch = items(step, worn)
+                batch = items(step, with_adapter)
                 row: dict[str, float] = {}
                 if batch:
-                    with worn():
+                    with with_adapter():
                         row = descent.update({"loss": gradient(descent, batch, losses)})
                 record.steps.append(row | {"used": len(batch)})
                 advance(1)

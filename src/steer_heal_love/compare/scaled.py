@@ -16,9 +16,9 @@ KNOB = "scale of the update as trained"
 def scaled(bench: Bench, adapter: Adapter, *, own: float = 1.0) -> Iterator[Cell]:
     """One cell a scale of the grid; the method's own default is the update as trained, or else the scale `own`."""
     for scale in bench.grid.scales:
-        yield Cell(scale, (worn(bench, adapter.scaled(scale)),), own=scale == own)
+        yield Cell(scale, (with_adapter(bench, adapter.scaled(scale)),), own=scale == own)
 
 
-def worn(bench: Bench, adapter: Adapter) -> partial:
+def with_adapter(bench: Bench, adapter: Adapter) -> partial:
     """A context in which the base wears the adapter, in the form that is exported."""
     return partial(steps.exported, bench.run, [adapter])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from steer_heal_love import bake, loop
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.method import Cell, method
-from steer_heal_love.compare.scaled import worn
+from steer_heal_love.compare.scaled import with_adapter
 from steer_heal_love.compare.soft_base import own_text, soft
 
 
@@ -22,7 +22,9 @@ def soft_base_loop(bench: Bench) -> Iterator[Cell]:
         vector, text = loop.extracted(r, number), own_text(r, number)
         adapter, healing = loop.healed(r, number, text, vector, dose=r.config.walk.start, before=healing)
         r.history = [*r.history, bench.placed(adapter)]
-        yield Cell(number + 1.0, (worn(bench, bake.stack(r.history)),), own=number + 1 == r.config.rounds)
+        yield Cell(
+            number + 1.0, (with_adapter(bench, bake.stack(r.history)),), own=number + 1 == r.config.rounds
+        )
     whole = bake.stack(r.history)
     for factor in bench.grid.beyond:
-        yield Cell(len(r.history) * factor, (worn(bench, whole.scaled(factor)),))
+        yield Cell(len(r.history) * factor, (with_adapter(bench, whole.scaled(factor)),))

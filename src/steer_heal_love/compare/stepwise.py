@@ -46,14 +46,14 @@ class Pace:
 
 @dataclass
 class Student:
-    """The model as it is after so many steps: `run` has the base, `worn()` puts on what was learned so far."""
+    """The model as it is after so many steps: `run` has the base, `with_adapter()` puts on what was learned so far."""
 
     run: Run
     adapter: Adapter
     pace: Pace
     step: int = 0
 
-    def worn(self) -> AbstractContextManager[None]:
+    def with_adapter(self) -> AbstractContextManager[None]:
         return adapted(self.run.model, self.adapter.factors, self.adapter.scaling)
 
     def prompts(self, n: int) -> list[str]:
@@ -95,7 +95,7 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
             for student.step in range(pace.steps):
                 got, terms = lesson(student), {}
                 if got.examples:
-                    with student.worn():
+                    with student.with_adapter():
                         beside = [next(anchors) for _ in range(cfg.anchor_batch)] if free else []
                         terms = descent.update(descent.gradient(got.examples, beside))
                 tokens = sum(len(c.tokens.answer) for c in got.made)

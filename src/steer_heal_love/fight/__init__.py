@@ -75,10 +75,14 @@ def fought(s: Session) -> Run:
     for way in WAYS:
         here = r.folder.path / "fight" / way
         adapters[way] = learned(r, way, given, vector)
-        worn = partial(steps.exported, r, [adapters[way]])
-        nll[way] = result.held_nll(r, given.held, here / "held.json", worn)
+        with_adapter = partial(steps.exported, r, [adapters[way]])
+        nll[way] = result.held_nll(r, given.held, here / "held.json", with_adapter)
         (stages[way],) = r.folder.once(
-            "evaluate", here / "scores.json", files.load_stages, files.save_stages, partial(measured, r, worn)
+            "evaluate",
+            here / "scores.json",
+            files.load_stages,
+            files.save_stages,
+            partial(measured, r, with_adapter),
         )
     bake.save_peft(
         adapters["prevented"], r.folder.path / "adapter",
@@ -95,9 +99,9 @@ def fought(s: Session) -> Run:
     return r
 
 
-def measured(r: Run, worn: Callable[[], AbstractContextManager[None]]) -> list[Stage]:
+def measured(r: Run, with_adapter: Callable[[], AbstractContextManager[None]]) -> list[Stage]:
     """One way's model under the run's instruments."""
-    return [steps.evaluated(r, "healed", -1, worn, draws=r.config.eval.healed_draws)]
+    return [steps.evaluated(r, "healed", -1, with_adapter, draws=r.config.eval.healed_draws)]
 
 
 def learned(r: Run, way: str, given: Split, vector: Vector) -> Adapter:

@@ -27,12 +27,15 @@ BESIDE = ("neutral_kl", "own_excess", "trait_pos", "trait_neg")
 
 
 def held_nll(
-    r: Run, rows: list[Row], file: Path, worn: Callable[[], AbstractContextManager[None]] = nullcontext
+    r: Run,
+    rows: list[Row],
+    file: Path,
+    with_adapter: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> list[float]:
     """Each held-out row's mean NLL per token of its answer, made once."""
 
     def make() -> list[float]:
-        with worn():
+        with with_adapter():
             given = [row.tokens(r.tok) for row in rows]
             return [float(x.mean()) for x in token_nll(r.model, given, batch_tokens=r.config.batch_tokens)]
 
