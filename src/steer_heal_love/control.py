@@ -91,7 +91,7 @@ def own_shift(
     )
 
 
-def got_in(r: Run, number: int, vector: Vector, plain: Vector | None) -> dict[str, Any]:
+def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> dict[str, Any]:
     """What the healed student carries of the vector by itself, beside the control's shift, and what that cost."""
     cfg, seed = r.config, r.seed(purposes.CHANCE, number)
     s, full = steps.subject(r), cfg.eval.transfer == "full"

@@ -16,7 +16,7 @@ from typing import Any
 
 from steer_heal_love import bake, base, looks, report, steps
 from steer_heal_love.config import RunConfig
-from steer_heal_love.control import TRANSFER, control, got_in
+from steer_heal_love.control import TRANSFER, control, transferred
 from steer_heal_love.gates.loop import stop_reason
 from steer_heal_love.ground import identity, models, purposes, records
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
@@ -95,7 +95,7 @@ def one_round(r: Run, number: int) -> None:
     r.stages += stages
     if r.config.eval.transfer != "off":
         plain = control(r) if r.config.eval.transfer == "full" else None
-        carried = r.once(TRANSFER, number, lambda: got_in(r, number, vector, plain))
+        carried = r.once(TRANSFER, number, lambda: transferred(r, number, vector, plain))
         r.put(replace(this, transfer=carried))
 
 

@@ -258,7 +258,7 @@ def test_what_got_in_is_told_by_round(fabricate, tmp_path):
 
 
 def transfer(number: int, full: bool = True, say: str = "") -> dict:
-    """A round's transfer.json, as `steps.got_in` makes it; what is undefined is null."""
+    """A round's transfer.json, as `control.transferred` makes it; what is undefined is null."""
     chance = {"mean": 0.0, "sd": 0.05, "largest": 0.17, "largest_by_layer": [0.1, None, 0.2], "n": 32}
     found = {"layers": [3, 4, 5], "cosine_by_layer": [0.5 + 0.1 * number, None, 0.7], "cosine": 0.61, "carried_dose": 0.07,
              "cosine_with_first_shift": 1.0, "random": chance, "halves": chance, "note": say}  # fmt: skip
