@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from steer_heal_love.ground.stem import Stem
+from steer_heal_love.ground.branching_cache import BranchingCache
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,14 +30,14 @@ def run(rooms, tok, folder: Path, *more: str) -> dict:
 
 def test_every_room_does_its_count_of_work(rooms, tok, tmp_path, monkeypatch):
     thoughts: list[int] = []
-    think = Stem.think
+    think = BranchingCache.think
 
     def counting(stem, tokens, ends):
         out = think(stem, tokens, ends)
         thoughts.extend(map(len, out))
         return out
 
-    monkeypatch.setattr(Stem, "think", counting)
+    monkeypatch.setattr(BranchingCache, "think", counting)
     found = run(rooms, tok, tmp_path)
     did = {name: r["did"] for name, r in found["rooms"].items() if "error" not in r}
     assert did.keys() == rooms.ROOMS.keys(), [r.get("traceback") for r in found["rooms"].values()]

@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.ground import parts
+from steer_heal_love.ground.branching_cache import BranchingCache
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.hooks import adapted, added
 from steer_heal_love.ground.scoring import answer_hidden, pack, token_nll
 from steer_heal_love.ground.states import states
-from steer_heal_love.ground.stem import Stem
 from steer_heal_love.ground.trees import branch_nll
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.lora import fresh
@@ -117,7 +117,7 @@ def branches(r: Rows) -> float:
 
 def stem(r: Rows) -> float:
     """Read, thought on, branched and fed."""
-    s = Stem.read(r.model, r.prompts)
+    s = BranchingCache.read(r.model, r.prompts)
     thought = s.think(3, frozenset())
     wrong = [t != r.greedy(p, 3) for t, p in zip(thought, r.prompts, strict=True)]
     s.fork(2)

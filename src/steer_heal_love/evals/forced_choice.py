@@ -29,13 +29,13 @@ from transformers import PreTrainedTokenizerBase
 
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.evals.vignettes import Vignette, foundations, read_scores, scenes
+from steer_heal_love.ground.branching_cache import BranchingCache
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.scoring import by_length
-from steer_heal_love.ground.stem import Stem
 from steer_heal_love.nouns import FOUNDATIONS, Items, Tokens
 
 QUESTION = "{text}\n\nWhich kind of wrong is this most of all?{think} Answer in JSON: list the options, then give the number of one."
@@ -74,7 +74,7 @@ def forced_choice(s: Subject) -> Items:
     room = (0,) * (s.config.think_tokens + max(map(len, ids)) + CLOSING)
 
     def ask(rows: list[int]) -> None:
-        stem = Stem.read(s.model, [prompts[i] for i in rows])
+        stem = BranchingCache.read(s.model, [prompts[i] for i in rows])
         stem.think(s.config.think_tokens, s.ends)
         stem.fork(len(ORDERS))
         fed = stem.feed(ids * len(rows))
@@ -125,7 +125,7 @@ def is_valid(text: str) -> float:
     return float(type(number) is int and str(number) in DIGITS)
 
 
-def digit_mass(stem: Stem, tok: PreTrainedTokenizerBase) -> Float[np.ndarray, "b d"]:
+def digit_mass(stem: BranchingCache, tok: PreTrainedTokenizerBase) -> Float[np.ndarray, "b d"]:
     """Probability of each digit as the next token, with or without a space before it."""
     p = head(stem.model, stem.hidden).softmax(-1)
     return np.stack([p[:, ids].sum(1).cpu().numpy() for ids in digit_ids(tok)], 1)

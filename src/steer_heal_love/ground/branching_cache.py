@@ -1,6 +1,6 @@
 """A batch of prompts read once, thought on, and branched from, with one key/value cache.
 
-`read` gives a `Stem`; `feed` appends given tokens to every row, `think` the model's own likeliest ones, `fork`
+`read` gives a `BranchingCache`; `feed` appends given tokens to every row, `think` the model's own likeliest ones, `fork`
 makes k copies of each row. `hidden` is always the final hidden state of each row's last real token, from which
 what comes next is predicted. Where the model's way of reading doesn't allow padding inside a row (`reading.Way`), or no
 longer does as rows grow, there is no cache, and rows are read whole each time.
@@ -26,7 +26,7 @@ from steer_heal_love.nouns import Tokens
 
 
 @dataclass
-class Stem:
+class BranchingCache:
     """Rows read so far: their tokens, their cache if any, which of its columns are real, and where each row stands."""
 
     model: PreTrainedModel
@@ -37,7 +37,7 @@ class Stem:
 
     @classmethod
     @torch.no_grad()
-    def read(cls, model: PreTrainedModel, prompts: list[tuple[int, ...]]) -> Stem:
+    def read(cls, model: PreTrainedModel, prompts: list[tuple[int, ...]]) -> BranchingCache:
         ids, mask = left_pad(prompts, model.device)
         if ids.shape[1] > way(model).inside:
             return cls(model, list(prompts), None, mask, last_hidden(model, prompts))
