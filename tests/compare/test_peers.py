@@ -15,7 +15,7 @@ from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.answers import answer_means
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.nouns import Tokens
 from steer_heal_love.vector import Vector
 from test_loop import SETTINGS
@@ -181,7 +181,7 @@ def test_a_steps_gradient_is_that_of_the_mean_whatever_the_passes(model, sequenc
     for size in (1, 4):
         config = HealConfig(rank=2, micro_batch=size)
         adapter = fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0)
-        descent = Descent(model, adapter, config, 4)
+        descent = Trainer(model, adapter, config, 4)
         with own_steps.adapted(model, adapter.factors, adapter.scaling):
             loss = own_steps.gradient(descent, sequences[:4], losses)
         found.append((loss, torch.cat([f.grad.flatten() for f in descent.parameters if f.grad is not None])))

@@ -15,7 +15,7 @@ from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.nouns import Stage
 from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of
@@ -148,7 +148,7 @@ def test_the_steering_acts_on_the_rows_and_never_on_the_anchor(model, sequences)
     def pull(kept, anchor, steering):
         adapter = fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0)
         moved = {n: (a, torch.ones_like(b) * 0.02) for n, (a, b) in adapter.factors.items()}
-        descent = Descent(model, replace(adapter, factors=moved), config, 4)
+        descent = Trainer(model, replace(adapter, factors=moved), config, 4)
         with adapted(model, moved, adapter.scaling):
             if kept:
                 terms = training.gradient(descent, kept, anchor, steering)

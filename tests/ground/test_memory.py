@@ -12,7 +12,7 @@ from steer_heal_love.ground import decode, memory, scoring
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.heal import optimise
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.heal.optimise import Trainer
 
 FULL = torch.OutOfMemoryError("injected")
 
@@ -80,7 +80,7 @@ def test_readings_and_answers_are_those_of_a_device_that_holds_all(model, sequen
 
 def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypatch):
     start = dataclasses.replace(HealConfig(), micro_batch=8)
-    descent = Descent(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), start, 1)
+    descent = Trainer(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), start, 1)
     factor, passes = descent.parameters[0], []
 
     def backward(_model, kept, _anchor, config, _weights):

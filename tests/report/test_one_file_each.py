@@ -18,7 +18,7 @@ from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states, reverse_kl
 from steer_heal_love.heal.examples import Example
-from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.heal.terms import Term, term, terms
 from steer_heal_love.heal.train import heal
 from steer_heal_love.nouns import Completion, Persona, Stage, Tokens
@@ -125,7 +125,7 @@ def test_a_loss_term_of_ones_own_is_trained_with_and_drawn(tiny, sequences, fabr
     term(made)
     adapter, record = heal(tiny.model, kept, [], config)
     assert all(row["closeness"] >= 0 for row in record.steps)
-    assert Descent(tiny.model, plain, config, 1).weights["closeness"] == 3.0
+    assert Trainer(tiny.model, plain, config, 1).weights["closeness"] == 3.0
     assert any(not torch.equal(adapter.factors[n][1], plain.factors[n][1]) for n in plain.factors)
 
     run = fabricate(rounds=1)

@@ -26,7 +26,7 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import answer_hidden, pack
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.loss import token_terms
-from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.nouns import Adapter, Healing, Tokens
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def own_steps(
             r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(purposes.HEAL, 0)
         )
         with_adapter = partial(adapted, r.model, adapter.factors, adapter.scaling)
-        descent, record = Descent(r.model, adapter, cfg, total), Healing()
+        descent, record = Trainer(r.model, adapter, cfg, total), Healing()
         with r.track("heal", total) as advance:
             for step in range(total):
                 batch = items(step, with_adapter)
@@ -67,7 +67,7 @@ def own_steps(
     return bench.placed(adapter)
 
 
-def gradient(descent: Descent, batch: list[T], losses: Losses[T]) -> float:
+def gradient(descent: Trainer, batch: list[T], losses: Losses[T]) -> float:
     """The gradient of the mean loss into the factors; that mean."""
     found = 0.0
 

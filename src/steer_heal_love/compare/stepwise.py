@@ -23,7 +23,7 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.heal.examples import Example, apart, cycle
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.nouns import Adapter, Completion, Healing
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
@@ -87,7 +87,7 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
         adapter = fresh(
             r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(purposes.HEAL, 0)
         )
-        student, descent = Student(r, adapter, pace), Descent(r.model, adapter, cfg, pace.steps)
+        student, descent = Student(r, adapter, pace), Trainer(r.model, adapter, cfg, pace.steps)
         free, _ = apart(r.base.anchor, cfg.anchor_validation) if cfg.anchor else ([], [])
         anchors = cycle(free, random.Random(r.seed(purposes.HEAL, 0)))
         record = Healing()

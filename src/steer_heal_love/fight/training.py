@@ -18,7 +18,7 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.heal.examples import NOTHING, Example, apart, cycle, tokens
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.losses import losses
-from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.nouns import Adapter, Healing
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
@@ -41,7 +41,7 @@ def tuned(r: Run, rows: list[Row], vector: Vector | None) -> tuple[Adapter, Heal
     anchors = cycle(apart(r.base.anchor, cfg.anchor_validation)[0] if vector and cfg.anchor else [], rng)
     steering = partial(vector, r.model, -r.config.walk.start) if vector else nullcontext
     adapter = fresh(r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=seed)
-    descent, record = Descent(r.model, adapter, cfg, len(batches)), Healing()
+    descent, record = Trainer(r.model, adapter, cfg, len(batches)), Healing()
     with adapted(r.model, adapter.factors, adapter.scaling), r.track("fine-tune", len(batches)) as advance:
         for batch in batches:
             beside = [a for _, a in zip(range(cfg.anchor_batch), anchors, strict=False)]
@@ -51,7 +51,7 @@ def tuned(r: Run, rows: list[Row], vector: Vector | None) -> tuple[Adapter, Heal
     return adapter, record
 
 
-def gradient(descent: Descent, rows: list[Example], anchor: list[Example], steering: Any) -> dict[str, float]:
+def gradient(descent: Trainer, rows: list[Example], anchor: list[Example], steering: Any) -> dict[str, float]:
     """One step's gradient into the factors; both terms' means per token."""
     means: dict[str, float] = {}
 
@@ -68,7 +68,7 @@ def gradient(descent: Descent, rows: list[Example], anchor: list[Example], steer
 
 
 def added(
-    descent: Descent, name: str, examples: list[Example], cfg: HealConfig, inside: AbstractContextManager[Any]
+    descent: Trainer, name: str, examples: list[Example], cfg: HealConfig, inside: AbstractContextManager[Any]
 ) -> float:
     """Add the gradient of one term's mean over the tokens of `examples`, weighted as the heal's is; that mean."""
     mean = 0.0

@@ -19,7 +19,7 @@ from steer_heal_love.heal.terms import terms
 from steer_heal_love.nouns import Adapter
 
 
-class Descent:
+class Trainer:
     """AdamW on an adapter's factors, warmed up and cooled down over `total` steps: a gradient, then an update.
 
     Both are taken with the adapter on. `weights` are the loss terms'; passes of `config` are halved until they fit.

@@ -14,7 +14,7 @@ from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.heal.diagnostics import pressure, validate, warn
 from steer_heal_love.heal.examples import Example, apart, cycle, split
 from steer_heal_love.heal.lora import fresh, uncovered
-from steer_heal_love.heal.optimise import Descent
+from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.nouns import Adapter, Healing
 
 __all__ = ["Example", "heal"]
@@ -40,7 +40,7 @@ def heal(
     anchor_train, anchor_held = apart(anchor, config.anchor_validation)
     per_epoch = math.ceil(len(train) / config.batch)
     total = per_epoch * config.epochs
-    descent = Descent(model, adapter, config, total, round=round)
+    descent = Trainer(model, adapter, config, total, round=round)
     record, rng = Healing(), random.Random(seed)
     completions, anchors = cycle(train, rng), cycle(anchor_train, rng)
 
