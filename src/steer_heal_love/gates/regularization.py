@@ -60,7 +60,7 @@ ROWS = {
     claim="What holds the student to the base (barrier, anchor, trust region) acts, and leaves the trait room.",
     rows=ROWS,
 )
-def restraint(e: Evidence) -> Found | None:
+def regularization(e: Evidence) -> Found | None:
     heals = e.healings
     if not heals:
         return None
