@@ -189,7 +189,7 @@ class Healing:
     spent: float = 0.0
     """anchor KL on held-out answers that the exported model has cost so far, in nats/token"""
 
-    def pull(self, term: str) -> float:
+    def gradient_ratio(self, term: str) -> float:
         """Mean gradient pressure of a loss term, in times the imitation's, over the steps where it was taken; NaN where
         the term is off."""
         seen = [p[term] for p in self.pressure if math.isfinite(p.get(term, math.nan))]

@@ -64,8 +64,8 @@ def regularization(e: Evidence) -> Found | None:
     heals = e.healings
     if not heals:
         return None
-    barrier = {n: p for n, h in heals.items() if math.isfinite(p := h.pull("barrier"))}
-    anchor = {n: p for n, h in heals.items() if math.isfinite(p := h.pull("anchor"))}
+    barrier = {n: p for n, h in heals.items() if math.isfinite(p := h.gradient_ratio("barrier"))}
+    anchor = {n: p for n, h in heals.items() if math.isfinite(p := h.gradient_ratio("anchor"))}
     fired = {n: sum(s["barrier"] > 0 for s in heals[n].steps) / len(heals[n].steps) for n in barrier}
     parts = {
         n: f"round {n}: update scaled by {h.scale:.2f}"

@@ -22,7 +22,7 @@ from steer_heal_love.heal.terms import in_order, terms
 from steer_heal_love.nouns import DOMINATES, Healing
 
 
-def pressure(
+def gradient_ratios(
     model: PreTrainedModel,
     kept: list[Example],
     anchor: list[Example],
@@ -37,8 +37,12 @@ def pressure(
         for name, value in found.items()
         if weights[name]
     }
-    pull = sum(norm for name, norm in norms.items() if terms[name].imitates)
-    return {name: norm / pull for name, norm in norms.items() if pull and not terms[name].imitates}
+    gradient_ratio = sum(norm for name, norm in norms.items() if terms[name].imitates)
+    return {
+        name: norm / gradient_ratio
+        for name, norm in norms.items()
+        if gradient_ratio and not terms[name].imitates
+    }
 
 
 @torch.no_grad()
@@ -82,6 +86,6 @@ def warn(record: Healing, config: HealConfig) -> list[str]:
     if config.lam and not any(s["barrier"] > 0 for s in record.steps):
         out.append(f"the barrier never fired: divergence stayed under heal.tau = {config.tau}")
     for t in in_order():
-        if not t.imitates and (pull := record.pull(t.name)) > DOMINATES:
-            out.append(f"the {t.name} dominates: its gradient is {pull:.1f} times the imitation's")
+        if not t.imitates and (gradient_ratio := record.gradient_ratio(t.name)) > DOMINATES:
+            out.append(f"the {t.name} dominates: its gradient is {gradient_ratio:.1f} times the imitation's")
     return out

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
-from steer_heal_love.heal.diagnostics import pressure, validate, warn
+from steer_heal_love.heal.diagnostics import gradient_ratios, validate, warn
 from steer_heal_love.heal.examples import Example, apart, cycle, split
 from steer_heal_love.heal.lora import fresh, uncovered
 from steer_heal_love.heal.optimise import Trainer
@@ -53,7 +53,7 @@ def heal(
             )
             terms = descent.gradient(batch, extra)
             if step in {total // 4, total // 2, (3 * total) // 4}:
-                seen = pressure(model, batch, extra, descent.config, descent.weights)
+                seen = gradient_ratios(model, batch, extra, descent.config, descent.weights)
                 record.pressure.append({"step": step, **seen})
             record.steps.append(descent.update(terms))
             advance(1)

@@ -105,7 +105,7 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
             (v.title, trajectory.one(run, v)) for v in trajectory.FORCED if trajectory.measured([run], v)]),
         "format": figures(at, SMALL, [
             (f"{p.title} by round", panels.by_round(run, p)) for p in panels.by("format") if panels.has(run, p)]),
-        "heals": [(r, heal_figures(at, run, r), pressure(r.healing)) for r in run.rounds if r.healing],
+        "heals": [(r, heal_figures(at, run, r), gradient_ratios(r.healing)) for r in run.rounds if r.healing],
         "transfers": moved, "got_in": figures(at, LARGE, got_in(run, moved)),
         "survival": figures(at, SMALL, [
             (f"Survival by dose in round {r.number}", panels.survival(r, setting(run, "walk", "survival")))
@@ -144,7 +144,7 @@ def setting(run: RunRecord, room: str, name: str) -> float:
     return number(run.config.get(room, {}).get(name))
 
 
-def pressure(healing: dict[str, Any] | None) -> dict[str, float]:
+def gradient_ratios(healing: dict[str, Any] | None) -> dict[str, float]:
     """Mean gradient pressure of each term over the steps where it was taken."""
     rows = (healing or {}).get("pressure", [])
     terms = dict.fromkeys(k for row in rows for k in row if k != "step")
