@@ -199,6 +199,8 @@ def test_several_looks_hold_together_with_three_seeds():
         gaps = []
         for budget in (0.02, 0.05, 0.1):
             one, other = (at_budget(f, budget, resamples=300, seed=i) for f in (a, b))
-            gaps.append((above(one, other, resamples=1000, seed=i, looks=3), 0.07 * math.sqrt(budget / 0.12)))
+            gaps.append(
+                (above(one, other, resamples=1000, seed=i, comparisons=3), 0.07 * math.sqrt(budget / 0.12))
+            )
         together += all(s.lo <= truth <= s.hi for s, truth in gaps)
     assert together / 150 >= 0.93

@@ -301,7 +301,7 @@ def test_looks_share_one_error(persona):
     """A step that alone would be told from zero is not, as one of many."""
     e = evidence(persona)
     a, b = e.stages[5], e.stages[3]
-    alone, many = e.versus(a, b), e.versus(a, b, looks=10)
+    alone, many = e.versus(a, b), e.versus(a, b, comparisons=10)
     assert many.lo < alone.lo < alone.mean < alone.hi < many.hi
 
 

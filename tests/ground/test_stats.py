@@ -144,14 +144,16 @@ def test_items_alone_promise_too_much_where_seeds_differ():
     assert coverage(made, 0.0) < 0.85
 
 
-@pytest.mark.parametrize("looks", [2, 7])
-def test_several_looks_hold_together(looks):
-    g, plain, shared = np.random.default_rng(looks), 0, 0
+@pytest.mark.parametrize("comparisons", [2, 7])
+def test_several_looks_hold_together(comparisons):
+    g, plain, shared = np.random.default_rng(comparisons), 0, 0
     for i in range(300):
-        sets = g.normal(size=(looks, 48)).tolist()
+        sets = g.normal(size=(comparisons, 48)).tolist()
         plain += all(s.lo <= 0 <= s.hi for x in sets for s in [bootstrap(x, resamples=400, seed=i)])
         shared += all(
-            s.lo <= 0 <= s.hi for x in sets for s in [bootstrap(x, resamples=1000, seed=i, looks=looks)]
+            s.lo <= 0 <= s.hi
+            for x in sets
+            for s in [bootstrap(x, resamples=1000, seed=i, comparisons=comparisons)]
         )
     assert shared / 300 >= 0.93
     assert plain < shared

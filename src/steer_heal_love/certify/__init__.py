@@ -214,7 +214,7 @@ def elsewhere(it: Measuring, rest: Sequence[Persona], cfg: RunConfig) -> dict[st
     for who in rest:
         _, base, model = it.stages(who, probes)
         out[who.name] = paired(
-            model.items["trait"], base.items["trait"], resamples=cfg.eval.resamples, looks=len(rest)
+            model.items["trait"], base.items["trait"], resamples=cfg.eval.resamples, comparisons=len(rest)
         )
     return out
 

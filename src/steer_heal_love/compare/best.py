@@ -29,7 +29,7 @@ def beyond(
     alone; the number of looks. Nothing without a null."""
     if not nulls:
         return {}, 0
-    looks = len(nulls) * (len(trait) - len(nulls)) * len(budgets)
+    comparisons = len(nulls) * (len(trait) - len(nulls)) * len(budgets)
     out: dict[str, list[dict[str, Any]]] = {name: [] for name in trait}
     for i in range(len(budgets)):
         name, null = best({n: trait[n][i] for n in nulls})
@@ -37,12 +37,12 @@ def beyond(
             row: dict[str, Any] = {"best_null": name, "null_trait": null.score if null else Score.undefined()}
             if method not in nulls:
                 shared, alone = (
-                    above(at[i], null, resamples=resamples, looks=n) if null else Score.undefined()
-                    for n in (looks, 1)
+                    above(at[i], null, resamples=resamples, comparisons=n) if null else Score.undefined()
+                    for n in (comparisons, 1)
                 )
                 row |= {"above_null": shared, "null_verdict": verdict(shared), "above_null_alone": alone}
             out[method].append(row)
-    return out, looks
+    return out, comparisons
 
 
 def best(at: dict[str, Crossing]) -> tuple[str | None, Crossing | None]:

@@ -4,7 +4,7 @@ A point is one strength: its scores over items × seeds (`ground.stats.crossed`)
 own default (`own_default`). At a budget of neutral_kl (`at`):
 `trait_shift` and `own_excess` where the frontier crosses it; at a budget of own_excess (`at_own_excess`):
 `trait_shift`. Beside them the trait's difference from the reference method's and its verdict: ahead, behind or not told
-apart. Its interval is one of `looks` (methods other than the reference and the nulls × budgets of both axes), so that all of them hold
+apart. Its interval is one of `comparisons` (methods other than the reference and the nulls × budgets of both axes), so that all of them hold
 together with 95%; `_alone` is what it would be as the only look. Undefined is NaN (null in the file) and counted:
 `reached` of `seeds`. An end that the strongest cell doesn't reach is null too.
 
@@ -58,24 +58,26 @@ def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int)
     mine = {name: [t for t in traces if t.method.name == name] for name in names}
     nulls = [name for name in names if mine[name][0].method.null]
     others = len(names) - len(nulls) - 1
-    looks = others * (len(grid.budgets) + len(grid.own_budgets)) if REFERENCE in names else 0
-    found = {name: at_budgets(ts, bases, grid, resamples, looks) for name, ts in mine.items()}
+    comparisons = others * (len(grid.budgets) + len(grid.own_budgets)) if REFERENCE in names else 0
+    found = {name: at_budgets(ts, bases, grid, resamples, comparisons) for name, ts in mine.items()}
     trait = {name: read.trait for name, read in found.items()}
     beyond, null_looks = best.beyond(trait, nulls, grid.budgets, resamples)
     against_it = {name: found.get(REFERENCE) for name in names if name not in [REFERENCE, *nulls]}
     compared = [
         described(ts, bases, grid, resamples)
-        | against(found[name], against_it.get(name), grid, resamples, looks, beyond.get(name))
+        | against(found[name], against_it.get(name), grid, resamples, comparisons, beyond.get(name))
         for name, ts in mine.items()
     ]
     return records.plain({
         "schema": records.SCHEMA, "kind": "compare", "seeds": list(bases), "reference": REFERENCE,
-        "budgets": grid.budgets, "own_excess_budgets": grid.own_budgets, "looks": looks, "nulls": nulls,
+        "budgets": grid.budgets, "own_excess_budgets": grid.own_budgets, "looks": comparisons, "nulls": nulls,
         "null_looks": null_looks, "methods": compared,
     })  # fmt: skip
 
 
-def at_budgets(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int, looks: int) -> Read:
+def at_budgets(
+    traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int, comparisons: int
+) -> Read:
     kl, odd, trait = (
         [by_strength(t, bases, name) for t in traces] for name in ("neutral_kl", "own_excess", "trait_shift")
     )
@@ -94,7 +96,7 @@ def at_budgets(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resampl
             for s in (bases[t.seed], *(stage for _, stage in t.cells))
         )
     }
-    own = {n: within(common, grid.own_budgets, looks=n, **how) for n in {1, looks}}
+    own = {n: within(common, grid.own_budgets, comparisons=n, **how) for n in {1, comparisons}}
     return Read(at(trait), at(odd), own, halves)
 
 
@@ -114,7 +116,7 @@ def against(
     reference: Read | None,
     grid: Grid,
     resamples: int,
-    looks: int,
+    comparisons: int,
     beyond: list[dict[str, Any]] | None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of both axes, a row a budget: how many seeds get there, the scores, the trait over the reference's and over
@@ -127,9 +129,11 @@ def against(
     if reference:
         for i, r in enumerate(at):
             a, b = mine.trait[i], reference.trait[i]
-            r |= said(*(above(a, b, resamples=resamples, looks=n) for n in (looks, 1)))
+            r |= said(*(above(a, b, resamples=resamples, comparisons=n) for n in (comparisons, 1)))
         for i, r in enumerate(own):
-            r |= said(*(apart(mine.within[n][i].score, reference.within[n][i].score) for n in (looks, 1)))
+            r |= said(
+                *(apart(mine.within[n][i].score, reference.within[n][i].score) for n in (comparisons, 1))
+            )
     for r, more in zip(at, beyond or [], strict=False):
         r |= more
     return {"at": at, "at_own_excess": own}

@@ -167,7 +167,7 @@ def beside(stage: Stage, base: Stage, nulls: Nulls, *, resamples: int) -> Stage:
     above = shift - best.trait
     scores = {
         "null_trait": bootstrap(best.trait.tolist(), resamples=resamples),
-        "above_null": summed([above[None], -best.moved[None]], resamples=resamples, looks=len(nulls)),
+        "above_null": summed([above[None], -best.moved[None]], resamples=resamples, comparisons=len(nulls)),
     }
     items = {"null_trait": best.trait.tolist(), "above_null": above.tolist()}
     return replace(stage, items=stage.items | items, scores=stage.scores | scores)

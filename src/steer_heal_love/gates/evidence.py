@@ -52,14 +52,14 @@ class Evidence:
         """The heals' records by round."""
         return {r.number: r.healing for r in self.rounds if r.healing}
 
-    def shift(self, s: Stage, item: str, looks: int = 1) -> Score:
-        """Shift of a stage from base, its interval one of `looks` that are read at once."""
+    def shift(self, s: Stage, item: str, comparisons: int = 1) -> Score:
+        """Shift of a stage from base, its interval one of `comparisons` that are read at once."""
         base = self.stages[0].items[item]
-        return paired(s.items[item], base, resamples=self.resamples, looks=looks)
+        return paired(s.items[item], base, resamples=self.resamples, comparisons=comparisons)
 
-    def versus(self, a: Stage, b: Stage, item: str = "trait", looks: int = 1) -> Score:
+    def versus(self, a: Stage, b: Stage, item: str = "trait", comparisons: int = 1) -> Score:
         """a − b, paired by item."""
-        return paired(a.items[item], b.items[item], resamples=self.resamples, looks=looks)
+        return paired(a.items[item], b.items[item], resamples=self.resamples, comparisons=comparisons)
 
     def halves(self, a: Stage, b: Stage) -> Halves | None:
         """a's lead over b on the trait and on both halves of it; None where the halves were not measured."""
@@ -118,7 +118,9 @@ class Evidence:
             for sign in (1, -1)
         }
         gaps = {k: bootstrap(v, resamples=self.resamples) for k, v in apart.items()}
-        overtaken = [bootstrap(v, resamples=self.resamples, looks=len(apart)).hi < 0 for v in apart.values()]
+        overtaken = [
+            bootstrap(v, resamples=self.resamples, comparisons=len(apart)).hi < 0 for v in apart.values()
+        ]
         closest = min(gaps, key=lambda k: gaps[k].lo)
         return Precision(closest[0], gaps[closest], any(overtaken))
 

@@ -65,7 +65,7 @@ def loop(e: Evidence) -> Found | None:
     if not healed:
         return None
     first, last = healed[0], healed[-1]
-    steps = [e.versus(b, a, looks=len(healed) - 1) for a, b in itertools.pairwise(healed)]
+    steps = [e.versus(b, a, comparisons=len(healed) - 1) for a, b in itertools.pairwise(healed)]
     total = e.versus(last, first)
     cosines = rows_of(e, lambda r: r.vector.cosine_with_first)
     turned = min((c for n, c in cosines.items() if n > 0), default=math.nan)

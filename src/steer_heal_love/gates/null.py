@@ -67,5 +67,8 @@ def both(e: Evidence, h: Stage) -> dict[str, Score]:
     """How much likelier the pos answers became, and how much less likely the neg ones; empty where not measured."""
     if not {"nll_pos", "nll_neg"} <= h.items.keys() & e.stages[0].items.keys():
         return {}
-    fall, rise = e.versus(e.stages[0], h, "nll_pos", looks=2), e.versus(h, e.stages[0], "nll_neg", looks=2)
+    fall, rise = (
+        e.versus(e.stages[0], h, "nll_pos", comparisons=2),
+        e.versus(h, e.stages[0], "nll_neg", comparisons=2),
+    )
     return {"trait_pos": fall, "trait_neg": rise}

@@ -58,7 +58,7 @@ def relevance(e: Evidence) -> Found | None:
     if h is None or "relevance" not in h.items.keys() & base.items.keys():
         return None
     kinds = [kind for kind in KINDS if kind in h.items and kind in base.items] or ["relevance"]
-    left = {kind: left_of(e, h, base, kind, looks=len(kinds)) for kind in kinds}
+    left = {kind: left_of(e, h, base, kind, comparisons=len(kinds)) for kind in kinds}
     worst = min(left, key=lambda kind: left[kind].hi)
     beside = [s for s in (base, e.last("prompt"), h) if s and worst in s.scores]
     parts = {
@@ -73,7 +73,7 @@ def relevance(e: Evidence) -> Found | None:
     return ("kept" if all(s.lo > 0 for s in left.values()) else "unclear"), observed
 
 
-def left_of(e: Evidence, h: Stage, base: Stage, kind: str, looks: int) -> Score:
-    """mean(healed − KEPT·base) over the prompts that both have a value for, its interval one of `looks`."""
+def left_of(e: Evidence, h: Stage, base: Stage, kind: str, comparisons: int) -> Score:
+    """mean(healed − KEPT·base) over the prompts that both have a value for, its interval one of `comparisons`."""
     pairs = [(a, b) for a, b in zip(h.items[kind], base.items[kind], strict=True) if math.isfinite(a + b)]
-    return bootstrap([a - KEPT * b for a, b in pairs], resamples=e.resamples, looks=looks)
+    return bootstrap([a - KEPT * b for a, b in pairs], resamples=e.resamples, comparisons=comparisons)

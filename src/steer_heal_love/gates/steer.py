@@ -90,7 +90,7 @@ def steer(e: Evidence) -> Found | None:
         return None
     trait, odd = s.scores["trait_shift"], s.scores.get("own_excess", Score.undefined())
     intended, aim = e.intended(s), e.precision(s)
-    moves = {f: e.shift(s, f"mfv.{f}", looks=len(intended)) for f in intended}
+    moves = {f: e.shift(s, f"mfv.{f}", comparisons=len(intended)) for f in intended}
     against = any((m.hi < 0) if intended[f] > 0 else (m.lo > 0) for f, m in moves.items())
     reliability = next((r.vector.reliability for r in e.rounds if r.number == 0), math.nan)
     text, unmoved = coherence.condition(e, s, SOUP), e.unmoved(s)

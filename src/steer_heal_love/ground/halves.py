@@ -51,7 +51,7 @@ def measured(*models: Items) -> bool:
 
 def halves(a: Items, b: Items, *, resamples: int, seed: int = 0) -> Halves:
     """The lead of `a` over `b`. Raises `KeyError` where the halves were not measured."""
-    lead = lambda x, y, looks: paired(x, y, resamples=resamples, seed=seed, looks=looks)
+    lead = lambda x, y, comparisons: paired(x, y, resamples=resamples, seed=seed, comparisons=comparisons)
     return Halves(
         trait=lead(a["trait"], b["trait"], 1),
         pos=lead(b["nll_pos"], a["nll_pos"], 2),

@@ -31,12 +31,12 @@ where nothing is to be learned: a pair's chance likeness enters the parts of bot
 
 
 def bootstrap(
-    values: list[float], *, resamples: int, seed: int = 0, level: float = LEVEL, looks: int = 1
+    values: list[float], *, resamples: int, seed: int = 0, level: float = LEVEL, comparisons: int = 1
 ) -> Score:
     """Mean of the finite values and its interval; no interval from fewer than two items."""
     x = np.asarray(values, dtype=float)
     x = x[np.isfinite(x)]
-    n, level = len(x), corrected(level, looks)
+    n, level = len(x), corrected(level, comparisons)
     if n < 2:
         return Score(float(x[0]), math.nan, math.nan, 1) if n else Score.undefined()
     mean, error = float(x.mean()), float(x.std(ddof=1) / math.sqrt(n))
@@ -59,11 +59,11 @@ def paired(
     resamples: int,
     seed: int = 0,
     level: float = LEVEL,
-    looks: int = 1,
+    comparisons: int = 1,
 ) -> Score:
     """Mean of value − base over the same items. Raises `ValueError` when the items don't pair up."""
     difference = subtract(values, base)
-    return bootstrap(difference, resamples=resamples, seed=seed, level=level, looks=looks)
+    return bootstrap(difference, resamples=resamples, seed=seed, level=level, comparisons=comparisons)
 
 
 def widened(s: Score) -> Score:
@@ -115,7 +115,7 @@ def ratio(part: list[float], whole: list[float], *, resamples: int, seed: int = 
 
 
 def crossed(
-    values: list[list[float]], *, resamples: int, seed: int = 0, level: float = LEVEL, looks: int = 1
+    values: list[list[float]], *, resamples: int, seed: int = 0, level: float = LEVEL, comparisons: int = 1
 ) -> Score:
     """Mean of values[seed][item], the same items for every seed; n counts items that every seed defines.
 
@@ -123,7 +123,13 @@ def crossed(
     """
     if len({len(row) for row in values}) > 1:
         raise ValueError(f"crossed items: {[len(row) for row in values]}")
-    return summed([np.asarray(values, dtype=float)], resamples=resamples, seed=seed, level=level, looks=looks)
+    return summed(
+        [np.asarray(values, dtype=float)],
+        resamples=resamples,
+        seed=seed,
+        level=level,
+        comparisons=comparisons,
+    )
 
 
 def summed(
@@ -132,16 +138,16 @@ def summed(
     resamples: int,
     seed: int = 0,
     level: float = LEVEL,
-    looks: int = 1,
+    comparisons: int = 1,
 ) -> Score:
     """Sum of the tables' grand means: items differ between tables, seeds are the same; n is the first's."""
     tables = [x[:, np.isfinite(x).all(0)] for x in tables]
-    parts = [bootstrap(x.mean(0).tolist(), resamples=resamples, seed=seed, level=level, looks=looks) for x in tables]  # fmt: skip
+    parts = [bootstrap(x.mean(0).tolist(), resamples=resamples, seed=seed, level=level, comparisons=comparisons) for x in tables]  # fmt: skip
     seeds = len(tables[0])
     if (seeds == 1 and len(parts) == 1) or any(p.n < 2 for p in parts):
         return Score(sum(p.mean for p in parts), parts[0].lo, parts[0].hi, parts[0].n)
     mean = sum(p.mean for p in parts)
-    t = t_quantile((1 + corrected(level, looks)) / 2, seeds - 1) if seeds > 1 else 0.0
+    t = t_quantile((1 + corrected(level, comparisons)) / 2, seeds - 1) if seeds > 1 else 0.0
     spread = t * seed_error(*tables)
     return Score(
         mean,
@@ -192,9 +198,9 @@ def subtract(values: list[float], base: list[float]) -> list[float]:
     return [v - b for v, b in zip(values, base, strict=True)]
 
 
-def corrected(level: float, looks: int) -> float:
-    """The level at which `looks` intervals all hold with at least `level` together (Bonferroni)."""
-    return 1 - (1 - level) / max(looks, 1)
+def corrected(level: float, comparisons: int) -> float:
+    """The level at which `comparisons` intervals all hold with at least `level` together (Bonferroni)."""
+    return 1 - (1 - level) / max(comparisons, 1)
 
 
 def wilson(share: float, n: float, level: float = LEVEL) -> tuple[float, float]:
