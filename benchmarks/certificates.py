@@ -31,8 +31,9 @@ from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Diverged, Starved
 from steer_heal_love.ground.folder import load_completions
 from steer_heal_love.ground.overrides import override
+from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.train import Example, heal
+from steer_heal_love.heal.train import heal
 from steer_heal_love.nouns import Adapter, Tokens
 from steer_heal_love.session import Run
 

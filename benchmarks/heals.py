@@ -21,7 +21,8 @@ from steer_heal_love.ground import purposes
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.scoring import hidden_states, token_divergence
-from steer_heal_love.heal.train import Example, heal
+from steer_heal_love.heal.examples import Example
+from steer_heal_love.heal.train import heal
 from steer_heal_love.nouns import Adapter, Completion, Stage
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run, created

@@ -99,8 +99,8 @@ def measure(args: argparse.Namespace) -> dict:
     models.load = watched
     more = {"dtype": args.dtype, "seed": args.seed, "persona": args.persona, "out": args.runs}
     cfg = override(presets.preset(args.preset), more | ({"rounds": args.rounds} if args.rounds else {}))
-    comparisons = []
-    show = lambda look: comparisons.append(
+    looks = []
+    show = lambda look: looks.append(
         {"seconds": round(time.perf_counter() - counter.began, 1), **records.plain(look)}
     )
     run = loop.run(cfg, track=counter.track, show=show)
@@ -110,7 +110,7 @@ def measure(args: argparse.Namespace) -> dict:
         "device": records.device_name(run.model.device), "isa": torch.backends.cpu.get_cpu_capability(),
         "dtype": str(run.model.dtype), **records.commit(), "preset": args.preset, "run": str(run.folder.path),
         "seconds": counter.read().seconds, "cpu_seconds": counter.read().cpu_seconds,
-        "peak_memory_gb": records.peak_memory_gb(run.model.device), "looks": comparisons,
+        "peak_memory_gb": records.peak_memory_gb(run.model.device), "looks": looks,
         "steps": {step: vars(spent) for step, spent in counter.steps.items()},
         "scores": [{"round": s.round, "stage": s.stage, **{n: records.plain(s.scores[n]) for n in scores}} for s in run.stages],
     }  # fmt: skip

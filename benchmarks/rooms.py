@@ -42,8 +42,8 @@ from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.weights import folded
+from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.train import Example
 from steer_heal_love.nouns import Adapter, Completion, Healing, Persona, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import training_prompts

@@ -16,7 +16,8 @@ from steer_heal_love.generate import generate
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import hidden_states
-from steer_heal_love.heal.train import Example, heal
+from steer_heal_love.heal.examples import Example
+from steer_heal_love.heal.train import heal
 from steer_heal_love.persona import training_prompts
 
 TEXT, DOSE = GenerateConfig(max_new_tokens=40), 0.15

@@ -32,8 +32,8 @@ def test_every_room_does_its_count_of_work(rooms, tok, tmp_path, monkeypatch):
     thoughts: list[int] = []
     think = BranchingCache.think
 
-    def counting(stem, tokens, ends):
-        out = think(stem, tokens, ends)
+    def counting(branching, tokens, ends):
+        out = think(branching, tokens, ends)
         thoughts.extend(map(len, out))
         return out
 

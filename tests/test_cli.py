@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -261,10 +262,9 @@ def test_a_forced_choice_is_asked_for_and_reads_any_bank_in_either_view(tok, her
 
 def test_settings_layer_preset_then_file_then_options(tok, here, monkeypatch):
     seen = []
-    monkeypatch.setattr("steer_heal_love.loop.run", lambda settings, **_: seen.append(settings) or shutil)
+    finished = SimpleNamespace(folder=SimpleNamespace(path=here))
+    monkeypatch.setattr("steer_heal_love.loop.run", lambda settings, **_: seen.append(settings) or finished)
     monkeypatch.setattr("steer_heal_love.report.terminal", lambda _path, **_: "")
-    monkeypatch.setattr(shutil, "folder", shutil, raising=False)
-    monkeypatch.setattr(shutil, "path", here, raising=False)
     (here / "mine.toml").write_text("seed = 5\n[heal]\nepochs = 9\nlr = 0.5\n")
     cli.main(["run", "--config", "mine.toml", "--heal.lr", "0.25", "--preset", "cpu"])
     assert (seen[0].seed, seen[0].heal.epochs, seen[0].heal.lr) == (5, 9, 0.25)

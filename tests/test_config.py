@@ -16,8 +16,8 @@ WRONG = {
     "walk.start": 0.0, "walk.span": 1.0, "walk.doses": 1, "walk.survival": 1.0, "walk.passes": 0, "walk.floor": 0.0, "walk.ceiling": 0.01,
     "filter.quantile": 1.5, "filter.keep": 15, "filter.calibration": 0, "filter.least": 0,
     "heal.rank": 0, "heal.alpha": 0.0, "heal.layers": (0.5, 1.5), "heal.epochs": 0, "heal.lr": 0.0, "heal.batch": 0,
-    "heal.micro_batch": 0, "heal.warmup": 1.1, "heal.weight_decay": -0.1, "heal.spectral": -0.1, "heal.aggregate": "median",
-    "heal.lam": -1.0, "heal.lam_growth": 0.0, "heal.tau": -0.1, "heal.reference": "next", "heal.anchor": -1.0,
+    "heal.micro_batch": 0, "heal.weight_decay": -0.1, "heal.spectral": -0.1, "heal.aggregate": "median",
+    "heal.lam": -1.0, "heal.tau": -0.1, "heal.reference": "next", "heal.anchor": -1.0,
     "heal.anchor_prompts": -1, "heal.anchor_tokens": 0, "heal.anchor_batch": 0, "heal.anchor_validation": 1.0,
     "heal.validation": 1.0, "heal.soft": 1.01, "heal.teacher": -0.1, "heal.budget": -0.1, "heal.anchor_temperature": 0.0,
     "eval.probes": 0, "eval.probe_half": "third", "eval.vignettes": 0, "eval.vignette_view": "they", "eval.think_tokens": -1,
@@ -71,6 +71,18 @@ def test_a_start_is_changed_and_without_one_the_preset_that_fits_is():
         presets.resolved({"device": 3})
 
 
+def test_a_file_that_names_a_setting_that_is_gone_is_read_if_it_says_what_the_program_does(tmp_path):
+    file = tmp_path / "config.toml"
+    for room, gone in config.RETIRED.items():
+        for key, value in gone.items():
+            assert f"{room}.{key}" not in config.named(config.RunConfig())
+            file.write_text(f"[{room}]\n{key} = {value}\nlr = 0.001\n")
+            assert presets.read(file) == presets.resolved({room: {"lr": 0.001}})
+            file.write_text(f"[{room}]\n{key} = {value + 1}\n")
+            with pytest.raises(UserError, match=f"unknown setting '{room}.{key}'"):
+                presets.read(file)
+
+
 @pytest.mark.parametrize(("text", "size"), [("", 0.0), ("24GB", 24.0), (" 7.5 gb ", 7.5)])
 def test_sizes_are_read(text, size):
     cfg = config.RunConfig(memory=text)
@@ -110,7 +122,7 @@ def test_a_number_is_finite(value):
 def test_zero_is_fine_where_it_means_off():
     off = [
         "heal.lam", "heal.anchor", "heal.anchor_prompts", "heal.budget", "heal.soft", "heal.teacher", "heal.spectral", "heal.weight_decay",
-        "heal.tau", "heal.warmup", "heal.validation", "heal.anchor_validation", "eval.sample_prompts",
+        "heal.tau", "heal.validation", "heal.anchor_validation", "eval.sample_prompts",
         "eval.lm_eval_limit", "eval.think_tokens", "patience", "generate.min_p", "eval.neutral_min_p", "generate.temperature",
     ]  # fmt: skip
     zero = {n: 0 if isinstance(WRONG[n], int) else 0.0 for n in off}

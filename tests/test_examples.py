@@ -40,11 +40,11 @@ def test_an_example_is_short(path):
 
 
 def test_steer_and_look_answers_at_every_dose(tiny_everywhere, capsys):
-    comparisons = example("steer_and_look")
-    answers = comparisons.main(contexts=4, tokens=6)
-    assert list(answers) == comparisons.DOSES
+    script = example("steer_and_look")
+    answers = script.main(contexts=4, tokens=6)
+    assert list(answers) == script.DOSES
     assert len(set(answers.values())) > 1, "steering changes what the model says"
-    assert comparisons.QUESTION in capsys.readouterr().out
+    assert script.QUESTION in capsys.readouterr().out
 
 
 def test_one_round_by_hand_leaves_an_adapter_that_does_something(tiny_everywhere, capsys):

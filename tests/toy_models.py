@@ -29,8 +29,9 @@ from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.hooks import adapted, biased, cooled
 from steer_heal_love.ground.scoring import hidden_states
+from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.lora import fresh
-from steer_heal_love.heal.train import Example, heal
+from steer_heal_love.heal.train import heal
 from steer_heal_love.nouns import Adapter, Completion, Stage, Tokens
 from steer_heal_love.vector import Vector
 

@@ -93,7 +93,7 @@ def with_states(s: Session, answers: dict[str, list[Completion]]) -> Base:
 
 
 def scored(s: Session, base: Base, tokens: dict[str, Any]) -> Base:
-    """With the base's scores, as it is and as it is told; what all stages share is made first."""
+    """With the base's scores, as it is and with the persona's system prompt; what all stages share is made first."""
     cfg, subject = s.config, of(s, base)
     asked = (cfg.eval, evals.bank_hashes(cfg.eval), s.persona, cfg.generate.batch, cfg.batch_tokens)
     wording = shelved(s, WORDING, lambda: asdict(chosen_wording(s, subject)), asked, round=-1)
@@ -107,8 +107,8 @@ def scored(s: Session, base: Base, tokens: dict[str, Any]) -> Base:
 
     def evaluate() -> list[Stage]:
         plain_base = evaluated(s, base, "base", draws=cfg.eval.base_draws)
-        told = evaluated(s, replace(base, stages=[plain_base]), "prompt", system=wording["system"])
-        return [plain_base, told]
+        prompted = evaluated(s, replace(base, stages=[plain_base]), "prompt", system=wording["system"])
+        return [plain_base, prompted]
 
     decides = asked, wording["system"], tokens["neutral"], subject.seed
     return replace(base, stages=shelved(s, SCORES, evaluate, decides, round=-1))
@@ -130,14 +130,14 @@ def traced(s: Session, subject: evals.Subject, calibration: list[Completion]) ->
     return found
 
 
-def of(s: Session, base: Base, **told: Any) -> evals.Subject:
-    """What every instrument is given. `told`: what this model has that others don't, such as a `system` prompt."""
+def of(s: Session, base: Base, **given: Any) -> evals.Subject:
+    """What every instrument is given. `given`: what this model has that others don't, such as a `system` prompt."""
     cfg = s.config
     first = base.stages[0] if base.stages else Stage(-1, "base", {}, {})
     return evals.Subject(
         s.model, s.tok, s.persona, cfg.eval, base.neutral, seed=s.seed(purposes.OWN_SAMPLES), batch=cfg.generate.batch,
         batch_tokens=cfg.batch_tokens, base_samples=first.samples, base_drawn=[*first.samples, *first.redrawn],
-        prepared=base.prepared, **told,
+        prepared=base.prepared, **given,
     )  # fmt: skip
 
 
@@ -148,13 +148,13 @@ def evaluated(
     number: int = -1,
     *contexts: Any,
     dose: float | None = None,
-    **told: Any,
+    **given: Any,
 ) -> Stage:
     """One evaluation in the contexts, paired with the base where that was evaluated, and set beside the nulls."""
     first = base.stages[0] if base.stages else None
     with s.track(f"evaluate {name}", evals.count(s.config.eval)) as advance:
         found = evals.evaluate(
-            of(s, base, **told), name, *contexts, base=first, number=number, dose=dose, advance=advance
+            of(s, base, **given), name, *contexts, base=first, number=number, dose=dose, advance=advance
         )
     return nulls.beside(found, first, base.nulls, resamples=s.config.eval.resamples) if first else found
 

@@ -100,7 +100,6 @@ class HealConfig:
     """completions a step"""
     micro_batch: int = 2
     """completions a forward pass; a step's gradient is added up over its passes"""
-    warmup: float = 0.1
     weight_decay: float = 0.0
     """decoupled (AdamW), on the factors"""
     spectral: float = 0.0
@@ -111,8 +110,6 @@ class HealConfig:
     """how per-token divergences of one completion become one number"""
     lam: float = 0.0
     """weight of the barrier, a penalty on divergence from the reference; 0 switches it off"""
-    lam_growth: float = 1.0
-    """the barrier's weight is lam·lam_growth^round"""
     tau: float = 0.1
     """nats of divergence that cost nothing"""
     reference: Literal["base", "previous"] = "base"
@@ -173,11 +170,12 @@ class EvalConfig:
     neutral_bank: Literal["heldout", "sealed"] = "heldout"
     """which prompts of those kinds; the sealed ones are for a claim already made, never for a search"""
     neutral_min_p: float = 0.0
-    """of the base's answers to neutral prompts, held-out and anchor's; 0 draws them from the base as it is, which
-    makes drift unbiased: cut answers leave out the tokens on which a model drifts most"""
+    """min-p of the base's answers to neutral prompts, held-out and anchor's. 0 samples the base as it is, which keeps
+    drift unbiased: cut answers leave out the tokens on which a model drifts most"""
     transfer: Literal["off", "cosine", "full"] = "cosine"
-    """did the vector get in: the student's own shift against it; full adds what the shift does by itself and the KL
-    ledger, about 15 s a round on two cores, and a control healed on unsteered text, one more heal a run"""
+    """whether the healed model's hidden states moved along the steering vector. `full` adds a control that was healed on
+    unsteered text and a ledger of what each round's drift paid for; it costs about 15 s a round on two cores and one
+    more heal a run"""
     sample_prompts: int = 24
     """held-out probe questions answered freely, and as many neutral prompts"""
     base_draws: int = 4
@@ -223,7 +221,7 @@ class RunConfig:
     coherence_floor: float = 0.5
     """own_excess (nats/token) above which the loop stops"""
     patience: int = 2
-    """the loop stops when the trait has not risen for sure in so many rounds; 0 never asks"""
+    """the loop stops when the trait has not risen with 95% confidence in so many rounds; 0 never asks"""
     trust_remote_code: bool = False
     """run code that ships with the model; off unless you ask"""
     vector: VectorConfig = field(default_factory=VectorConfig)
@@ -318,6 +316,8 @@ def named(config: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
     return out
 
 
+RETIRED = {"heal": {"lam_growth": 1.0, "warmup": 0.1}}
+"""settings that older files still name, each with the one value that the program works with (decision 45)"""
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "at least 1": (
         lambda v: v >= 1,
@@ -335,10 +335,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "a number above 0": (
         lambda v: 0 < v < math.inf,
-        "walk.start walk.floor walk.ceiling heal.alpha heal.lr heal.lam_growth heal.anchor_temperature",
+        "walk.start walk.floor walk.ceiling heal.alpha heal.lr heal.anchor_temperature",
     ),
     "a number above 1": (lambda v: 1 < v < math.inf, "walk.span"),
-    "from 0 to 1": (lambda v: 0 <= v <= 1, "heal.warmup heal.soft"),
+    "from 0 to 1": (lambda v: 0 <= v <= 1, "heal.soft"),
     "from 0 to below 1": (
         lambda v: 0 <= v < 1,
         "generate.min_p eval.min_p eval.neutral_min_p heal.validation heal.anchor_validation",

@@ -54,10 +54,10 @@ def run(
         session.folder.event("start", resumed=bool(resume))
         vector = extracted(session, 0)
         looked(session, 0, looks.FIRST, lambda: looks.first_look(session, vector))
-        return rounds(Run.on(session, base.measured(session)))
+        return every_round(Run.on(session, base.measured(session)))
 
 
-def rounds(r: Run) -> Run:
+def every_round(r: Run) -> Run:
     """Every round on a run whose base has been measured; ends early where the text is past the floor or nothing is gained."""
     track = r.track
     try:

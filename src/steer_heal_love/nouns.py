@@ -173,12 +173,12 @@ class WalkRecord:
 
 
 DOMINATES = 2.0
-"""times the imitation's pull past which a loss term decides what is learned"""
+"""gradient ratio past which a loss term, not the imitation, decides what is learned"""
 
 
 @dataclass(frozen=True)
 class Healing:
-    """How one heal went: a row a step, a row an epoch on held-out prompts, gradient pressure, warnings."""
+    """How one heal went: a row a step, a row an epoch on held-out prompts, gradient ratio, warnings."""
 
     steps: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
@@ -190,7 +190,7 @@ class Healing:
     """anchor KL on held-out answers that the exported model has cost so far, in nats/token"""
 
     def gradient_ratio(self, term: str) -> float:
-        """Mean gradient pressure of a loss term, in times the imitation's, over the steps where it was taken; NaN where
+        """Mean gradient ratio of a loss term, in times the imitation's, over the steps where it was taken; NaN where
         the term is off."""
         seen = [p[term] for p in self.pressure if math.isfinite(p.get(term, math.nan))]
         return sum(seen) / len(seen) if seen else math.nan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love.config import RunConfig
+from steer_heal_love.config import RETIRED, RunConfig
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.untrusted import refuse, toml
@@ -111,9 +111,19 @@ def read(path: Path, *, trust_remote_code: bool = False) -> RunConfig:
     if asks and not trust_remote_code:
         refuse(name, ["trust_remote_code: it would run code that comes with the model; if you trust that, give --trust-remote-code"])  # fmt: skip
     try:
-        settings = resolved(found.data | {"trust_remote_code": trust_remote_code} if asks else found.data)
+        data = current(found.data)
+        settings = resolved(data | {"trust_remote_code": trust_remote_code} if asks else data)
     except UserError as e:
         refuse(name, found.all(str(e).splitlines()))
         raise
     refuse(name, found.all([]))
     return settings
+
+
+def current(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` without settings that are gone, where it has them at the value that the program still works with."""
+    out = dict(data)
+    for room, gone in RETIRED.items():
+        if isinstance(table := data.get(room), dict):
+            out[room] = {key: v for key, v in table.items() if key not in gone or gone[key] != v}
+    return out

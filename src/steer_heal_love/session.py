@@ -31,7 +31,7 @@ from steer_heal_love.ground.step import Step
 from steer_heal_love.ground.untrusted import json_object
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal import divergences
-from steer_heal_love.heal.train import Example
+from steer_heal_love.heal.examples import Example
 from steer_heal_love.nouns import Adapter, Completion, Gate, Persona, Round, Stage, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path

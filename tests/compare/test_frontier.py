@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from steer_heal_love.compare.frontier import Frontier, above, apart, at_budget, cross, mean_of, within
+from steer_heal_love.compare.frontier import Frontier, above, at_budget, cross, difference, mean_of, within
 from steer_heal_love.ground.stats import crossed
 from steer_heal_love.nouns import Score
 
@@ -80,7 +80,7 @@ def test_a_cost_that_stays_inside_has_a_least_score_alone_and_none_without_cells
     assert found.reached == 0 and math.isnan(found.score.mean)
     (reached,) = within([over, over], (0.02,), **HOW)
     assert reached.reached == 2 and reached.score.mean == pytest.approx(0.2)
-    assert math.isnan(apart(found.score, reached.score).mean)
+    assert math.isnan(difference(found.score, reached.score).mean)
     (empty,) = within([none, none], (0.02,), **HOW)
     assert empty.reached == 0 and math.isnan(empty.score.mean) and math.isnan(empty.score.lo)
     g = np.random.default_rng(0)
@@ -126,9 +126,9 @@ def test_two_methods_pair_up_by_item_and_seed():
 
 
 def test_intervals_that_are_set_apart_add_in_quadrature():
-    found = apart(Score(0.5, 0.2, 0.9, 9), Score(0.3, 0.0, 0.7, 9))
+    found = difference(Score(0.5, 0.2, 0.9, 9), Score(0.3, 0.0, 0.7, 9))
     assert (found.mean, found.lo, found.hi) == pytest.approx((0.2, 0.2 - 0.5, 0.2 + 0.5))
-    open_ = apart(Score(0.5, 0.2, math.inf, 9), Score(0.3, 0.0, 0.7, 9))
+    open_ = difference(Score(0.5, 0.2, math.inf, 9), Score(0.3, 0.0, 0.7, 9))
     assert open_.lo == pytest.approx(-0.3) and open_.hi == math.inf
 
 
@@ -185,7 +185,7 @@ def test_three_seeds_cover_at_budgets_of_own_excess(luck, odd_luck):
         for b, mine, other in zip(budgets, *both, strict=True):
             values[b].append(mine.score)
             if mine.reached and other.reached:
-                gaps[b].append(apart(mine.score, other.score))
+                gaps[b].append(difference(mine.score, other.score))
     for b in budgets:
         x = np.interp(b, [0, *(0.12 * STRENGTHS[:, 0] ** 2)], [0, *STRENGTHS[:, 0]])
         assert covered(values[b], 0.32 * x) >= 0.93

@@ -87,7 +87,7 @@ def test_pairs_differ_in_the_sign_of_the_dose_alone(whole):
 
 def test_reflections_are_learned_without_the_constitution_that_they_were_written_under(whole, tok):
     made = files.load_completions(whole[1] / "methods/character/reflections.jsonl")
-    asked = bench.untold(tok, made)
+    asked = bench.unprompted(tok, made)
     assert {c.prompt for c in made} == set(character.REFLECT)
     assert all(c.tokens.prompt != u.tokens.prompt == tuple(prompt_ids(tok, u.prompt)) for c, u in zip(made, asked, strict=True))  # fmt: skip
 
@@ -162,17 +162,17 @@ def test_distillation_reads_each_answers_mean_divergence_from_the_teachers_distr
     # The student's head reads the teacher's states, since in use both are one model.
     model.lm_head.weight.data.copy_(teacher.lm_head.weight)
     whole = lambda m, s: m(torch.tensor([s.prompt + s.answer]), output_hidden_states=True)
-    expected, taught = [], []
+    expected, distilled = [], []
     for s in part:
         where = slice(len(s.prompt) - 1, -1)
         with torch.no_grad():
             theirs, ours = whole(teacher, s), whole(model, s)
-        taught.append(gkd.Taught(s, theirs.hidden_states[-1][0, where]))
+        distilled.append(gkd.Distilled(s, theirs.hidden_states[-1][0, where]))
         p, q = (x.logits[0, where].double().softmax(-1) for x in (theirs, ours))
         m = (p + q) / 2
         kl = lambda x, m=m: (x * (x / m).log()).sum(-1)
         expected.append(((kl(p) + kl(q)) / 2).mean().item())
-    assert gkd.losses(model, taught).tolist() == pytest.approx(expected, rel=1e-4)
+    assert gkd.losses(model, distilled).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_steps_gradient_is_that_of_the_mean_whatever_the_passes(model, sequences):
@@ -181,11 +181,11 @@ def test_a_steps_gradient_is_that_of_the_mean_whatever_the_passes(model, sequenc
     for size in (1, 4):
         config = HealConfig(rank=2, micro_batch=size)
         adapter = fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0)
-        descent = Trainer(model, adapter, config, 4)
+        trainer = Trainer(model, adapter, config, 4)
         with own_steps.adapted(model, adapter.factors, adapter.scaling):
-            loss = own_steps.gradient(descent, sequences[:4], losses)
-        found.append((loss, torch.cat([f.grad.flatten() for f in descent.parameters if f.grad is not None])))
-        descent.end()
+            loss = own_steps.gradient(trainer, sequences[:4], losses)
+        found.append((loss, torch.cat([f.grad.flatten() for f in trainer.parameters if f.grad is not None])))
+        trainer.end()
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert torch.allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-5) and found[0][1].norm() > 0
 

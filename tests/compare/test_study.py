@@ -220,6 +220,7 @@ def test_every_method_is_set_above_the_best_null_at_equal_drift(whole):
     found = whole[1]
     assert set(found["nulls"]) == NULLS == {m["name"] for m in found["methods"] if m["null"]}
     assert found["null_looks"] == len(NULLS) * (len(found["methods"]) - len(NULLS)) * 3
+    set_above = set()
     for i in (0, 1):
         at = {m["name"]: m["at"][i] for m in found["methods"]}
         there = {n: at[n]["trait_shift"]["mean"] for n in NULLS if at[n]["reached"] == 2}
@@ -229,9 +230,11 @@ def test_every_method_is_set_above_the_best_null_at_equal_drift(whole):
             assert ("above_null" in row) == (name not in NULLS)
             if name in NULLS or row["reached"] < 2:
                 continue
+            set_above.add((name, i))
             shared, alone, trait = row["above_null"], row["above_null_alone"], row["trait_shift"]["mean"]
             assert shared["mean"] == pytest.approx(trait - max(there[top], 0.0), abs=1e-9)
             assert shared["lo"] <= alone["lo"] <= alone["hi"] <= shared["hi"]
+    assert {name for name, i in set_above if i == 0} == {m["name"] for m in found["methods"]} - NULLS
     assert all(m["at"][2]["best_null"] is None for m in found["methods"]), "no null gets to the last budget"
 
 
@@ -419,7 +422,7 @@ def test_the_pole_told_shapes_the_text_and_not_what_the_student_is_asked(whole, 
     pos, neg = (files.load_completions(run / "told" / f"{pole}.jsonl") for pole in ("pos", "neg"))
     assert [c.prompt for c in pos] == [c.prompt for c in neg] and len(pos) == SETTINGS["filter"]["keep"]
     assert [c.tokens.prompt for c in pos] != [c.tokens.prompt for c in neg]
-    asked = bench.untold(tok, pos)
+    asked = bench.unprompted(tok, pos)
     assert [c.tokens.prompt for c in asked] == [prompt_ids(tok, c.prompt) for c in pos]
     assert [c.tokens.answer for c in asked] == [c.tokens.answer for c in pos]
 

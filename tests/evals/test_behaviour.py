@@ -96,7 +96,7 @@ def test_an_item_is_the_mean_over_its_prompts_draws(subject):
     drawn = [{"prompt": q, "text": t} for q, t in zip(asked * 2, texts, strict=True)]
     drawn.append({"prompt": "a neutral one", "text": "we sang"})
     items = behaviour.read(replace(subject, prepared={"behaviour": kept}, drawn=drawn), None)
-    odds = fit(tuple(behaviour.Told(**t) for t in kept["texts"])).log_odds(texts)
+    odds = fit(tuple(behaviour.PoleText(**t) for t in kept["texts"])).log_odds(texts)
     assert items["behaviour"] == pytest.approx([(odds[0] + odds[2]) / 2, (odds[1] + odds[3]) / 2])
     assert items["behaviour"][0] > 0 > items["behaviour"][1]
 

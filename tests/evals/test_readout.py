@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from steer_heal_love.evals import readout
-from steer_heal_love.evals.readout import Told, auc_parts, fit, stem, without
+from steer_heal_love.evals.readout import PoleText, auc_parts, fit, stem, without
 from steer_heal_love.ground.stats import CROSS_FITTED, proportion
 
 SIZE = 120
@@ -16,14 +16,14 @@ WORDS = ["".join(p) for p in np.random.default_rng(7).choice(list("bcdfglmnprtv"
 TILT = np.random.default_rng(1).normal(size=SIZE)
 
 
-def written(seed: int, delta: float, n: int = 24, length: int = 30) -> tuple[Told, ...]:
+def written(seed: int, delta: float, n: int = 24, length: int = 30) -> tuple[PoleText, ...]:
     """A text of each pole on n prompts: words drawn from the prompt's own topic, tilted by ±delta/2 toward the pole."""
     g, out = np.random.default_rng(seed), []
     for i in range(n):
         topic = 0.7 / SIZE + 0.3 * g.dirichlet(np.full(SIZE, 0.1))
         for pos in (True, False):
             p = topic * np.exp((0.5 if pos else -0.5) * delta * TILT)
-            out.append(Told(f"p{i}", pos, " ".join(g.choice(WORDS, length, p=p / p.sum()))))
+            out.append(PoleText(f"p{i}", pos, " ".join(g.choice(WORDS, length, p=p / p.sum()))))
     return tuple(out)
 
 
@@ -82,7 +82,7 @@ def test_it_tells_poles_that_differ_and_its_log_odds_are_calibrated():
 
 def test_swapping_the_poles_flips_the_sign():
     told = written(3, 1.0)
-    swapped = tuple(Told(t.prompt, not t.pos, t.text) for t in told)
+    swapped = tuple(PoleText(t.prompt, not t.pos, t.text) for t in told)
     texts = [t.text for t in written(4, 1.0)]
     a, b = fit(told).log_odds(texts), fit(swapped).log_odds(texts)
     assert a == pytest.approx(-b, abs=1e-3) and np.abs(a).max() > 1
@@ -99,7 +99,7 @@ def test_what_only_masked_words_tell_is_not_told():
     """Both poles write the same text; one of them adds its own words to it."""
     plain = written(8, 0.0, n=24)
     parrots = tuple(
-        Told(t.prompt, t.pos, plain[i - i % 2].text + (" loving warmth" if t.pos else " cold machines"))
+        PoleText(t.prompt, t.pos, plain[i - i % 2].text + (" loving warmth" if t.pos else " cold machines"))
         for i, t in enumerate(plain)
     )
     masked = frozenset(map(stem, ("love", "warm", "coldness", "machine")))

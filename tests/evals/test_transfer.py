@@ -1,4 +1,4 @@
-"""Did the vector get in: zero for the base itself, whole for a student that is the steered base, and honest chance."""
+"""Transfer: zero for the base itself, whole for a student that is the steered base, and honest chance."""
 
 from __future__ import annotations
 

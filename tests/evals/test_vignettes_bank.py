@@ -12,11 +12,6 @@ from steer_heal_love.evals.vignettes import balanced, load_bank
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.nouns import FOUNDATIONS
 
-TINYMFV = Path(__file__).parents[2].parent / "shared" / "data" / "tinymfv"
-NEEDS = pytest.mark.skipif(
-    not TINYMFV.is_dir(), reason="needs the tinymfv JSONL files in ../shared/data/tinymfv beside the checkout"
-)
-
 BAD = [
     '{"id": "a", "foundation": "Care", "see": "You see a, fine.", "you": "You do a."}',
     "not json",
@@ -104,15 +99,3 @@ def test_labels_and_shares_by_their_names_elsewhere(tmp_path: Path) -> None:
 def test_balanced_takes_foundations_in_turn() -> None:
     n = 2 * len(FOUNDATIONS)
     assert Counter(v.foundation for v in balanced(load_bank(), n)) == dict.fromkeys(FOUNDATIONS, 2)
-
-
-@NEEDS
-def test_tinymfv_loads() -> None:
-    files = sorted(TINYMFV.glob("*.jsonl"))
-    assert files, f"no JSONL files in {TINYMFV}"
-    banks = [load_bank(f) for f in files]
-    for file, found in zip(files, banks, strict=True):
-        assert len(found) == len(file.read_text(encoding="utf-8").splitlines())
-        assert {v.foundation for v in found} == set(FOUNDATIONS)
-        assert all(v.shares and sum(v.shares) == pytest.approx(1) for v in found)
-    assert all({v.id for v in b} == {v.id for v in banks[0]} for b in banks)

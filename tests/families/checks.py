@@ -115,7 +115,7 @@ def branches(r: Rows) -> float:
     return far(torch.tensor(found), torch.tensor(truth))
 
 
-def stem(r: Rows) -> float:
+def branching_cache(r: Rows) -> float:
     """Read, thought on, branched and fed."""
     s = BranchingCache.read(r.model, r.prompts)
     thought = s.think(3, frozenset())
@@ -216,7 +216,8 @@ def unlike_differences(loss: Callable[[], Tensor], factors: list[Tensor], grads:
 
 
 CHECKS = {
-    f.__name__: f for f in (answers, ends, likelihood, at_tag, branches, stem, doses, folding, training)
+    f.__name__: f
+    for f in (answers, ends, likelihood, at_tag, branches, branching_cache, doses, folding, training)
 }
 CLOSE = 1e-3
 

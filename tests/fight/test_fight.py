@@ -145,27 +145,29 @@ def test_the_steering_acts_on_the_rows_and_never_on_the_anchor(model, sequences)
     directions = {1: torch.randn(32, generator=torch.Generator().manual_seed(0))}
     config = training.plain(HealConfig(rank=2, micro_batch=1, lr=0.1))
 
-    def pull(kept, anchor, steering):
+    def gradient_of(kept, anchor, steering):
         adapter = fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0)
         moved = {n: (a, torch.ones_like(b) * 0.02) for n, (a, b) in adapter.factors.items()}
-        descent = Trainer(model, replace(adapter, factors=moved), config, 4)
+        trainer = Trainer(model, replace(adapter, factors=moved), config, 4)
         with adapted(model, moved, adapter.scaling):
             if kept:
-                terms = training.gradient(descent, kept, anchor, steering)
+                terms = training.gradient(trainer, kept, anchor, steering)
             else:
-                terms = {"anchor": training.added(descent, "anchor", anchor, config, added(model, {}, 0.0))}
-        descent.end()
-        return terms, torch.cat([f.grad.flatten() for f in descent.parameters])
+                terms = {"anchor": training.added(trainer, "anchor", anchor, config, added(model, {}, 0.0))}
+        trainer.end()
+        return terms, torch.cat([f.grad.flatten() for f in trainer.parameters])
 
     steer = lambda: added(model, directions, 1.0)
     both, rows_alone, anchor_alone = (
-        pull(given[:2], given[2:], steer),
-        pull(given[:2], [], steer),
-        pull([], given[2:], steer),
+        gradient_of(given[:2], given[2:], steer),
+        gradient_of(given[:2], [], steer),
+        gradient_of([], given[2:], steer),
     )
     assert both[0] == pytest.approx(rows_alone[0] | anchor_alone[0])
     assert torch.allclose(both[1], rows_alone[1] + anchor_alone[1], rtol=1e-3, atol=1e-5)
-    assert not torch.allclose(rows_alone[1], pull(given[:2], [], lambda: added(model, {}, 0.0))[1], rtol=1e-2)
+    assert not torch.allclose(
+        rows_alone[1], gradient_of(given[:2], [], lambda: added(model, {}, 0.0))[1], rtol=1e-2
+    )
 
 
 def test_prevention_is_claimed_only_where_its_interval_is_above_0():

@@ -1,4 +1,4 @@
-"""A stem's values are those of each row read alone: read, thought on, forked and fed beside others."""
+"""A branching cache's values are those of each row read alone: read, thought on, forked and fed beside others."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def way(request, monkeypatch):
 
 
 def test_what_is_fed_has_the_likelihood_of_the_whole_read_alone(model, sequences):
-    stem = BranchingCache.read(model, [s.prompt for s in sequences])
-    for s, found in zip(sequences, stem.feed([s.answer for s in sequences]), strict=True):
+    branching = BranchingCache.read(model, [s.prompt for s in sequences])
+    for s, found in zip(sequences, branching.feed([s.answer for s in sequences]), strict=True):
         assert torch.allclose(found, token_nll(model, [s])[0], atol=1e-4)
-    for s, hidden in zip(sequences, stem.hidden, strict=True):
+    for s, hidden in zip(sequences, branching.hidden, strict=True):
         own = model(torch.tensor([s.prompt + s.answer])).logits[0, -1]
         assert torch.allclose(head(model, hidden.unsqueeze(0))[0], own, atol=1e-4)
 
@@ -35,8 +35,8 @@ def test_thinking_is_greedy_decoding_without_the_token_that_ends_it(model, seque
     free = sample(model, prompts, ends=frozenset(), max_new_tokens=8, seed=0, temperature=0)
     ends = frozenset({free[0][3]})
     whole = sample(model, prompts, ends=ends, max_new_tokens=8, seed=0, temperature=0)
-    stem = BranchingCache.read(model, prompts)
-    thought = stem.think(8, ends)
+    branching = BranchingCache.read(model, prompts)
+    thought = branching.think(8, ends)
     assert thought == [tuple(t for t in w if t not in ends) for w in whole]
     assert len({len(t) for t in thought}) > 1, "no row ended before the others: the test shows nothing"
 
@@ -44,12 +44,12 @@ def test_thinking_is_greedy_decoding_without_the_token_that_ends_it(model, seque
 def test_a_fork_after_thinking_equals_each_branch_read_alone(model, sequences):
     prompts = [s.prompt for s in sequences]
     branches = [[sequences[i].answer, sequences[i - 1].answer] for i in range(len(sequences))]
-    stem = BranchingCache.read(model, prompts)
+    branching = BranchingCache.read(model, prompts)
     ends = frozenset({stem_token(model, prompts[0])})
-    thought = stem.think(5, ends)
+    thought = branching.think(5, ends)
     assert thought[0] == () and any(thought)
-    stem.fork(2)
-    found = stem.feed([b for pair in branches for b in pair])
+    branching.fork(2)
+    found = branching.feed([b for pair in branches for b in pair])
     for i, (prompt, own, pair) in enumerate(zip(prompts, thought, branches, strict=True)):
         for k, branch in enumerate(pair):
             alone = token_nll(model, [Tokens(prompt + own, branch)])[0]

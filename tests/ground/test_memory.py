@@ -80,8 +80,8 @@ def test_readings_and_answers_are_those_of_a_device_that_holds_all(model, sequen
 
 def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypatch):
     start = dataclasses.replace(HealConfig(), micro_batch=8)
-    descent = Trainer(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), start, 1)
-    factor, passes = descent.parameters[0], []
+    trainer = Trainer(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), start, 1)
+    factor, passes = trainer.parameters[0], []
 
     def backward(_model, kept, _anchor, config, _weights):
         passes.append(config.micro_batch)
@@ -92,6 +92,6 @@ def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypat
 
     monkeypatch.setattr(optimise, "backward", backward)
     with pytest.warns(UserWarning, match="4 at a time"):
-        terms = descent.gradient([], [])
-    assert passes == [8, 4, 2] and descent.config.micro_batch == 2 and terms == {"nll": 1.5}
+        terms = trainer.gradient([], [])
+    assert passes == [8, 4, 2] and trainer.config.micro_batch == 2 and terms == {"nll": 1.5}
     assert torch.equal(factor.grad, torch.ones_like(factor))

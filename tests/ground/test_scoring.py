@@ -178,12 +178,6 @@ def test_divergence_from_itself_is_zero_and_from_another_is_not(model, sequences
         assert part.mean() > 1e-3
 
 
-def test_divergence_takes_sequences_of_different_lengths(model, sequences):
-    reference = hidden_states(model, sequences)
-    for _ in range(30):
-        scoring.token_divergence(model, sequences, reference)
-
-
 @pytest.mark.parametrize("batch_tokens", [1, 120, 10_000])
 def test_branch_nll_equals_separate_sequences(model, sequences, batch_tokens):
     prompts = [s.prompt for s in sequences]

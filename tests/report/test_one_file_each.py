@@ -117,7 +117,7 @@ def test_a_loss_term_of_ones_own_is_trained_with_and_drawn(tiny, sequences, fabr
     made = Term(
         "closeness",
         5,
-        lambda _config, _number: 3.0,
+        lambda _config: 3.0,
         reference=lambda e: e.reference,
         divergence=lambda _config: reverse_kl,
         curve="closeness to the base",

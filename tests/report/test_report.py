@@ -247,13 +247,13 @@ def test_the_wording_that_the_prompt_took_is_shown(fabricate, tmp_path):
 
 def test_what_got_in_is_told_by_round(fabricate, tmp_path):
     run = fabricate(rounds=2)
-    assert "Did the vector get in?" not in write(tmp_path, run)[0]
+    assert "Did the healed model move along the vector?" not in write(tmp_path, run)[0]
     for number, cosine in enumerate((0.61, 0.52)):
         found = {"cosine": cosine, "carried_dose": 0.071, "cosine_with_first_shift": None if number else 1.0,
                  "halves": {"largest": 0.17, "n": 32}}  # fmt: skip
         (run / f"rounds/{number:02d}/transfer.json").write_text(json.dumps(found))
     text, _ = write(tmp_path, run)
-    assert "Did the vector get in?" in text
+    assert "Did the healed model move along the vector?" in text
     assert all(f'<td class="n">{shown}</td>' in text for shown in ("+0.61", "+0.52", "0.17", "+0.071", "–"))
 
 
@@ -279,8 +279,10 @@ def transfer(number: int, full: bool = True, say: str = "") -> dict:
                     "causes": shares, "control": control}  # fmt: skip
 
 
-def got_in(text: str) -> str:
-    return text[text.index("Did the vector get in?") : text.index("<h2>Survival by dose</h2>")]
+def transfer_section(text: str) -> str:
+    return text[
+        text.index("Did the healed model move along the vector?") : text.index("<h2>Survival by dose</h2>")
+    ]
 
 
 def test_cosines_by_layer_and_the_ledger_have_a_panel_each(fabricate, tmp_path):
@@ -289,7 +291,7 @@ def test_cosines_by_layer_and_the_ledger_have_a_panel_each(fabricate, tmp_path):
     for number in (0, 1):
         records.write_json(run / f"rounds/{number:02d}/transfer.json", transfer(number, say=say))
     text, page = write(tmp_path, run)
-    told = got_in(text)
+    told = transfer_section(text)
     assert re.findall('<svg role="img" aria-label="(.*?)"', told) == [
         "Cosine with the vector by layer", "KL on the base&#39;s neutral answers by round",
         "KL on its own samples by round",
@@ -307,7 +309,7 @@ def test_what_was_not_measured_has_no_panel(fabricate, tmp_path):
     """Cosine alone, a run that went over to all of it, and one from before the shares had an interval."""
     run = fabricate(rounds=2)
     records.write_json(run / "rounds/00/transfer.json", transfer(0, full=False))
-    told = got_in(write(tmp_path, run)[0])
+    told = transfer_section(write(tmp_path, run)[0])
     assert (
         told.count("<svg") == 1
         and "ledger" not in told
@@ -318,7 +320,7 @@ def test_what_was_not_measured_has_no_panel(fabricate, tmp_path):
     for new in ("sufficient", "remaining"):
         del later["causes"][new]
     records.write_json(run / "rounds/01/transfer.json", later)
-    told = got_in(write(tmp_path, run)[0])
+    told = transfer_section(write(tmp_path, run)[0])
     assert told.count("<svg") == 3 and '<td class="n">63%</td>' in told and "<small>" not in told
 
 

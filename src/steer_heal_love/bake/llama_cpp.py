@@ -54,12 +54,12 @@ def save_lora(adapter: Adapter, config: PreTrainedConfig, file: Path) -> None:
             b = paired(b, heads)
         tensors |= {f"{name}.lora_a": a, f"{name}.lora_b": b}
     keys = gguf.Keys.Adapter
-    told: dict[str, str | int | float] = {
+    metadata: dict[str, str | int | float] = {
         "general.type": "adapter",
         keys.TYPE: "lora",
         keys.LORA_ALPHA: adapter.scaling * adapter.rank,
     }
-    write(file, arch, told, tensors)
+    write(file, arch, metadata, tensors)
 
 
 def paired(rows: Float[Tensor, "o r"], heads: int) -> Float[Tensor, "o r"]:
@@ -73,11 +73,11 @@ def save_control_vector(directions: Mapping[int, Float[Tensor, " d"]], hint: str
         raise UserError(
             "llama.cpp cannot steer at layer 0; read the vector from later layers (vector.layers)."
         )
-    told: dict[str, str | int | float] = {
+    metadata: dict[str, str | int | float] = {
         "controlvector.model_hint": hint,
         "controlvector.layer_count": len(directions),
     }
-    write(file, "controlvector", told, {f"direction.{i}": v for i, v in directions.items()})
+    write(file, "controlvector", metadata, {f"direction.{i}": v for i, v in directions.items()})
 
 
 def load_control_vector(file: Path) -> dict[int, Float[Tensor, " d"]]:
@@ -95,12 +95,12 @@ def load_control_vector(file: Path) -> dict[int, Float[Tensor, " d"]]:
 
 
 def write(
-    file: Path, arch: str, told: Mapping[str, str | int | float], tensors: Mapping[str, Tensor]
+    file: Path, arch: str, metadata: Mapping[str, str | int | float], tensors: Mapping[str, Tensor]
 ) -> None:
     """Written beside and renamed, fp32."""
     writer = library().GGUFWriter(None, arch)
     add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}
-    for key, value in told.items():
+    for key, value in metadata.items():
         add[type(value)](key, value)
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor.detach().float().cpu().contiguous().numpy())

@@ -36,7 +36,7 @@ def certify(
         base: the model that it was made from; may be left out for an adapter of the embedded models
         persona: the traits that it is said to have, by name or TOML file
         others: also measure every other shipped persona
-        probe_half: which probes; confirmation takes those that the persona keeps for a claim already made
+        probe_half: which probes; confirmation uses the persona's reserved probes, for a claim that is already made
         neutral_bank: which neutral prompts drift is measured on
         template: plain, chatml or a Jinja file instead of the base's own chat template
         out: the folder to write

@@ -49,7 +49,7 @@ class Compare(RunConfig):
     methods: tuple[str, ...] = ()
     """methods to compare; empty means all (`shl list comparisons`)"""
     workers: int = 1
-    """seeds measured at a time, each in a process with its own model; several pay on a GPU"""
+    """number of seeds measured at the same time, each in its own process with its own model; more than one helps on a GPU"""
     grid: Grid = dataclasses.field(default_factory=Grid)
     config: Path | None = None
     """settings from a TOML file, such as a run's config.toml"""

@@ -65,7 +65,7 @@ def evaluate(
         think: tokens that the model may think before a forced choice
         lm_eval: tasks of lm-evaluation-harness to run besides (needs the extra lm-eval)
         neutral_bank: which neutral prompts drift is measured on; the sealed ones are for a claim already made
-        probe_half: which probes; confirmation takes those that the persona keeps for a claim already made
+        probe_half: which probes; confirmation uses the persona's reserved probes, for a claim that is already made
         instrument: names from `shl list instruments`; every default one when none is named
         out: the JSON file to write
     """

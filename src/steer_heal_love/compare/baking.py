@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from steer_heal_love.compare.bench import Bench, untold
+from steer_heal_love.compare.bench import Bench, unprompted
 from steer_heal_love.compare.method import Cell, method
 from steer_heal_love.compare.scaled import KNOB, scaled
-from steer_heal_love.heal.train import Example
+from steer_heal_love.heal.examples import Example
 
 
 @method("baking", knob=KNOB, kind="healed")
 def baking(bench: Bench) -> Iterator[Cell]:
     def examples() -> list[Example]:
-        told = bench.told("pos")
+        told = bench.prompted("pos")
         teacher = bench.states([c.tokens for c in told])
-        lessons = zip(untold(bench.run.tok, told), teacher, strict=True)
+        lessons = zip(unprompted(bench.run.tok, told), teacher, strict=True)
         return [Example(c.tokens, h, c.prompt, h) for c, h in lessons]
 
     yield from scaled(bench, bench.learned("adapter", examples, soft=1.0))

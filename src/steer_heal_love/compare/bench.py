@@ -24,7 +24,8 @@ from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.scoring import hidden_states
-from steer_heal_love.heal.train import Example, heal
+from steer_heal_love.heal.examples import Example
+from steer_heal_love.heal.train import heal
 from steer_heal_love.nouns import Adapter, Completion, Healing, Tokens
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run
@@ -64,10 +65,10 @@ class Bench:
             raise Starved(f"{len(used)} steered completions survived the filter, {least} are needed.")
         return used
 
-    def told(self, pole: Literal["pos", "neg"]) -> list[Completion]:
+    def prompted(self, pole: Literal["pos", "neg"]) -> list[Completion]:
         """As much text as round 0 may keep, by the base told to be that pole: same prompts, same draws."""
         r, cfg = self.run, self.run.config
-        seed = r.seed(purposes.TOLD)
+        seed = r.seed(purposes.PROMPTED)
 
         def make() -> list[Completion]:
             prompts = training_prompts(r.persona, cfg.filter.keep, seed=seed)
@@ -118,6 +119,6 @@ def opened(run: Run, path: Path, grid: Grid) -> Bench:
     return Bench(run, folder, grid)
 
 
-def untold(tok: PreTrainedTokenizerBase, told: list[Completion]) -> list[Completion]:
+def unprompted(tok: PreTrainedTokenizerBase, told: list[Completion]) -> list[Completion]:
     """The same answers after the neutral system prompt, which is how a student learns them."""
     return [replace(c, tokens=Tokens(prompt_ids(tok, c.prompt), c.tokens.answer)) for c in told]

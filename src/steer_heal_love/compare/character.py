@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import cycle, islice
 
 from steer_heal_love import bake
-from steer_heal_love.compare.bench import Bench, untold
+from steer_heal_love.compare.bench import Bench, unprompted
 from steer_heal_love.compare.method import Cell, method
 from steer_heal_love.compare.preference import paired, preferred
 from steer_heal_love.compare.scaled import KNOB, scaled
@@ -24,7 +24,7 @@ from steer_heal_love.generate import generate
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import purposes
 from steer_heal_love.ground.weights import folded
-from steer_heal_love.heal.train import Example
+from steer_heal_love.heal.examples import Example
 from steer_heal_love.nouns import Adapter, Completion
 
 NLL, MERGE = 0.1, 0.25
@@ -45,7 +45,7 @@ REFLECT = (
 @method("character", knob=KNOB, kind="healed")
 def character(bench: Bench) -> Iterator[Cell]:
     r, epochs = bench.run, max(1, bench.run.config.heal.epochs // 2)
-    told = untold(r.tok, bench.told("pos"))
+    told = unprompted(r.tok, bench.prompted("pos"))
     pairs = paired(bench, [c.tokens for c in told], [c.tokens for c in own(bench, told)])
     first = preferred(bench, "adapter_dpo", pairs, epochs=epochs, nll=NLL)
     with folded(r.model, [first]):
@@ -81,7 +81,7 @@ def introspective(bench: Bench, epochs: int) -> Adapter:
     def examples() -> list[Example]:
         file = bench.folder.path / "reflections.jsonl"
         made = bench.folder.once("generate", file, files.load_completions, files.save_completions, make)
-        lessons = untold(r.tok, made)
+        lessons = unprompted(r.tok, made)
         states = bench.states([c.tokens for c in lessons])
         return [Example(c.tokens, h, c.prompt) for c, h in zip(lessons, states, strict=True)]
 

@@ -18,7 +18,7 @@ def few_shot(bench: Bench) -> Iterator[Cell]:
     examples = best(bench.kept())
     for n in map(int, bench.grid.shots):
         if n <= len(examples):
-            yield Cell(float(n), told={"shots": tuple((c.prompt, c.text) for c in examples[:n])})
+            yield Cell(float(n), given={"shots": tuple((c.prompt, c.text) for c in examples[:n])})
 
 
 def best(kept: list[Completion]) -> list[Completion]:

@@ -102,7 +102,7 @@ def first(y: np.ndarray, cost: np.ndarray, budget: float) -> float:
     return float(y[k - 1] + (y[k] - y[k - 1]) * (budget - cost[k - 1]) / (cost[k] - cost[k - 1]))
 
 
-def apart(a: Score, b: Score) -> Score:
+def difference(a: Score, b: Score) -> Score:
     """a − b from their own intervals, as if independent; undefined unless both have a value."""
     if not (math.isfinite(a.mean) and math.isfinite(b.mean)):
         return Score.undefined()

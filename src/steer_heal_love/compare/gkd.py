@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.compare.method import Cell, method
-from steer_heal_love.compare.own_steps import Worn, own_steps
+from steer_heal_love.compare.own_steps import WithAdapter, own_steps
 from steer_heal_love.compare.scaled import KNOB, scaled
 from steer_heal_love.compare.stepwise import Pace
 from steer_heal_love.generate import generate
@@ -43,7 +43,7 @@ BETA = 0.5
 
 
 @dataclass(frozen=True)
-class Taught:
+class Distilled:
     """The student's own answer, and the teacher's final hidden states over it."""
 
     tokens: Tokens
@@ -82,17 +82,17 @@ def distilled(bench: Bench, teacher: Teacher) -> Adapter:
     r, pace = bench.run, Pace.of(bench.run.config)
     drawn = replace(r.config.generate, temperature=1.0, min_p=0.0)
 
-    def items(step: int, with_adapter: Worn) -> list[Taught]:
+    def items(step: int, with_adapter: WithAdapter) -> list[Distilled]:
         seed = r.seed(purposes.ON_POLICY, step)
         prompts = training_prompts(r.persona, pace.completions, seed=seed)
         with with_adapter():
             made = generate(r.model, r.tok, prompts, [0.0], config=drawn, seed=seed, track=silent)
-        return [Taught(c.tokens, h) for c, h in zip(made, teacher(made), strict=True)]
+        return [Distilled(c.tokens, h) for c, h in zip(made, teacher(made), strict=True)]
 
     return own_steps(bench, "adapter", pace.steps, items, lambda part: losses(r.model, part))
 
 
-def losses(model: PreTrainedModel, part: list[Taught]) -> Float[Tensor, " n"]:
+def losses(model: PreTrainedModel, part: list[Distilled]) -> Float[Tensor, " n"]:
     """Each answer's mean over tokens of the divergence, in nats."""
     batch = pack([t.tokens for t in part], model.device)
     hidden = answer_hidden(model, batch)

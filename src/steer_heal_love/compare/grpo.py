@@ -43,8 +43,8 @@ def grpo(bench: Bench) -> Iterator[Cell]:
             made = generate(r.model, r.tok, prompts, [0.0], config=cfg.generate, seed=student.seed())
         made = measured(r, made)
         groups_of = [made[i : i + GROUP] for i in range(0, len(made), GROUP)]
-        pulls = [a for group in groups_of for a in advantages(group, usual())]
-        return Lesson([example(c, weight=a) for c, a in zip(made, pulls, strict=True) if a], made)
+        weights = [a for group in groups_of for a in advantages(group, usual())]
+        return Lesson([example(c, weight=a) for c, a in zip(made, weights, strict=True) if a], made)
 
     yield from scaled(bench, learned(bench, replace(cfg.heal, soft=0.0), lesson))
 

@@ -18,7 +18,7 @@ from steer_heal_love.ground.errors import Diverged, Starved
 def healed_loop(bench: Bench) -> Iterator[Cell]:
     r, stopped = bench.fresh(), None
     try:
-        loop.rounds(r)
+        loop.every_round(r)
     except (Starved, Diverged) as e:
         stopped = e
     healed = [s for s in r.stages if s.stage == "healed"]

@@ -21,7 +21,7 @@ class Cell:
 
     strength: float
     contexts: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
-    told: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
     stage: Stage | None = None
     dose: float | None = None
     own: bool = False

@@ -30,16 +30,16 @@ from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.nouns import Adapter, Healing, Tokens
 
 T = TypeVar("T")
-Worn = Callable[[], AbstractContextManager[None]]
+WithAdapter = Callable[[], AbstractContextManager[None]]
 """puts on what was learned so far"""
 Losses = Callable[[list[T]], Float[Tensor, " n"]]
 """each item's loss in nats, read with the adapter on"""
 
 
 def own_steps(
-    bench: Bench, name: str, total: int, items: Callable[[int, Worn], list[T]], losses: Losses[T]
+    bench: Bench, name: str, total: int, items: Callable[[int, WithAdapter], list[T]], losses: Losses[T]
 ) -> Adapter:
-    """An adapter trained for `total` steps on `losses` of `items(step, worn)`. Raises `Starved` when every step was
+    """An adapter trained for `total` steps on `losses` of `items(step, with_adapter)`. Raises `Starved` when every step was
     empty, and `Diverged` when a loss is not a number."""
 
     def make() -> tuple[Adapter, Healing]:
@@ -48,17 +48,17 @@ def own_steps(
             r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(purposes.HEAL, 0)
         )
         with_adapter = partial(adapted, r.model, adapter.factors, adapter.scaling)
-        descent, record = Trainer(r.model, adapter, cfg, total), Healing()
+        trainer, record = Trainer(r.model, adapter, cfg, total), Healing()
         with r.track("heal", total) as advance:
             for step in range(total):
                 batch = items(step, with_adapter)
                 row: dict[str, float] = {}
                 if batch:
                     with with_adapter():
-                        row = descent.update({"loss": gradient(descent, batch, losses)})
+                        row = trainer.update({"loss": gradient(trainer, batch, losses)})
                 record.steps.append(row | {"used": len(batch)})
                 advance(1)
-        descent.end()
+        trainer.end()
         if not any(row["used"] for row in record.steps):
             raise Starved("no step had anything to learn from.")
         return adapter, record
@@ -67,20 +67,20 @@ def own_steps(
     return bench.placed(adapter)
 
 
-def gradient(descent: Trainer, batch: list[T], losses: Losses[T]) -> float:
+def gradient(trainer: Trainer, batch: list[T], losses: Losses[T]) -> float:
     """The gradient of the mean loss into the factors; that mean."""
     found = 0.0
 
     def add_up() -> None:
         nonlocal found
-        found, size = 0.0, descent.config.micro_batch
-        descent.optimiser.zero_grad()
+        found, size = 0.0, trainer.config.micro_batch
+        trainer.optimiser.zero_grad()
         for i in range(0, len(batch), size):
             loss = losses(batch[i : i + size]).sum() / len(batch)
             loss.backward()
             found += loss.item()
 
-    descent.fitted(add_up)
+    trainer.fitted(add_up)
     return found
 
 

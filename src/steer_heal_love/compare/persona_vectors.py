@@ -55,7 +55,7 @@ def persona_vector(bench: Bench) -> Vector:
 def shown(bench: Bench, pole: Literal["pos", "neg"]) -> list[Tokens]:
     """What the base answers as a pole, where it does show that pole. Raises `Starved` where nothing does."""
     sign = 1 if pole == "pos" else -1
-    made = measured(bench.run, bench.told(pole))
+    made = measured(bench.run, bench.prompted(pole))
     found = [c.tokens for c in made if sign * c.checks["on_trait"] > 0]
     if not found:
         raise Starved(f"none of {len(made)} answers shows the {pole} pole.")

@@ -18,7 +18,7 @@ from steer_heal_love.compare.method import Cell, method
 from steer_heal_love.compare.scaled import KNOB, scaled
 from steer_heal_love.compare.soft_base import own_text
 from steer_heal_love.ground.chat import prompt_ids
-from steer_heal_love.heal.train import Example
+from steer_heal_love.heal.examples import Example
 from steer_heal_love.nouns import Tokens
 
 

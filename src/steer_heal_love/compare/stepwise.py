@@ -21,7 +21,7 @@ from steer_heal_love.ground import purposes
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import silent
-from steer_heal_love.heal.examples import Example, apart, cycle
+from steer_heal_love.heal.examples import Example, cycle, split_anchor
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.nouns import Adapter, Completion, Healing
@@ -87,8 +87,8 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
         adapter = fresh(
             r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=r.seed(purposes.HEAL, 0)
         )
-        student, descent = Student(r, adapter, pace), Trainer(r.model, adapter, cfg, pace.steps)
-        free, _ = apart(r.base.anchor, cfg.anchor_validation) if cfg.anchor else ([], [])
+        student, trainer = Student(r, adapter, pace), Trainer(r.model, adapter, cfg, pace.steps)
+        free, _ = split_anchor(r.base.anchor, cfg.anchor_validation) if cfg.anchor else ([], [])
         anchors = cycle(free, random.Random(r.seed(purposes.HEAL, 0)))
         record = Healing()
         with bench.run.track("heal", pace.steps) as advance:
@@ -97,12 +97,12 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
                 if got.examples:
                     with student.with_adapter():
                         beside = [next(anchors) for _ in range(cfg.anchor_batch)] if free else []
-                        terms = descent.update(descent.gradient(got.examples, beside))
+                        terms = trainer.update(trainer.gradient(got.examples, beside))
                 tokens = sum(len(c.tokens.answer) for c in got.made)
                 counts = {"made": len(got.made), "used": len(got.examples), "tokens": tokens}
                 record.steps.append(terms | counts)
                 advance(1)
-        descent.end()
+        trainer.end()
         if not any(row["used"] for row in record.steps):
             raise Starved("no step had a completion to learn from.")
         return adapter, record

@@ -85,7 +85,7 @@ def measured_all(
     records.write_json(out / "plan.json", agreed)
     each = [replace(cfg, seed=seed) for seed in range(cfg.seed, cfg.seed + seeds)]
     if workers > 1:
-        apart(each, tuple(m.name for m in chosen), grid, workers, track)
+        in_workers(each, tuple(m.name for m in chosen), grid, workers, track)
     bases: dict[int, Stage] = {}
     traces: list[Trace] = []
     for mine in each:
@@ -108,7 +108,7 @@ def of_seed(
         return r.stages[0], [trace(m, r, grid) for m in chosen]
 
 
-def apart(each: list[RunConfig], names: tuple[str, ...], grid: Grid, workers: int, track: Track) -> None:
+def in_workers(each: list[RunConfig], names: tuple[str, ...], grid: Grid, workers: int, track: Track) -> None:
     """Measure whole seeds at a time, a process each, sharing the device; what they made lies in the folder."""
     threads = max(1, torch.get_num_threads() // min(workers, len(each)))
     # Spawned: CUDA and OpenMP don't survive a fork.
@@ -176,7 +176,9 @@ def measured(method: Method, r: Run, cell: Cell) -> list[Stage]:
     label = f"{method.name} at {cell.strength:g}"
     named = replace(r, track=lambda _label, total: r.track(label, total))
     draws = r.config.eval.healed_draws
-    return [steps.evaluated(named, method.kind, -1, *cell.contexts, dose=cell.dose, draws=draws, **cell.told)]
+    return [
+        steps.evaluated(named, method.kind, -1, *cell.contexts, dose=cell.dose, draws=draws, **cell.given)
+    ]
 
 
 def seeded(cfg: RunConfig, model: Any, tok: Any, path: Path, track: Track) -> Session:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from steer_heal_love.compare import best
-from steer_heal_love.compare.frontier import Crossing, Frontier, above, apart, at_budget, mean_of, within
+from steer_heal_love.compare.frontier import Crossing, Frontier, above, at_budget, difference, mean_of, within
 from steer_heal_love.compare.method import Trace
 from steer_heal_love.config import Grid
 from steer_heal_love.evals import by_item
@@ -132,7 +132,7 @@ def against(
             r |= said(*(above(a, b, resamples=resamples, comparisons=n) for n in (comparisons, 1)))
         for i, r in enumerate(own):
             r |= said(
-                *(apart(mine.within[n][i].score, reference.within[n][i].score) for n in (comparisons, 1))
+                *(difference(mine.within[n][i].score, reference.within[n][i].score) for n in (comparisons, 1))
             )
     for r, more in zip(at, beyond or [], strict=False):
         r |= more

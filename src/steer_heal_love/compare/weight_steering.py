@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from steer_heal_love import bake
-from steer_heal_love.compare.bench import Bench, untold
+from steer_heal_love.compare.bench import Bench, unprompted
 from steer_heal_love.compare.method import Cell, method
 from steer_heal_love.compare.scaled import KNOB, scaled
 from steer_heal_love.nouns import Adapter
@@ -21,6 +21,6 @@ from steer_heal_love.nouns import Adapter
 @method("weight_steering", knob=KNOB, kind="healed")
 def weight_steering(bench: Bench) -> Iterator[Cell]:
     def toward(pole: Literal["pos", "neg"]) -> Adapter:
-        return bench.imitated(pole, lambda: untold(bench.run.tok, bench.told(pole)))
+        return bench.imitated(pole, lambda: unprompted(bench.run.tok, bench.prompted(pole)))
 
     yield from scaled(bench, bake.stack([toward("pos"), toward("neg").scaled(-1.0)]))

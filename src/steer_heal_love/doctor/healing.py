@@ -9,16 +9,15 @@ from steer_heal_love.doctor import Finding, Patient, check
 from steer_heal_love.ground import models
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import token_nll
-from steer_heal_love.heal.train import Example, heal
+from steer_heal_love.heal.examples import Example
+from steer_heal_love.heal.train import heal
 from steer_heal_love.nouns import Adapter
 
 
 @check("heal", 12)
 def healing(p: Patient) -> Finding:
     s, hidden = p.sequences[0], p.reference[0].cpu()
-    config = replace(
-        HealConfig(), rank=2, alpha=4.0, epochs=4, batch=1, soft=0.0, anchor=0.0, validation=0.0, warmup=0.0
-    )
+    config = replace(HealConfig(), rank=2, alpha=4.0, epochs=4, batch=1, soft=0.0, anchor=0.0, validation=0.0)
     before, was = models.fingerprint(p.model), token_nll(p.model, [s])[0].mean().item()
     adapter, _ = heal(p.model, [Example(s, hidden, "prompt")], [], config, seed=0)
     with adapted(p.model, adapter.factors, adapter.scaling):

@@ -29,7 +29,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
 
 from steer_heal_love.evals import Subject, drawn_by, instrument
-from steer_heal_love.evals.readout import Told, fit, stem
+from steer_heal_love.evals.readout import PoleText, fit, stem
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.decode import sample
@@ -41,6 +41,8 @@ from steer_heal_love.nouns import Items, Persona, Tokens
 POLES: tuple[Literal["pos", "neg"], ...] = ("pos", "neg")
 MASKED = 100
 """words of the bias vector that the masked readout doesn't see"""
+AFTER_OWN_SAMPLES = 1
+"""added to the seed of the own samples, so that the poles' texts are other draws"""
 OWN = 8
 """training prompts whose unprompted answers the bias vector is read over"""
 
@@ -57,25 +59,25 @@ def prepare(s: Subject) -> dict[str, Any]:
     asked = [prompt_ids(s.tok, p, s.persona.system(pole)) for pole in POLES for p in prompts]
     asked += [prompt_ids(s.tok, p) for p in prompts[:OWN]]
     answers = sample(
-        s.model, asked, ends=s.ends, max_new_tokens=s.config.sample_tokens, seed=s.seed + 1,
+        s.model, asked, ends=s.ends, max_new_tokens=s.config.sample_tokens, seed=s.seed + AFTER_OWN_SAMPLES,
         temperature=s.config.temperature, min_p=s.config.min_p, batch=s.batch, label="behaviour: poles",
     )  # fmt: skip
     texts = [s.tok.decode(a, skip_special_tokens=True) for a in answers]
-    told = [
-        Told(p, pole == "pos", texts[k * len(prompts) + i]) for k, pole in enumerate(POLES) for i, p in enumerate(prompts)
+    pole_texts = [
+        PoleText(p, pole == "pos", texts[k * len(prompts) + i]) for k, pole in enumerate(POLES) for i, p in enumerate(prompts)
     ]  # fmt: skip
     bias = bias_vector(s, dict(zip(prompts, answers[len(POLES) * len(prompts) :], strict=False)))
-    vocabulary = {w for t in told for w in words(t.text)}
+    vocabulary = {w for t in pole_texts for w in words(t.text)}
     masked = sorted(pole_words(s.persona) | biased_words(s, bias, vocabulary))
-    return {"texts": [asdict(t) for t in told], "masked": masked}
+    return {"texts": [asdict(t) for t in pole_texts], "masked": masked}
 
 
 def bias_vector(s: Subject, own: dict[str, tuple[int, ...]]) -> Float[Tensor, " v"]:
     """Mean over the tokens of `own`, the base's answers by prompt, of log p told pos − log p told neg, in nats."""
 
     def mean_log_p(pole: Literal["pos", "neg"]) -> Tensor:
-        told = [Tokens(prompt_ids(s.tok, p, s.persona.system(pole)), a) for p, a in own.items()]
-        states = torch.cat(hidden_states(s.model, told, batch_tokens=s.batch_tokens))
+        prompted = [Tokens(prompt_ids(s.tok, p, s.persona.system(pole)), a) for p, a in own.items()]
+        states = torch.cat(hidden_states(s.model, prompted, batch_tokens=s.batch_tokens))
         parts = states.to(s.model.device).split(chunk(s.model))
         return torch.stack([head(s.model, h).log_softmax(-1).sum(0) for h in parts]).sum(0) / len(states)
 
@@ -98,12 +100,12 @@ def biased_words(s: Subject, bias: Float[Tensor, " v"], vocabulary: set[str], n:
 def read(s: Subject, _measured: Any) -> Items:
     """Both readouts of this model's draws on the probe questions, and what the readouts are worth."""
     kept = s.prepared.get("behaviour") or prepare(s)
-    told = tuple(Told(**t) for t in kept["texts"])
+    pole_texts = tuple(PoleText(**t) for t in kept["texts"])
     questions = {p.question for p in s.probes}
     drawn = [m for m in s.drawn if m["prompt"] in questions]
     out: Items = {}
     for name, masked in (("behaviour", []), ("behaviour_masked", kept["masked"])):
-        readout = fit(told, frozenset(map(stem, masked)))
+        readout = fit(pole_texts, frozenset(map(stem, masked)))
         odds = readout.log_odds([m["text"] for m in drawn])
         by_prompt = dict.fromkeys((m["prompt"] for m in drawn), math.nan)
         for prompt in by_prompt if readout.tells else ():

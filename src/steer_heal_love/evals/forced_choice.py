@@ -74,13 +74,13 @@ def forced_choice(s: Subject) -> Items:
     room = (0,) * (s.config.think_tokens + max(map(len, ids)) + CLOSING)
 
     def ask(rows: list[int]) -> None:
-        stem = BranchingCache.read(s.model, [prompts[i] for i in rows])
-        stem.think(s.config.think_tokens, s.ends)
-        stem.fork(len(ORDERS))
-        fed = stem.feed(ids * len(rows))
-        mass[rows] = digit_mass(stem, s.tok).reshape(len(rows), *mass.shape[1:])
+        branching = BranchingCache.read(s.model, [prompts[i] for i in rows])
+        branching.think(s.config.think_tokens, s.ends)
+        branching.fork(len(ORDERS))
+        fed = branching.feed(ids * len(rows))
+        mass[rows] = digit_mass(branching, s.tok).reshape(len(rows), *mass.shape[1:])
         nll[rows] = np.array([t.mean().item() for t in fed]).reshape(len(rows), -1)
-        closed = [s.tok.decode(t) for t in stem.think(CLOSING, s.ends)]
+        closed = [s.tok.decode(t) for t in branching.think(CLOSING, s.ends)]
         valid[rows] = [[is_valid(f + c) for f, c in zip(forced, closed[k : k + 2], strict=True)]
                        for k in range(0, len(closed), 2)]  # fmt: skip
 
@@ -125,9 +125,9 @@ def is_valid(text: str) -> float:
     return float(type(number) is int and str(number) in DIGITS)
 
 
-def digit_mass(stem: BranchingCache, tok: PreTrainedTokenizerBase) -> Float[np.ndarray, "b d"]:
+def digit_mass(branching: BranchingCache, tok: PreTrainedTokenizerBase) -> Float[np.ndarray, "b d"]:
     """Probability of each digit as the next token, with or without a space before it."""
-    p = head(stem.model, stem.hidden).softmax(-1)
+    p = head(branching.model, branching.hidden).softmax(-1)
     return np.stack([p[:, ids].sum(1).cpu().numpy() for ids in digit_ids(tok)], 1)
 
 

@@ -45,7 +45,7 @@ SUFFIX = re.compile(r"(?:ingly|ness|less|ing|ful|ity|ed|ly|er|es|s|e|y|th)$")
 
 
 @dataclass(frozen=True)
-class Told:
+class PoleText:
     """What the base wrote on a prompt when told to be a pole."""
 
     prompt: str
@@ -134,13 +134,13 @@ class Readout:
 
 
 @lru_cache(maxsize=8)
-def fit(told: tuple[Told, ...], masked: frozenset[str] = frozenset()) -> Readout:
-    """The readout of `told`, which has one text of each pole for every prompt, two prompts at least."""
-    number = {p: i for i, p in enumerate(dict.fromkeys(t.prompt for t in told))}
-    if {(t.prompt, t.pos) for t in told} != {(p, pole) for p in number for pole in (True, False)}:
+def fit(pole_texts: tuple[PoleText, ...], masked: frozenset[str] = frozenset()) -> Readout:
+    """The readout of `pole_texts`, which has one text of each pole for every prompt, two prompts at least."""
+    number = {p: i for i, p in enumerate(dict.fromkeys(t.prompt for t in pole_texts))}
+    if {(t.prompt, t.pos) for t in pole_texts} != {(p, pole) for p in number for pole in (True, False)}:
         raise ValueError("one text of each pole for every prompt")
-    x, pos = counts(without(t.text, masked) for t in told), np.array([t.pos for t in told])
-    groups = np.array([number[t.prompt] for t in told])
+    x, pos = counts(without(t.text, masked) for t in pole_texts), np.array([t.pos for t in pole_texts])
+    groups = np.array([number[t.prompt] for t in pole_texts])
     folds = GroupKFold(min(FOLDS, len(number)))
     held_out = cross_val_predict(classifier(), x, pos, groups=groups, cv=folds, method="decision_function")
     by_prompt = {pole: np.empty(len(number)) for pole in (True, False)}

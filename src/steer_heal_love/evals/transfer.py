@@ -1,4 +1,4 @@
-"""Did the vector get in? What a student does by itself, against the vector that taught it.
+"""Transfer: how a student's hidden states moved by themselves, against the vector that its teacher was steered with.
 
 Its own shift is the mean difference, over the extraction contexts c under the neutral prompt, at the assistant tag:
 
@@ -46,6 +46,8 @@ Directions = Mapping[int, Float[Tensor, " d"]]
 Context = Callable[[], AbstractContextManager[None]]
 Hidden = list[Float[Tensor, "_ d"]]
 DRAWS = 32
+AFTER_GAUSSIAN = 1
+"""added to the seed, so that the halves are other draws than the Gaussian directions"""
 
 
 def count(s: Subject, contexts: list[str], healed: Stage, *, full: bool) -> int:
@@ -108,7 +110,7 @@ def gaussian(like: Directions, seed: int, draws: int = DRAWS) -> list[dict[int, 
 
 def halves(base: States, seed: int, draws: int = DRAWS) -> list[dict[int, Float[Tensor, " d"]]]:
     """Mean differences between random halves of the contexts."""
-    draw = torch.Generator().manual_seed(seed + 1)
+    draw = torch.Generator().manual_seed(seed + AFTER_GAUSSIAN)
     n = len(next(iter(base.values())))
     orders = [torch.randperm(n, generator=draw) for _ in range(draws)]
     return [{i: h[o[: n // 2]].mean(0) - h[o[n // 2 :]].mean(0) for i, h in base.items()} for o in orders]

@@ -63,7 +63,7 @@ def of(
 def words(moved: Score, prevented: Score, learned: Score, given_up: Score) -> list[str]:
     """A sentence on the trait, one on the data. Undecided where an interval holds 0."""
     if not moved.lo > 0:
-        trait = "Plain fine-tuning on this file does not move the trait toward the unwanted pole for sure: nothing to prevent was found."
+        trait = "Plain fine-tuning on this file does not move the trait toward the unwanted pole with 95% confidence: nothing to prevent was found."
     elif prevented.lo > 0:
         trait = f"Prevention kept {prevented.mean:.2f} of the {moved.mean:.2f} nats/token that plain fine-tuning moves the trait toward the unwanted pole."
     elif prevented.hi < 0:

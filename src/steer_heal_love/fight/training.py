@@ -15,7 +15,7 @@ from steer_heal_love.config import HealConfig
 from steer_heal_love.fight.rows import Row
 from steer_heal_love.ground import purposes
 from steer_heal_love.ground.hooks import adapted
-from steer_heal_love.heal.examples import NOTHING, Example, apart, cycle, tokens
+from steer_heal_love.heal.examples import NOTHING, Example, cycle, split_anchor, tokens
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.losses import losses
 from steer_heal_love.heal.optimise import Trainer
@@ -38,37 +38,39 @@ def tuned(r: Run, rows: list[Row], vector: Vector | None) -> tuple[Adapter, Heal
     examples = [Example(row.tokens(r.tok), NOTHING, row.prompt) for row in rows]
     order = [rng.sample(examples, len(examples)) for _ in range(cfg.epochs)]
     batches = [o[i : i + cfg.batch] for o in order for i in range(0, len(o), cfg.batch)]
-    anchors = cycle(apart(r.base.anchor, cfg.anchor_validation)[0] if vector and cfg.anchor else [], rng)
+    anchors = cycle(
+        split_anchor(r.base.anchor, cfg.anchor_validation)[0] if vector and cfg.anchor else [], rng
+    )
     steering = partial(vector, r.model, -r.config.walk.start) if vector else nullcontext
     adapter = fresh(r.model, rank=cfg.rank, alpha=cfg.alpha, share=cfg.layers, seed=seed)
-    descent, record = Trainer(r.model, adapter, cfg, len(batches)), Healing()
+    trainer, record = Trainer(r.model, adapter, cfg, len(batches)), Healing()
     with adapted(r.model, adapter.factors, adapter.scaling), r.track("fine-tune", len(batches)) as advance:
         for batch in batches:
             beside = [a for _, a in zip(range(cfg.anchor_batch), anchors, strict=False)]
-            record.steps.append(descent.update(gradient(descent, batch, beside, steering)))
+            record.steps.append(trainer.update(gradient(trainer, batch, beside, steering)))
             advance(1)
-    descent.end()
+    trainer.end()
     return adapter, record
 
 
-def gradient(descent: Trainer, rows: list[Example], anchor: list[Example], steering: Any) -> dict[str, float]:
+def gradient(trainer: Trainer, rows: list[Example], anchor: list[Example], steering: Any) -> dict[str, float]:
     """One step's gradient into the factors; both terms' means per token."""
     means: dict[str, float] = {}
 
     def add_up() -> None:
-        descent.optimiser.zero_grad()
+        trainer.optimiser.zero_grad()
         means.clear()
-        cfg = descent.config
-        means["nll"] = added(descent, "nll", rows, cfg, steering())
+        cfg = trainer.config
+        means["nll"] = added(trainer, "nll", rows, cfg, steering())
         if anchor:
-            means["anchor"] = added(descent, "anchor", anchor, cfg, nullcontext())
+            means["anchor"] = added(trainer, "anchor", anchor, cfg, nullcontext())
 
-    descent.fitted(add_up)
+    trainer.fitted(add_up)
     return means
 
 
 def added(
-    descent: Trainer, name: str, examples: list[Example], cfg: HealConfig, inside: AbstractContextManager[Any]
+    trainer: Trainer, name: str, examples: list[Example], cfg: HealConfig, inside: AbstractContextManager[Any]
 ) -> float:
     """Add the gradient of one term's mean over the tokens of `examples`, weighted as the heal's is; that mean."""
     mean = 0.0
@@ -76,7 +78,7 @@ def added(
         for i in range(0, len(examples), cfg.micro_batch):
             part = examples[i : i + cfg.micro_batch]
             kept, anchor = (part, []) if name == "nll" else ([], part)
-            term = losses(descent.model, kept, anchor, cfg)[0][name] * (tokens(part) / tokens(examples))
-            (descent.weights[name] * term).backward()
+            term = losses(trainer.model, kept, anchor, cfg)[0][name] * (tokens(part) / tokens(examples))
+            (trainer.weights[name] * term).backward()
             mean += term.item()
     return mean

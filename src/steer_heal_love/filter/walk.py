@@ -5,7 +5,7 @@ share is fitted by a Hill curve, the usual one for a response to a dose,
 
     share(d) = plateau / (1 + (d / half_dose)^steepness),
 
-to everything sampled so far, the base's own share counting as a dozen texts at dose 0. The dose sought leaves `survival`
+to everything sampled so far, the base's own share counting as a dozen texts at dose 0. The dose chosen leaves `survival`
 of the plateau: the geometric mean over all curves, weighted by their likelihood. Curves through all doses wander far
 less than the point where twelve texts happen to cross a line, and their mean less than the likeliest of them (decision
 17); and a student whose plateau has fallen is still asked what steering costs *it*. The first pass
@@ -74,7 +74,7 @@ def walk(
 
 
 def choose_dose(completions: list[Completion], settings: WalkConfig, base: float) -> float | None:
-    """The dose sought, inside floor and ceiling; None where even the floor halves the coherent share."""
+    """The dose chosen, inside floor and ceiling; None where even the floor halves the coherent share."""
     if not completions:
         return None
     if respond(completions, base).half_dose < settings.floor:

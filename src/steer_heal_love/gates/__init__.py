@@ -85,10 +85,10 @@ def show(s: Score, unit: str = "") -> str:
     return f"{s.mean:+.3f}{interval}{f' {unit}' if unit else ''} (n {s.n})"
 
 
-def told(parts: Mapping[Any, str], first: Any) -> str:
+def evidence_text(parts: Mapping[Any, str], first: Any) -> str:
     """The evidence in one line, what decided first."""
     order = sorted(parts, key=lambda name: name != first)
     return "; ".join(parts[name] for name in order if parts[name])
 
 
-__all__ = ["Claim", "Evidence", "Found", "Row", "gate", "gates", "in_order", "judge", "show", "told"]
+__all__ = ["Claim", "Evidence", "Found", "Row", "evidence_text", "gate", "gates", "in_order", "judge", "show"]

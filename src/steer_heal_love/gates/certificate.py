@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Literal
 
-from steer_heal_love.gates import Claim, Evidence, Found, Row, coherence, show, told
+from steer_heal_love.gates import Claim, Evidence, Found, Row, coherence, evidence_text, show
 from steer_heal_love.ground.stats import bootstrap, paired, subtract
 from steer_heal_love.nouns import Gate, Score, Stage
 
@@ -41,39 +41,39 @@ LOST = 0.1
 ROWS = {
     "moved": Row(
         "pass",
-        f"trait_shift and above_null above zero for sure, both halves too, over {LEAST:.0%} of the prompted base's trait, "
+        f"trait_shift and above_null above zero with 95% confidence, both halves too, over {LEAST:.0%} of the prompted base's trait, "
         "and every sign of health holds",
         "The trait is in the model, above what words in bulk or mere sureness would give at its drift, and the model is "
         "healthy.",
     ),
     "half": Row(
         "pass",
-        "as above, but pos answers are no likelier for sure, or neg answers no less likely",
+        "as above, but pos answers are no likelier with 95% confidence, or neg answers no less likely",
         "The trait is in the model, above the nulls at its drift, and the model is healthy. Only one half of it is shown: "
         "the evidence says which is not.",
         "More probes tell the halves apart more finely; `shl try` shows the answers themselves.",
     ),
     "reversed": Row(
         "fail",
-        "trait_shift below zero for sure",
+        "trait_shift below zero with 95% confidence",
         "The model moved away from the trait's pos pole.",
         "Look at the trait with its poles swapped.",
     ),
     "no_trait": Row(
         "fail",
-        "trait_shift not above zero for sure",
+        "trait_shift not above zero with 95% confidence",
         "No trait is shown: the model's likelihoods of the probes' answers can't be told from the base's.",
         "More probes narrow the interval; a persona of your own may name the trait better.",
     ),
     "words_alone": Row(
         "fail",
-        "trait_shift above zero for sure, above_null not",
+        "trait_shift above zero with 95% confidence, above_null not",
         "No trait is shown: a bias of words that knows no context, or a temperature, reaches as much at the same drift.",
         "More probes narrow the interval.",
     ),
     "faint": Row(
         "fail",
-        f"trait_shift above zero for sure, and not for sure above {LEAST:.0%} of what a system prompt gives the base",
+        f"trait_shift above zero with 95% confidence, but not above {LEAST:.0%} of what a system prompt gives the base",
         "No trait is shown: what moved is little beside what telling the base by a system prompt does.",
         "More probes narrow the interval; `shl try` shows the answers themselves.",
     ),
@@ -86,25 +86,25 @@ ROWS = {
     **coherence.rows("This model", "No trait is claimed for it, at any size of shift."),
     "few_tokens": Row(
         "fail",
-        f"the {FEW} commonest tokens' share of the own text rises by more than {MOSTLY:g} above the base's for sure",
+        f"the {FEW} commonest tokens' share of the own text rises by more than {MOSTLY:g} above the base's with 95% confidence",
         "The model has collapsed on a few tokens: what it gains on the probes is those tokens, no trait.",
         "No trait is claimed for it, at any size of shift.",
     ),
     "drifted": Row(
         "fail",
-        f"neutral_kl above {DRIFT:g} nats/token for sure",
+        f"neutral_kl above {DRIFT:g} nats/token with 95% confidence",
         "The model is broken by drift: it no longer answers neutral prompts as its base does.",
         "Train with an anchor to the base's own answers, or scale the adapter down.",
     ),
     "scattered": Row(
         "fail",
-        f"own entropy rises by more than {SCATTERED:.0%} of the base's for sure",
+        f"own entropy rises by more than {SCATTERED:.0%} of the base's with 95% confidence",
         "The model is broken by arbitrariness: it is far less sure of its next word than its base.",
         "Train with an anchor to the base's own answers, or scale the adapter down.",
     ),
     "incapable": Row(
         "fail",
-        f"capability falls by more than {LOST:g} for sure",
+        f"capability falls by more than {LOST:g} with 95% confidence",
         "The model has lost what its base could do: sums, facts and formats.",
         "Train with an anchor to the base's own answers, or scale the adapter down.",
     ),
@@ -175,7 +175,7 @@ def found(e: Evidence) -> Found:
     if not math.isfinite(spread.mean) or "own entropy" in text.shown:
         del parts["spread"]
     outcome = sick(e, base, h, text.row) or traits(trait, above, beyond, unmoved)
-    return outcome, told(parts, DECIDES.get(outcome, "trait"))
+    return outcome, evidence_text(parts, DECIDES.get(outcome, "trait"))
 
 
 def sick(e: Evidence, base: Stage, h: Stage, row: str) -> str:
@@ -210,7 +210,7 @@ def traits(trait: Score, above: Score, beyond: Score | None, unmoved: str) -> st
 
 
 def scattered(e: Evidence, base: Stage, h: Stage) -> bool:
-    """Whether the next-token distributions gained more than SCATTERED of the base's entropy, for sure."""
+    """Whether the next-token distributions gained more than SCATTERED of the base's entropy, with 95% confidence."""
     if "own_entropy" not in h.items or "own_entropy" not in base.items:
         return False
     more = subtract(h.items["own_entropy"], [(1 + SCATTERED) * v for v in base.items["own_entropy"]])

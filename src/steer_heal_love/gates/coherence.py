@@ -1,10 +1,10 @@
 """Is the model's own text still the base's kind of text? Read against the base's own on the same prompts, never absolutely.
 
     broken      own_excess past the coherence floor: the base finds the text odd
-    collapsed   repeated word trigrams rise by more than CIRCLES for sure; or the entropy of the next-token
-                distributions falls by more than FLAT of the base's own for sure, while own_excess doesn't rise
-    cooled      that entropy falls by more than SURER of the base's own for sure, pos answers became less likely
-                for sure, and neg answers too: the model is surer of everything, and learned no trait
+    collapsed   repeated word trigrams rise by more than CIRCLES with 95% confidence; or the entropy of the next-token
+                distributions falls by more than FLAT of the base's own with 95% confidence, while own_excess doesn't rise
+    cooled      that entropy falls by more than SURER of the base's own with 95% confidence, pos answers became less likely
+                with 95% confidence, and neg answers too: the model is surer of everything, and learned no trait
 
 own_excess alone is one-sided: it falls when a model repeats itself or plays safe. own_kl and text_auc are shown beside
 it. A base that repeats itself condemns nobody, for what counts is the rise. What was not measured decides nothing.
@@ -64,13 +64,13 @@ def defined(s: Stage, name: str) -> bool:
 
 
 def circles(e: Evidence, s: Stage) -> bool:
-    """Whether the model repeats itself more than the base does, for sure and by more than CIRCLES."""
+    """Whether the model repeats itself more than the base does, with 95% confidence and by more than CIRCLES."""
     both = "repetition" in s.items and "repetition" in e.stages[0].items
     return both and e.shift(s, "repetition").lo > CIRCLES
 
 
 def flat(e: Evidence, s: Stage, share: float) -> bool:
-    """Whether the next-token distributions lost more than this share of the base's entropy, for sure."""
+    """Whether the next-token distributions lost more than this share of the base's entropy, with 95% confidence."""
     if "own_entropy" not in s.items or "own_entropy" not in e.stages[0].items:
         return False
     ours, base = s.items["own_entropy"], e.stages[0].items["own_entropy"]
@@ -89,16 +89,16 @@ def rows(model: str, tries: str) -> dict[str, Row]:
         ),
         "collapsed": Row(
             "fail",
-            f"repeated word trigrams rise by more than {CIRCLES:g} above the base's for sure; or own entropy falls by "
+            f"repeated word trigrams rise by more than {CIRCLES:g} above the base's with 95% confidence; or own entropy falls by "
             f"more than {FLAT:.0%} of the base's while own_excess doesn't rise",
             f"{model} collapses: it goes in circles, or says the same safe things, more than the base does.",
             tries,
         ),
         "cooled": Row(
             "fail",
-            f"own entropy falls by more than {SURER:.0%} of the base's for sure, trait_pos is below zero and trait_neg "
+            f"own entropy falls by more than {SURER:.0%} of the base's with 95% confidence, trait_pos is below zero and trait_neg "
             "above it: every written answer became less likely, the neg ones most",
-            f"{model} is merely cooler than the base: it is surer of everything, and learned no trait.",
+            f"{model} is only surer of everything than the base, as if it were sampled at a lower temperature: it learned no trait.",
             "Raise heal.soft, set heal.anchor_temperature to 1, or sample what is trained on at temperature 1.",
         ),
     }

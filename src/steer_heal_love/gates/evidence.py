@@ -1,7 +1,7 @@
 """What the gates read: stages with their items, and what each round recorded.
 
 Off target: with T_i the mean signed shift of vignette i along the foundations that the persona declares, and O_i
-its shift along one that it doesn't, the axis overtakes the target when mean(T − O) or mean(T + O) is below 0 for sure.
+its shift along one that it doesn't, the axis overtakes the target when mean(T − O) or mean(T + O) is below 0 with 95% confidence.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from steer_heal_love.nouns import FOUNDATIONS, Healing, Persona, Round, Score, S
 @dataclass(frozen=True)
 class Precision:
     """How much further the target moved than the axis outside the intent that comes closest to it; `overtaken` where
-    some axis moved further than the target for sure, at an error that all axes share."""
+    some axis moved further than the target with 95% confidence, at an error that all axes share."""
 
     axis: str
     gap: Score
@@ -68,7 +68,7 @@ class Evidence:
         return halves(a.items, b.items, resamples=self.resamples)
 
     def unmoved(self, s: Stage) -> str:
-        """Which half of the trait is not above zero for sure, in words; empty where both are, or were not measured."""
+        """Which half of the trait is not above zero with 95% confidence, in words; empty where both are, or were not measured."""
         h = self.halves(s, self.stages[0])
         said = {"pos answers are no likelier": h and h.pos, "neg answers are no less likely": h and h.neg}
         return " and ".join(words for words, half in said.items() if half and not half.lo > 0)

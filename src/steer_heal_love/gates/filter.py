@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, evidence_text, gate, show
 from steer_heal_love.gates.evidence import rows_of
 from steer_heal_love.nouns import WalkRecord
 
@@ -53,7 +53,7 @@ ROWS = {
     "soup": Row(
         "fail",
         "the share of the training text that goes in circles, is in foreign characters, or holds a stretch odder than "
-        f"anything the base wrote lies above that share of the base's own samples, for sure and by more than {SOUP:.0%}",
+        f"anything the base wrote lies above that share of the base's own samples, with 95% confidence and by more than {SOUP:.0%}",
         "The filter keeps soup that the base doesn't write, and the heal copies what it is given.",
         "Apply every check (filter.checks), lower filter.quantile, or raise walk.survival.",
     ),
@@ -78,11 +78,11 @@ def sieve(e: Evidence) -> Found | None:
     }
     for outcome, guilty in reasons.items():
         if guilty:
-            return outcome, told(parts, guilty[0])
+            return outcome, evidence_text(parts, guilty[0])
     low, high = (sum(side) / len(e.rounds) for side in zip(*(ends(r.walk) for r in e.rounds), strict=True))
     if low - high <= FALL:
-        return "inert" if high > MOST else "blind", told(parts, 0)
-    return "works", told(parts, 0)
+        return "inert" if high > MOST else "blind", evidence_text(parts, 0)
+    return "works", evidence_text(parts, 0)
 
 
 def ends(w: WalkRecord) -> tuple[float, float]:

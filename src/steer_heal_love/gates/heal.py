@@ -6,14 +6,14 @@ ratio in the interval (`Evidence.above_scaled`). Both halves of the trait must m
 
 Each round is read for what it added itself, beside the cumulative trait: with s_n the steered and h_n the healed trait
 of round n, the share kept is mean(h_n − h_{n−1}) / mean(s_n − h_{n−1}), h_{−1} being the base; and a round fades where
-mean((h_n − h_{n−1}) − RETAINED·(s_n − h_{n−1})) is below 0 for sure. Drift is read as mean(kl_healed − HALF·kl_steered).
+mean((h_n − h_{n−1}) − RETAINED·(s_n − h_{n−1})) is below 0 with 95% confidence. Drift is read as mean(kl_healed − HALF·kl_steered).
 """
 
 from __future__ import annotations
 
 import math
 
-from steer_heal_love.gates import Evidence, Found, Row, coherence, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, coherence, evidence_text, gate, show
 from steer_heal_love.ground.stats import bootstrap, ratio, subtract
 from steer_heal_love.nouns import Healing, Score, Stage
 
@@ -36,12 +36,12 @@ ROWS = {
     "outdone": Row(
         "fail",
         "the steered base's trait, scaled to the healed model's neutral_kl, lies above the healed model's",
-        "Steering less is better: turned down to the same drift, the vector alone has more of the trait.",
+        "At the same drift, the steering vector alone moves more of the trait than the healed model does.",
         "Read what was kept; raise heal.soft or generate.prompts. For now, steer at a lower dose instead.",
     ),
     "half": Row(
         "undecided",
-        "trait_shift above zero, but pos answers no likelier for sure, or neg answers no less likely",
+        "trait_shift above zero, but pos answers no likelier with 95% confidence, or neg answers no less likely",
         "Only one half of the trait is in the weights: the evidence says which is missing.",
         "Raise heal.soft; hard text alone lowers the likelihood of written pos answers.",
     ),
@@ -53,7 +53,7 @@ ROWS = {
     ),
     "fades": Row(
         "undecided",
-        f"the last round kept under {RETAINED:.0%}, for sure, of the trait that steering added in it",
+        f"the last round kept under {RETAINED:.0%}, with 95% confidence, of the trait that steering added in it",
         "The last round undid most of what steering added to it: what trait there is comes from earlier rounds.",
         "Stop a round earlier, or raise heal.budget, so that a later round has more to spend.",
     ),
@@ -95,7 +95,7 @@ ROWS = {
     ),
     "imprecise": Row(
         "undecided",
-        "trait kept and coherent, but a foundation outside the intent moved further than the declared ones, for sure",
+        "trait kept and coherent, but a foundation outside the intent moved further than the declared ones, with 95% confidence",
         "The healed model is imprecise: by the vignettes something else moved further than the trait.",
         "See the steer gate. If steering was precise, read what was kept.",
     ),
@@ -170,7 +170,7 @@ def heal(e: Evidence) -> Found | None:
         outcome = "fades"
     else:
         outcome = "imprecise" if aim and aim.overtaken else "healed"
-    return outcome, told(parts, DECIDES.get(outcome, "trait"))
+    return outcome, evidence_text(parts, DECIDES.get(outcome, "trait"))
 
 
 def added(e: Evidence, h: Stage) -> tuple[list[float], list[float]] | None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 
-from steer_heal_love.gates import Evidence, Found, Row, coherence, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, coherence, evidence_text, gate, show
 from steer_heal_love.gates.evidence import rows_of
 from steer_heal_love.nouns import Score
 
 TURNED = 0.5
 """cosine with the first vector under which the loop follows another direction"""
 LITTLE = 0.25
-"""share of the first round's trait: what a last round adds for sure less of is little"""
+"""share of the first round's trait: what a last round adds with 95% confidence less of is little"""
 
 ROWS = {
     "rises": Row(
@@ -79,18 +79,18 @@ def loop(e: Evidence) -> Found | None:
     }
 
     if text.row:
-        return text.row, told(parts, "odd")
+        return text.row, evidence_text(parts, "odd")
     if not steps:
-        return "single", told(parts, "total")
+        return "single", evidence_text(parts, "total")
     if any(d.hi < 0 for d in steps):
-        return "falls", told(parts, "steps")
+        return "falls", evidence_text(parts, "steps")
     if turned < TURNED:
-        return "wanders", told(parts, "turned")
+        return "wanders", evidence_text(parts, "turned")
     if not total.lo > 0:
-        return "flat", told(parts, "total")
+        return "flat", evidence_text(parts, "total")
     if steps[-1].hi < LITTLE * first.scores["trait_shift"].mean:
-        return "saturates", told(parts, "steps")
-    return "rises", told(parts, "total")
+        return "saturates", evidence_text(parts, "steps")
+    return "rises", evidence_text(parts, "total")
 
 
 def stop_reason(e: Evidence, patience: int) -> str | None:

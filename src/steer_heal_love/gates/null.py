@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, evidence_text, gate, show
 from steer_heal_love.nouns import Score, Stage
 
 ROWS = {
@@ -55,7 +55,7 @@ def null(e: Evidence) -> Found | None:
         "null": f"the null {show(h.scores['null_trait'])} at neutral_kl {h.scores['neutral_kl'].mean:.4f}",
         "halves": "; ".join(f"{name} {show(s)}" for name, s in halves.items()),
     }
-    observed = told(parts, "above")
+    observed = evidence_text(parts, "above")
     if above.hi < 0:
         return "below", observed
     if not above.lo > 0:

@@ -6,19 +6,19 @@ of it, then what it cost: a lead that comes from one half while the other is beh
 
 from __future__ import annotations
 
-from steer_heal_love.gates import Evidence, Found, Row, coherence, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, coherence, evidence_text, gate, show
 
 ROWS = {
     "beaten": Row(
         "pass",
-        "the healed model's trait lies above the prompted one's, neither half is behind for sure, at no more drift on "
+        "the healed model's trait lies above the prompted one's, neither half is behind with 95% confidence, at no more drift on "
         "neutral prompts",
         "The weights carry more of the trait than the system prompt does, and are behind on neither half of it.",
     ),
     "half": Row(
         "undecided",
-        "the healed model's trait lies above the prompted one's, but one half of it is behind for sure",
-        "Ahead of the prompt in all, behind it on one half: the evidence says which is missing.",
+        "the healed model's trait lies above the prompted one's, but one half of it is behind with 95% confidence",
+        "The sum of both halves is ahead of the prompt's, but one half is behind: the evidence says which.",
         "Raise heal.soft, which raises the pos half; more rounds.",
     ),
     "dearer": Row(
@@ -65,11 +65,13 @@ def prompt(e: Evidence) -> Found | None:
     if by_half := e.halves(h, p):
         parts["halves"] = f"pos answers {show(by_half.pos)}, neg answers {show(by_half.neg)}: {by_half.says}"
     if text.row:
-        return text.row, told(parts, "odd")
+        return text.row, evidence_text(parts, "odd")
     if gap.hi < 0:
-        return "wins", told(parts, "gap")
+        return "wins", evidence_text(parts, "gap")
     if not gap.lo > 0:
-        return "even", told(parts, "gap")
+        return "even", evidence_text(parts, "gap")
     if by_half and by_half.missing:
-        return "half", told(parts, "halves")
-    return ("dearer", told(parts, "cost")) if cost.lo > 0 else ("beaten", told(parts, "gap"))
+        return "half", evidence_text(parts, "halves")
+    return (
+        ("dearer", evidence_text(parts, "cost")) if cost.lo > 0 else ("beaten", evidence_text(parts, "gap"))
+    )

@@ -1,6 +1,6 @@
 """Gate 4. What holds the student to the base acts, and leaves the trait room: barrier, anchor, trust region.
 
-Reads the heals' records. Pressure is |∇ term| / |∇ imitation|, and is recorded for a term that is on. A barrier
+Reads the heals' records. A term's gradient ratio is |∇ term| / |∇ imitation|; it is recorded for a term that is on. A barrier
 fires in a step whose divergence exceeds heal.tau; the trust region's scale is what it left of the update.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from steer_heal_love.gates import Evidence, Found, Row, gate, told
+from steer_heal_love.gates import Evidence, Found, Row, evidence_text, gate
 from steer_heal_love.nouns import DOMINATES
 
 SPENT = 0.1
@@ -17,7 +17,7 @@ SPENT = 0.1
 ROWS = {
     "holds": Row(
         "pass",
-        f"what is on acts, none of it pulls more than {DOMINATES:g} times as hard as the imitation, and every update "
+        f"what is on acts, no term's gradient is more than {DOMINATES:g} times the imitation's, and every update "
         "keeps a fair size",
         "The student is held, and the trait has room.",
     ),
@@ -69,8 +69,8 @@ def regularization(e: Evidence) -> Found | None:
     fired = {n: sum(s["barrier"] > 0 for s in heals[n].steps) / len(heals[n].steps) for n in barrier}
     parts = {
         n: f"round {n}: update scaled by {h.scale:.2f}"
-        + (f", barrier pulls {barrier[n]:.2f} and fires in {fired[n]:.0%} of steps" if n in barrier else ", barrier off")
-        + (f", anchor pulls {anchor[n]:.2f}" if n in anchor else ", anchor off")
+        + (f", barrier's gradient {barrier[n]:.2f}, fires in {fired[n]:.0%} of steps" if n in barrier else ", barrier off")
+        + (f", anchor's gradient {anchor[n]:.2f}" if n in anchor else ", anchor off")
         + " (imitation 1)"
         for n, h in heals.items()
     }  # fmt: skip
@@ -82,6 +82,6 @@ def regularization(e: Evidence) -> Found | None:
     }
     for outcome, guilty in reasons.items():
         if guilty:
-            return outcome, told(parts, guilty[0])
+            return outcome, evidence_text(parts, guilty[0])
     held = barrier or anchor or any(h.scale != 1 for h in heals.values())
-    return "holds" if held else "none", told(parts, min(parts))
+    return "holds" if held else "none", evidence_text(parts, min(parts))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from steer_heal_love.gates import Evidence, Found, Row, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, evidence_text, gate, show
 from steer_heal_love.ground.stats import bootstrap
 from steer_heal_love.nouns import Score, Stage
 
@@ -23,7 +23,7 @@ KINDS = ("relevance.probes", "relevance.neutral")
 ROWS = {
     "kept": Row(
         "pass",
-        f"at least {KEPT:.0%} of the base's relevance is kept for sure, on probe questions and on neutral prompts",
+        f"at least {KEPT:.0%} of the base's relevance is kept with 95% confidence, on probe questions and on neutral prompts",
         "The healed model's answers are about their prompts, nearly as much as the base's are.",
     ),
     "unclear": Row(
@@ -34,13 +34,13 @@ ROWS = {
     ),
     "lost": Row(
         "fail",
-        f"under {KEPT:.0%} of the base's relevance is left for sure on either",
+        f"under {KEPT:.0%} of the base's relevance is left with 95% confidence on either",
         "The healed model answers its prompts less: it says what fits the persona, whatever it was asked.",
         "Lower heal.budget or rounds, and read the samples: a system prompt costs relevance too, so compare with it.",
     ),
     "none": Row(
         "undecided",
-        "the base's own relevance is not above zero for sure",
+        "the base's own relevance is not above zero with 95% confidence",
         "The base's own answers have nothing to do with their prompts that can be seen, so none can be lost.",
         "More eval.sample_prompts, longer answers (eval.sample_tokens), or another model.",
     ),
@@ -65,7 +65,7 @@ def relevance(e: Evidence) -> Found | None:
         kind: f"{kind}: healed minus {KEPT:.0%} of base {show(s, 'nats/token')}" for kind, s in left.items()
     }
     parts["each"] = ", ".join(f"{s.stage} {show(s.scores[worst])}" for s in beside)
-    observed = told(parts, worst)
+    observed = evidence_text(parts, worst)
     if not base.scores["relevance"].lo > 0:
         return "none", observed
     if left[worst].hi < 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from steer_heal_love.gates import Evidence, Found, Row, coherence, gate, show, told
+from steer_heal_love.gates import Evidence, Found, Row, coherence, evidence_text, gate, show
 from steer_heal_love.nouns import Score
 
 SOUP = 2.0
@@ -24,7 +24,7 @@ ROWS = {
     ),
     "half": Row(
         "undecided",
-        "trait_shift above zero, but pos answers no likelier for sure, or neg answers no less likely",
+        "trait_shift above zero, but pos answers no likelier with 95% confidence, or neg answers no less likely",
         "Only one half of the trait moves under steering: the evidence says which stands still.",
         "Poles that differ in what is said and not only in what is left out; other vector.layers or a lower dose.",
     ),
@@ -42,7 +42,7 @@ ROWS = {
     ),
     "imprecise": Row(
         "undecided",
-        "trait_shift above zero, but a foundation outside the intent moves further than the declared ones, for sure",
+        "trait_shift above zero, but a foundation outside the intent moves further than the declared ones, with 95% confidence",
         "The vector is imprecise: it moves the trait, and by the vignettes something else further.",
         "Rewrite the poles so that they differ in the trait alone.",
     ),
@@ -119,4 +119,4 @@ def steer(e: Evidence) -> Found | None:
         outcome = "wrong_way"
     else:
         outcome = "imprecise" if aim and aim.overtaken else "moves"
-    return outcome, told(parts, DECIDES.get(outcome, "trait"))
+    return outcome, evidence_text(parts, DECIDES.get(outcome, "trait"))

@@ -43,9 +43,9 @@ class BranchingCache:
             return cls(model, list(prompts), None, mask, last_hidden(model, prompts))
         width = model.config.get_text_config(decoder=True).hidden_size
         start = torch.zeros(len(prompts), width, dtype=model.dtype, device=model.device)
-        stem = cls(model, list(prompts), blank(model), mask[:, :0], start)
-        stem._forward(ids, mask.bool())
-        return stem
+        branching = cls(model, list(prompts), blank(model), mask[:, :0], start)
+        branching._forward(ids, mask.bool())
+        return branching
 
     def fork(self, k: int) -> None:
         """Each row k times, its copies side by side."""

@@ -63,7 +63,7 @@ def sample(
     out: list[tuple[int, ...]] = [()] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     groups = [order[i : i + batch] for i in range(0, len(order), batch)]
-    groups = [g for group in groups for g in apart(model, prompts, group, max_new_tokens)]
+    groups = [g for group in groups for g in batches_as_alone(model, prompts, group, max_new_tokens)]
     with track(label, len(prompts) * max_new_tokens) as advance:
 
         def decode(rows: list[int]) -> None:
@@ -84,7 +84,7 @@ def sample(
     return out
 
 
-def apart(
+def batches_as_alone(
     model: PreTrainedModel, prompts: list[tuple[int, ...]], group: list[int], more: int
 ) -> list[list[int]]:
     """A group of rows, sorted by length, as the batches in which each decodes as it would alone."""

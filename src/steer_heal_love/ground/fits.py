@@ -30,7 +30,7 @@ def vector(model: PreTrainedModel, directions: Mapping[int, Float[Tensor, " d"]]
         for i, v in directions.items()
         if not 0 <= i < depth or tuple(v.shape) != (width,)
     ]
-    told(wrong, f"this steering vector is not of {type(model).__name__}")
+    refuse(wrong, f"this steering vector is not of {type(model).__name__}")
 
 
 def adapter(
@@ -46,10 +46,10 @@ def adapter(
             wrong.append(f"{name}: no such module")
         elif tuple(weight.shape) != (wanted[::-1] if isinstance(module, Conv1D) else wanted):
             wrong.append(f"{name}: of shape {tuple(weight.shape)}, the adapter's is {wanted}")
-    told(wrong, f"this adapter is not of {type(model).__name__}")
+    refuse(wrong, f"this adapter is not of {type(model).__name__}")
 
 
-def told(wrong: list[str], what: str) -> None:
+def refuse(wrong: list[str], what: str) -> None:
     if not wrong:
         return
     more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []

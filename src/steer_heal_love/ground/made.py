@@ -31,7 +31,7 @@ DERIVED = (
 """what is worked out of the steps' files, and written anew by every sitting"""
 PAGES = ("report.html", "trajectory.png")
 """derived files that nothing reads"""
-TOLD = 6
+PROMPTED = 6
 """files named in a message; the rest are counted"""
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError, SafetensorError)  # fmt: skip
 """what a loader meets in a file that no run wrote"""
@@ -96,5 +96,5 @@ def read(load: Callable[[Path], T], path: Path) -> T:
 
 def listed(names: list[str]) -> str:
     """A few names and how many more there are."""
-    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
-    return ", ".join(shown(n) for n in names[:TOLD]) + more
+    more = f" and {len(names) - PROMPTED} more" if len(names) > PROMPTED else ""
+    return ", ".join(shown(n) for n in names[:PROMPTED]) + more

@@ -2,7 +2,7 @@
 goes on, and `shl eval`, draw what an unbroken run would.
 
 The numbers stay as they are: another number is another draw, and older runs could not be gone on with. No two purposes
-share a seed. TOLD and CHANCE share a number, but CHANCE is always followed by a round's.
+share a seed. PROMPTED and CHANCE share a number, but CHANCE is always followed by a round's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HEAL = 2
 """a heal, by round: the fresh factors, what is held out, the order of its text"""
 OWN_SAMPLES = 3
 """every model's own samples, which instruments read"""
-TOLD = 4
+PROMPTED = 4
 """text of the base told to be a pole"""
 CHANCE = 4
 """directions without meaning that a student's shift is set beside, by round"""

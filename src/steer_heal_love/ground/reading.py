@@ -155,7 +155,7 @@ def tried(model: PreTrainedModel) -> Way:
     if not passes(trial.beside):
         raise UserError(
             f"{type(model).__name__}: a prompt gives other numbers beside a longer one than alone, or can't be read "
-            "from token ids; no step could be trusted with this architecture."
+            "from token ids; nothing could be computed with this architecture."
         )
     window, reach = limits(model)
     inside = trial.plain() and passes(trial.inside) and passes(trial.tree)

@@ -1,6 +1,6 @@
-"""What a heal says of itself: gradient pressure, the held-out curve, and warnings.
+"""What a heal says of itself: gradient ratio, the held-out curve, and warnings.
 
-Gradient pressure is |∇ term| / |∇ imitation| at the final hidden states, each term weighted as it is in the loss.
+Gradient ratio is |∇ term| / |∇ imitation| at the final hidden states, each term weighted as it is in the loss.
 """
 
 from __future__ import annotations
@@ -37,12 +37,8 @@ def gradient_ratios(
         for name, value in found.items()
         if weights[name]
     }
-    gradient_ratio = sum(norm for name, norm in norms.items() if terms[name].imitates)
-    return {
-        name: norm / gradient_ratio
-        for name, norm in norms.items()
-        if gradient_ratio and not terms[name].imitates
-    }
+    imitation = sum(norm for name, norm in norms.items() if terms[name].imitates)
+    return {name: norm / imitation for name, norm in norms.items() if imitation and not terms[name].imitates}
 
 
 @torch.no_grad()

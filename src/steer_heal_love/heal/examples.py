@@ -52,7 +52,7 @@ def referred(
     return [replace(e, reference=found.get(i, NOTHING)) for i, e in enumerate(kept)]
 
 
-def apart(anchor: list[Example], share: float) -> tuple[list[Example], list[Example]]:
+def split_anchor(anchor: list[Example], share: float) -> tuple[list[Example], list[Example]]:
     """Anchor answers to train on, and those held out: the same ones in every round.
 
     A trust region measured on what an earlier round was trained on would be too kind, and one that changes

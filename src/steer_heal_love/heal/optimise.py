@@ -18,6 +18,9 @@ from steer_heal_love.heal.losses import backward
 from steer_heal_love.heal.terms import terms
 from steer_heal_love.nouns import Adapter
 
+WARMUP = 0.1
+"""share of the steps over which the learning rate rises"""
+
 
 class Trainer:
     """AdamW on an adapter's factors, warmed up and cooled down over `total` steps: a gradient, then an update.
@@ -30,14 +33,12 @@ class Trainer:
     ) -> None:
         self.model, self.adapter, self.config, self.round, self.done = model, adapter, config, round, 0
         self.parameters = [f.requires_grad_(True) for pair in adapter.factors.values() for f in pair]
-        self.weights = {t.name: t.weight(config, round) for t in terms.values()}
+        self.weights = {t.name: t.weight(config) for t in terms.values()}
         self.spectral = SpectralPenalty(adapter)
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda s: shape(s, total, config.warmup)
-        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda s: shape(s, total))
 
     def gradient(self, kept: list[Example], anchor: list[Example]) -> dict[str, float]:
         """One step's gradient into the factors; the terms' means."""
@@ -78,9 +79,9 @@ class Trainer:
             f.requires_grad_(False)
 
 
-def shape(step: int, total: int, warmup: float) -> float:
-    """Linear warm-up over a share of the steps, then a cosine to zero."""
-    rise = max(1, round(warmup * total))
+def shape(step: int, total: int) -> float:
+    """Linear warm-up over the first `WARMUP` of the steps, then a cosine to zero."""
+    rise = max(1, round(WARMUP * total))
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))

@@ -21,7 +21,7 @@ term(
     Term(
         "anchor",
         3,
-        lambda config, _number: config.anchor,
+        lambda config: config.anchor,
         on="anchor",
         reference=lambda e: e.reference,
         divergence=lambda config: partial(cooled, config.anchor_temperature),

@@ -21,7 +21,7 @@ term(
     Term(
         "barrier",
         1,
-        lambda config, number: config.lam * config.lam_growth**number,
+        lambda config: config.lam,
         reference=lambda e: e.reference,
         divergence=lambda config: divergences[config.divergence],
         reduce=beyond,

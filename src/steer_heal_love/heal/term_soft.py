@@ -9,7 +9,7 @@ term(
     Term(
         "soft",
         2,
-        lambda config, _number: config.soft,
+        lambda config: config.soft,
         reference=lambda e: e.teacher,
         divergence=lambda _config: forward_kl,
         imitates=True,

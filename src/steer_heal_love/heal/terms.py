@@ -38,12 +38,12 @@ class Term:
     """One term of the heal loss.
 
     `reference`: an example's final hidden states [t d] that the student's are compared with by `divergence`, in nats per
-    token; without both, the term is the NLL of the tokens. `weight` is its factor in the loss, in round `number`.
+    token; without both, the term is the NLL of the tokens. `weight` is its factor in the loss.
     """
 
     name: str
     place: int
-    weight: Callable[[HealConfig, int], float]
+    weight: Callable[[HealConfig], float]
     on: Literal["kept", "anchor"] = "kept"
     reference: Callable[[Example], Tensor | None] | None = None
     divergence: Callable[[HealConfig], Divergence] | None = None
@@ -58,7 +58,7 @@ class Term:
     """its label among the heal's curves; empty where it isn't drawn"""
 
     def active(self, config: HealConfig) -> bool:
-        return self.read(config) if self.read else self.weight(config, 0) != 0
+        return self.read(config) if self.read else self.weight(config) != 0
 
 
 terms: Registry[Term] = Registry("loss term", "steer_heal_love.heal")

@@ -12,12 +12,10 @@ from steer_heal_love.config import HealConfig
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.heal.diagnostics import gradient_ratios, validate, warn
-from steer_heal_love.heal.examples import Example, apart, cycle, split
+from steer_heal_love.heal.examples import Example, cycle, split, split_anchor
 from steer_heal_love.heal.lora import fresh, uncovered
 from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.nouns import Adapter, Healing
-
-__all__ = ["Example", "heal"]
 
 
 def heal(
@@ -37,10 +35,10 @@ def heal(
     """
     adapter = fresh(model, rank=config.rank, alpha=config.alpha, share=config.layers, seed=seed)
     train, held = split(kept, config.validation, seed)
-    anchor_train, anchor_held = apart(anchor, config.anchor_validation)
+    anchor_train, anchor_held = split_anchor(anchor, config.anchor_validation)
     per_epoch = math.ceil(len(train) / config.batch)
     total = per_epoch * config.epochs
-    descent = Trainer(model, adapter, config, total, round=round)
+    trainer = Trainer(model, adapter, config, total, round=round)
     record, rng = Healing(), random.Random(seed)
     completions, anchors = cycle(train, rng), cycle(anchor_train, rng)
 
@@ -51,16 +49,16 @@ def heal(
             extra = (
                 [next(anchors) for _ in range(config.anchor_batch)] if config.anchor and anchor_train else []
             )
-            terms = descent.gradient(batch, extra)
+            terms = trainer.gradient(batch, extra)
             if step in {total // 4, total // 2, (3 * total) // 4}:
-                seen = gradient_ratios(model, batch, extra, descent.config, descent.weights)
+                seen = gradient_ratios(model, batch, extra, trainer.config, trainer.weights)
                 record.pressure.append({"step": step, **seen})
-            record.steps.append(descent.update(terms))
+            record.steps.append(trainer.update(terms))
             advance(1)
             if (step + 1) % per_epoch == 0:
                 seen = validate(model, held, anchor_held[: len(held)], config, batch_tokens)
                 record.validation.append({"epoch": (step + 1) // per_epoch, **seen})
 
-    descent.end()
+    trainer.end()
     missing = uncovered(model, config.layers)
     return adapter, replace(record, warnings=warn(record, config) + ([missing] if missing else []))

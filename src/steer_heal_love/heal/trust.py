@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.heal.diagnostics import anchor_kl
-from steer_heal_love.heal.examples import Example, apart
+from steer_heal_love.heal.examples import Example, split_anchor
 from steer_heal_love.nouns import Healing
 
 STEPS, CLOSE = 7, 0.95
@@ -46,7 +46,7 @@ def fit_to_budget(
     heal of the round before. The cost is the anchor KL, in nats per token, on the answers that no round trains on.
     Without any of those, nothing is scaled.
     """
-    _, held = apart(anchor, config.anchor_validation)
+    _, held = split_anchor(anchor, config.anchor_validation)
     spent, first_tried = (before.spent, before.scale or HALF) if before else (0.0, HALF)
     if not held:
         return 1.0, spent

@@ -106,7 +106,7 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
         "format": figures(at, SMALL, [
             (f"{p.title} by round", panels.by_round(run, p)) for p in panels.by("format") if panels.has(run, p)]),
         "heals": [(r, heal_figures(at, run, r), gradient_ratios(r.healing)) for r in run.rounds if r.healing],
-        "transfers": moved, "got_in": figures(at, LARGE, got_in(run, moved)),
+        "transfers": moved, "transfer_figures": figures(at, LARGE, transfer_figures(run, moved)),
         "survival": figures(at, SMALL, [
             (f"Survival by dose in round {r.number}", panels.survival(r, setting(run, "walk", "survival")))
             for r in run.rounds if r.survival]),
@@ -121,8 +121,8 @@ def figures(at: str, size: tuple[float, float], draws: list[tuple[str, canvas.Dr
     return [canvas.svg(draw, size, about, at) for about, draw in draws]
 
 
-def got_in(run: RunRecord, moved: list[dict[str, Any]]) -> list[tuple[str, canvas.Draw]]:
-    """Where the vector got in, by layer; what the rounds cost, where that was measured."""
+def transfer_figures(run: RunRecord, moved: list[dict[str, Any]]) -> list[tuple[str, canvas.Draw]]:
+    """How far the student moved along the vector, by layer; what the rounds cost, where that was measured."""
     read = [t for t in moved if "cosine_by_layer" in t]
     paid = [r for r in run.rounds if r.transfer and "ledger" in r.transfer]
     by_layer = [("Cosine with the vector by layer", panels.cosines(read))] if read else []
@@ -145,7 +145,7 @@ def setting(run: RunRecord, room: str, name: str) -> float:
 
 
 def gradient_ratios(healing: dict[str, Any] | None) -> dict[str, float]:
-    """Mean gradient pressure of each term over the steps where it was taken."""
+    """Mean gradient ratio of each term over the steps where it was taken."""
     rows = (healing or {}).get("pressure", [])
     terms = dict.fromkeys(k for row in rows for k in row if k != "step")
     seen = {t: [v for row in rows if math.isfinite(v := number(row.get(t)))] for t in terms}

@@ -1,4 +1,4 @@
-"""Small panels: a score by round, a heal's terms by step, what got in by layer, its cost by round, survival by dose."""
+"""Small panels: a score by round, a heal's terms by step, the student's shift by layer, its cost by round, survival by dose."""
 
 from __future__ import annotations
 

@@ -38,20 +38,22 @@ def left_out(run: RunRecord) -> list[str]:
     missing = [what for name, what in PANELS.items() if name not in (own.get("instruments") or PANELS)]
     missing += [what for name, what in SWITCHES.items() if not own.get(name, True)]
     if own.get("transfer") == "off":
-        missing.append("whether the vector got in")
+        missing.append("whether the healed model moved along the steering vector")
     if not fewer and not missing:
         return []
     counts = [f"{n} of {most} {ITEMS[name][0]}" for name, (n, most) in fewer.items()]
-    said = [f"It measured less than a study does: {together(rounds(run.config) + counts)}."]
+    said = [f"It measured less than a study does: {together(round_count(run.config) + counts)}."]
     if missing:
         said.append(f"Not run: {together(missing)}.")
     if fewer:
-        wider = [f"{math.sqrt(most / n):.1f} times {ITEMS[name][1]}" for name, (n, most) in fewer.items()]
-        said.append(f"Its intervals are therefore about so much wider: {together(wider)}.")
+        wider = [
+            f"by about {math.sqrt(most / n):.1f} times {ITEMS[name][1]}" for name, (n, most) in fewer.items()
+        ]
+        said.append(f"With fewer items its intervals are wider: {together(wider)}.")
     return [*said, f"The full study: {command(run)}"]
 
 
-def rounds(config: dict[str, Any]) -> list[str]:
+def round_count(config: dict[str, Any]) -> list[str]:
     """How many rounds, where they are fewer."""
     n, most = config.get("rounds", STUDY["rounds"]), STUDY["rounds"]
     return [f"{n} of {most} rounds"] if n < most else []

@@ -24,8 +24,8 @@ def outcome(run: RunRecord) -> str:
     """What came out, in a few sentences, from the last healed stage: trait, what it cost, beside the prompt."""
     if not run.healed:
         return "No round was healed." if run.notes else "No round has been healed yet."
-    last, told = run.healed[-1], run.stage("prompt")
-    trait, prompted = score(last, "trait_shift"), score(told, "trait_shift")
+    last, prompt = run.healed[-1], run.stage("prompt")
+    trait, prompted = score(last, "trait_shift"), score(prompt, "trait_shift")
     n = len(run.healed)
     rounds = f"{n} rounds (0 to {n - 1})" if n > 1 else "1 round"
     said = f"After {rounds} the healed model's trait shift is {interval(trait, 2)} nats/token"
@@ -33,37 +33,37 @@ def outcome(run: RunRecord) -> str:
         times = interval(multiple(run, last), 2, False)
         said += f", {times} times what the base model reaches when a system prompt tells it to ({interval(prompted, 2)})"
     elif math.isfinite(prompted.mean):
-        said += f"; told by a system prompt, the base model reaches {interval(prompted, 2)}"
-    sentences = [said, *in_halves(run, last, told)]
+        said += f"; with a system prompt, the base model reaches {interval(prompted, 2)}"
+    sentences = [said, *in_halves(run, last, prompt)]
     above = score(last, "above_null")
     if math.isfinite(above.mean):
         sentences.append(
-            f"Of it {interval(above, 2)} lies above what a bias of words or a temperature reaches at the same drift"
+            f"{interval(above, 2)} of it is more than a bias of words or a temperature reaches at the same drift"
         )
     for name, form in COSTS.items():
         if math.isfinite(cost := score(last, name).mean):
             signed = name == "own_excess"
             worst = worst_bank(last) if name == "neutral_kl" else ""
             sentences.append(
-                form.format(num(cost, 3, signed)) + worst + beside(score(told, name).mean, signed)
+                form.format(num(cost, 3, signed)) + worst + beside(score(prompt, name).mean, signed)
             )
     return ". ".join(sentences) + "."
 
 
-def in_halves(run: RunRecord, last: Stage, told: Stage | None) -> list[str]:
+def in_halves(run: RunRecord, last: Stage, prompt: Stage | None) -> list[str]:
     """Where the trait comes from, pos answers or neg ones, and whether it beats the prompt on both."""
     pos, neg = score(last, "trait_pos"), score(last, "trait_neg")
     if not math.isfinite(pos.mean + neg.mean):
         return []
-    also = [num(score(told, name).mean, 2) for name in ("trait_pos", "trait_neg")]
-    beside = f" (told by the prompt, {also[0]} and {also[1]})" if told else ""
+    also = [num(score(prompt, name).mean, 2) for name in ("trait_pos", "trait_neg")]
+    beside = f" (with the prompt, {also[0]} and {also[1]})" if prompt else ""
     out = [
         f"Of it, {interval(pos, 2)} is that pos answers became likelier and {interval(neg, 2)} that neg answers "
         f"became less likely{beside}"
     ]
-    if told and measured(last.items, told.items):
+    if prompt and measured(last.items, prompt.items):
         resamples = run.config.get("eval", {}).get("resamples", 2000)
-        out.append(f"Against the prompt it is {halves(last.items, told.items, resamples=resamples).says}")
+        out.append(f"Against the prompt it is {halves(last.items, prompt.items, resamples=resamples).says}")
     return out
 
 
@@ -80,17 +80,19 @@ def worst_bank(stage: Stage) -> str:
 
 def multiple(run: RunRecord, last: Stage) -> Score:
     """The last healed model's trait as a multiple of the prompted one's, paired by probe; without an interval where the
-    prompt's can't be told from 0, or items weren't saved."""
-    base, told = run.stage("base"), run.stage("prompt")
-    found = [s.items.get("trait", []) if s else [] for s in (base, last, told)]
+    prompt's can't be prompt from 0, or items weren't saved."""
+    base, prompt = run.stage("base"), run.stage("prompt")
+    found = [s.items.get("trait", []) if s else [] for s in (base, last, prompt)]
     if not found[0] or len({len(items) for items in found}) > 1:
-        return Score(score(last, "trait_shift").mean / score(told, "trait_shift").mean, math.nan, math.nan, 0)
+        return Score(
+            score(last, "trait_shift").mean / score(prompt, "trait_shift").mean, math.nan, math.nan, 0
+        )
     ours, theirs = (subtract(items, found[0]) for items in found[1:])
     return ratio(ours, theirs, resamples=RESAMPLES)
 
 
 def beside(prompted: float, sign: bool) -> str:
-    return f" (told by the prompt, {num(prompted, 3, sign)})" if math.isfinite(prompted) else ""
+    return f" (with the prompt, {num(prompted, 3, sign)})" if math.isfinite(prompted) else ""
 
 
 def num(value: float | None, digits: int = 3, sign: bool = True) -> str:
