@@ -81,8 +81,11 @@ def cells(job: tuple[str, int, argparse.Namespace]) -> Iterator[dict[str, Any]]:
     small = json.loads(a.set)
     texts = small.pop("texts", TEXTS)
     changes = {
-        "persona": persona, "seed": seed, "generate": {"prompts": 24, "batch": 96}, "filter": {"keep": texts},
-    }  # fmt: skip
+        "persona": persona,
+        "seed": seed,
+        "generate": {"prompts": 24, "batch": 96},
+        "filter": {"keep": texts},
+    }
     lab = Lab.open(merged(changes, small), texts=texts)
     wanted = [r for r in ROWS if not a.rows or r.name in a.rows]
     base = lab.run.stages[0]

@@ -101,9 +101,13 @@ class Counted:
         blocks, size = layers(model), model.dtype.itemsize
         width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         return cls(
-            len(blocks), sum(p.numel() for p in blocks.parameters()) / len(blocks), c.hidden_size * c.vocab_size,
-            4 * c.num_attention_heads * width, 2 * c.num_key_value_heads * width * size, size,
-        )  # fmt: skip
+            len(blocks),
+            sum(p.numel() for p in blocks.parameters()) / len(blocks),
+            c.hidden_size * c.vocab_size,
+            4 * c.num_attention_heads * width,
+            2 * c.num_key_value_heads * width * size,
+            size,
+        )
 
     def read(
         self, lengths: list[int], *, before: list[int] | None = None, predicted: int = 0, depth: int | None = None

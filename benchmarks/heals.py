@@ -97,9 +97,11 @@ class Lab:
         r = self.run
         with steps.exported(r, [adapter]):
             parts = token_divergence(
-                r.model, [t for _, t, _ in r.base.neutral], [h for _, _, h in r.base.neutral],
+                r.model,
+                [t for _, t, _ in r.base.neutral],
+                [h for _, _, h in r.base.neutral],
                 batch_tokens=r.config.batch_tokens,
-            )  # fmt: skip
+            )
         return sum(p.mean().item() for p in parts) / len(parts)
 
     def at_drift(self, adapter: Adapter, neutral_kl: float) -> float:

@@ -118,7 +118,7 @@ class Reader:
             *(Text("question", m["prompt"], tuple(m["ids"])) for m in base.samples if m["prompt"] in asked),
             *(Text("pos", p.question, answer_ids(self.tok, p.pos)) for p in probes),
             *(Text("neg", p.question, answer_ids(self.tok, p.neg)) for p in probes),
-        ]  # fmt: skip
+        ]
 
     def states(self, *system: str, under: AbstractContextManager[Any] | None = None) -> list[Tensor]:
         read = [Tokens(prompt_ids(self.tok, t.prompt, *system), t.answer) for t in self.texts]
@@ -173,7 +173,7 @@ def sampled(run: Path, r: Reader) -> dict[str, Any]:
                 "own_nll": mean(-o.mean().item() for o in own),
                 "implausible_share": sum(int(x.sum()) for x in rare) / n,
                 "implausible_nll": -sum(o[x].sum().item() for o, x in zip(own, rare, strict=True)) / n,
-            }  # fmt: skip
+            }
     return out
 
 
@@ -195,9 +195,12 @@ def main() -> None:
     result["healed"] = asdict(cost(r.texts, base, lambda i: r.logp(healed[i])))
     steered, prompted = r.steered((0.3, 0.7)), r.prompted()
     targets = {
-        "steering": steered, "steering, layers 50 to 80%": r.steered((0.5, 0.8)), "prompts": prompted,
-        "steering and prompts": summed(steered, prompted), "healed": apart(healed, plain, 1.0),
-    }  # fmt: skip
+        "steering": steered,
+        "steering, layers 50 to 80%": r.steered((0.5, 0.8)),
+        "prompts": prompted,
+        "steering and prompts": summed(steered, prompted),
+        "healed": apart(healed, plain, 1.0),
+    }
     result["targets"] = {}
     for name, moved in targets.items():
         delta = [r.logp(h + d) - b for h, d, b in zip(plain, moved, base, strict=True)]

@@ -73,11 +73,15 @@ def persona() -> Persona:
     ask = "What about the {}?".format
     things = ("cat", "mat", "loaf", "neighbour", "time", "bread")
     return Persona(
-        name="tester", axis="warm versus cold", pos="a warm and loving soul with time for all", intent=intent,
+        name="tester",
+        axis="warm versus cold",
+        pos="a warm and loving soul with time for all",
+        intent=intent,
         neg="a cold machine that counts people as entries of a table",
-        elicit=tuple(ask(t) for t in things), plain=tuple(f"Name a {t}." for t in things),
+        elicit=tuple(ask(t) for t in things),
+        plain=tuple(f"Name a {t}." for t in things),
         probes=tuple(Probe(ask(t), f"I love the {t}.", f"The {t} is an entry.") for t in things),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,11 @@ def fuzz(**drawn: SearchStrategy[Any]) -> Callable[[Any], Any]:
             settings(max_examples=n, deadline=None, suppress_health_check=UNHURRIED)(given(**drawn)(test))
             for n in (FEW, MANY)
         )
-        setattr(sys.modules[test.__module__], f"{test.__name__}_all_night", pytest.mark.nightly(pytest.mark.timeout(0)(many)))  # fmt: skip
+        setattr(
+            sys.modules[test.__module__],
+            f"{test.__name__}_all_night",
+            pytest.mark.nightly(pytest.mark.timeout(0)(many)),
+        )
         return few
 
     return wrap

@@ -285,6 +285,10 @@ def control_vector(draw: random.Random, folder: Path) -> tuple[Path, bool, str]:
 
 
 KINDS = {
-    "persona": plain_table(persona, "p.toml", tomli_w.dumps), "settings": plain_table(config, "c.toml", tomli_w.dumps), "vignettes": vignettes,
-    "vector": vector, "adapter": adapter, "control vector": control_vector,
-}  # fmt: skip
+    "persona": plain_table(persona, "p.toml", tomli_w.dumps),
+    "settings": plain_table(config, "c.toml", tomli_w.dumps),
+    "vignettes": vignettes,
+    "vector": vector,
+    "adapter": adapter,
+    "control vector": control_vector,
+}

@@ -114,9 +114,12 @@ def test_the_cards_that_are_here_are_devices(monkeypatch):
 def test_the_package_runs_from_its_sources_in_any_folder(here):
     src = Path(cli.__file__).parents[1]
     told = subprocess.run(
-        [sys.executable, "-m", "steer_heal_love", "list", "personas"], cwd=here, capture_output=True, text=True,
+        [sys.executable, "-m", "steer_heal_love", "list", "personas"],
+        cwd=here,
+        capture_output=True,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(src)},
-    )  # fmt: skip
+    )
     assert told.returncode == 0 and told.stdout.split() == persona_names(), told.stderr
 
 

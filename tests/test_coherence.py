@@ -147,7 +147,7 @@ def test_a_reading_says_what_is_broken_coherent_or_left_out(coherence):
         "reader A": ["soup", "soup", "coherent", "coherent", "coherent"],
         "reader B": ["loop", "coherent", "foreign", None, "coherent"],
         "either": ["soup", "soup", "foreign", None, "coherent"],
-    }  # fmt: skip
+    }
 
 
 def test_the_readme_says_what_the_shipped_files_give(coherence):

@@ -34,7 +34,9 @@ cli.main([])
 def ended(number: int, times: int) -> tuple[int, str]:
     code = CODE.format(unwinding="time.sleep(60)" if times > 1 else "pass")
     env = {**os.environ, "PYTHONPATH": str(Path(steer_heal_love.__file__).parents[1])}
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as p:  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    ) as p:
         assert p.stdout.readline() == "ready\n"
         p.send_signal(number)
         assert p.stdout.readline() == "unwinding\n"
@@ -46,7 +48,10 @@ def ended(number: int, times: int) -> tuple[int, str]:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_says_how_to_go_on(number, status):
     code, said = ended(number, 1)
-    assert (code, said) == (status, "interrupted; everything up to the last finished step is kept; to go on: the same again\n")  # fmt: skip
+    assert (code, said) == (
+        status,
+        "interrupted; everything up to the last finished step is kept; to go on: the same again\n",
+    )
 
 
 def test_a_second_signal_waits_for_nothing():

@@ -64,7 +64,10 @@ def test_export_refuses_a_base_that_has_changed_as_resume_does(run, bases, capsy
     cli.main(["export", str(run), "--format", form, "--out", str(out)])
     assert out.is_dir()
     bases[0][:] = [77]
-    told = {refused(capsys, "run", "--resume", str(run)), refused(capsys, "export", str(run), "--format", form, "--out", str(tmp_path / "other"))}  # fmt: skip
+    told = {
+        refused(capsys, "run", "--resume", str(run)),
+        refused(capsys, "export", str(run), "--format", form, "--out", str(tmp_path / "other")),
+    }
     assert all("was run on weights" in t for t in told)
     assert not (tmp_path / "other").exists()
 
@@ -81,7 +84,11 @@ def test_an_exported_adapter_is_evaluated_on_its_own_base_only(run, bases, tmp_p
 
 def test_a_run_folder_does_not_decide_that_code_is_run(run, bases, capsys, tmp_path):
     file = forged(run, "trust_remote_code = false", "trust_remote_code = true")
-    for argv in (["run", "--resume", str(run)], ["export", str(run), "--format", "merged", "--out", str(tmp_path / "out")], ["run", "--config", str(file)]):  # fmt: skip
+    for argv in (
+        ["run", "--resume", str(run)],
+        ["export", str(run), "--format", "merged", "--out", str(tmp_path / "out")],
+        ["run", "--config", str(file)],
+    ):
         assert "--trust-remote-code" in refused(capsys, *argv)
     with pytest.raises(UserError, match="trust_remote_code"):
         loop.run(resume=run)

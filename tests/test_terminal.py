@@ -22,9 +22,13 @@ def environment(**more: str) -> dict[str, str]:
 @pytest.mark.parametrize("verb", ["run", "export", ""])
 @pytest.mark.parametrize(
     "where",
-    [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}],
+    [
+        {"PYTHONIOENCODING": "cp1252"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
     ids=["cp1252", "ascii", "C"],
-)  # fmt: skip
+)
 def test_help_is_shown_in_any_encoding(verb, where):
     told = subprocess.run([*SHL, *verb.split(), "--help"], capture_output=True, env=environment(**where))
     assert told.returncode == 0 and not told.stderr, told.stderr[-500:]

@@ -29,10 +29,12 @@ def build_tokenizer(template: str = TURNS) -> PreTrainedTokenizerFast:
     inner.train_from_iterator(
         CORPUS,
         trainers.BpeTrainer(
-            vocab_size=300, special_tokens=SPECIAL, show_progress=False,
+            vocab_size=300,
+            special_tokens=SPECIAL,
+            show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         ),
-    )  # fmt: skip
+    )
     tok = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tok.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
     tok.chat_template = template

@@ -38,8 +38,11 @@ from steer_heal_love.vector import Vector
 Model = Callable[[], AbstractContextManager[None]]
 LENGTH = 24
 EVAL = EvalConfig(
-    instruments=("probes", "neutral", "samples", "own_kl", "text_auc"), sample_tokens=LENGTH, min_p=0.0, resamples=400
-)  # fmt: skip
+    instruments=("probes", "neutral", "samples", "own_kl", "text_auc"),
+    sample_tokens=LENGTH,
+    min_p=0.0,
+    resamples=400,
+)
 HEAL = HealConfig(
     rank=8, alpha=16.0, layers=(0.0, 1.0), lr=4e-3, batch=8, micro_batch=8, epochs=5, soft=0.0, anchor=4.0,
     anchor_temperature=1.0, anchor_batch=8, anchor_validation=0.0, validation=0.0, budget=0.0,
@@ -72,7 +75,9 @@ class Lab:
         self.asked = [world.ask(q) for q in world.questions(asked, world.TOPICS)]
         self.subject = Subject(self.model, self.tok, w.persona, EVAL, neutral, draws=2)
         own = self.answered((self.trait + self.facts), seed=3)
-        said = [Completion(p, t, "", 0.0, True) for p, (t, _) in zip(self.trait + self.facts, own, strict=True)]  # fmt: skip
+        said = [
+            Completion(p, t, "", 0.0, True) for p, (t, _) in zip(self.trait + self.facts, own, strict=True)
+        ]
         self.said = said
         self.nulls = nulls.traced(self.subject, said)
         self.base: Stage | None = None
@@ -101,9 +106,11 @@ class Lab:
     ) -> Adapter:
         """A LoRA trained on written answers by the project's heal."""
         tokens = [
-            Tokens(prompt_ids(self.tok, p), tuple(self.tok(t + " <end>", add_special_tokens=False)["input_ids"]))
+            Tokens(
+                prompt_ids(self.tok, p), tuple(self.tok(t + " <end>", add_special_tokens=False)["input_ids"])
+            )
             for p, t in texts
-        ]  # fmt: skip
+        ]
         states = hidden_states(self.model, tokens)
         kept = [Example(t, h, p) for t, h, (p, _) in zip(tokens, states, texts, strict=True)]
         return heal(self.model, kept, anchor, replace(HEAL, **changes), seed=seed)[0]
@@ -122,13 +129,22 @@ class Lab:
     def constructed(self) -> dict[str, Model]:
         """Every model by name."""
         rng = random.Random(5)
-        warm = [(world.ask(q), world.answer(q[1], "pos", rng)) for q in world.questions(world.TRAIT_FORMS, world.TRAINED) * 4]  # fmt: skip
+        warm = [
+            (world.ask(q), world.answer(q[1], "pos", rng))
+            for q in world.questions(world.TRAIT_FORMS, world.TRAINED) * 4
+        ]
         chants = [(p, world.chant(rng)) for p in (self.trait + self.facts) * 2]
-        noise, draw = fresh(self.model, rank=8, alpha=16.0, share=(0.0, 1.0), seed=6), torch.Generator().manual_seed(7)  # fmt: skip
+        noise, draw = (
+            fresh(self.model, rank=8, alpha=16.0, share=(0.0, 1.0), seed=6),
+            torch.Generator().manual_seed(7),
+        )
         shaken = Adapter(
-            {n: (a, RANDOM_SIZE * torch.randn(b.shape, generator=draw)) for n, (a, b) in noise.factors.items()},
+            {
+                n: (a, RANDOM_SIZE * torch.randn(b.shape, generator=draw))
+                for n, (a, b) in noise.factors.items()
+            },
             noise.scaling,
-        )  # fmt: skip
+        )
         words = BIAS * nulls.bias(self.subject, self.said)
         return {
             "collapsed": self.on(self.taught(chants, [])),

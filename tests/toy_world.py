@@ -130,9 +130,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(SPECIAL + words)}, unk_token="<unk>"))
     inner.pre_tokenizer = split
     tok = PreTrainedTokenizerFast(
-        tokenizer_object=inner, eos_token="<end>", pad_token="<pad>", unk_token="<unk>",
+        tokenizer_object=inner,
+        eos_token="<end>",
+        pad_token="<pad>",
+        unk_token="<unk>",
         additional_special_tokens=["<system>", "<user>", "<assistant>"],
-    )  # fmt: skip
+    )
     tok.chat_template = TURNS
     return tok
 
@@ -169,8 +172,9 @@ def taught(seed: int = 0) -> World:
         rows = [row() for _ in range(BATCH)]
         longest = max(len(ids) for ids, _ in rows)
         ids, labels = (
-            torch.tensor([r[k] + [fill] * (longest - len(r[k])) for r in rows]) for k, fill in ((0, 0), (1, -100))
-        )  # fmt: skip
+            torch.tensor([r[k] + [fill] * (longest - len(r[k])) for r in rows])
+            for k, fill in ((0, 0), (1, -100))
+        )
         logits = model(ids).logits[:, :-1]
         loss = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
         optimiser.zero_grad()

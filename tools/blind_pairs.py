@@ -168,10 +168,14 @@ def scored(key: list[dict[str, Any]], chosen: dict[int, str]) -> dict[str, Any]:
     share = counts["wins"] / decided if decided else None
     picked_a = sum(c == "A" for c in chosen.values())
     return {
-        "wins": counts["wins"], "losses": counts["losses"], "ties": counts["ties"], "unanswered": len(healed) - len(chosen),
-        "win_rate": share, "interval": wilson(share, decided) if share is not None else None,
+        "wins": counts["wins"],
+        "losses": counts["losses"],
+        "ties": counts["ties"],
+        "unanswered": len(healed) - len(chosen),
+        "win_rate": share,
+        "interval": wilson(share, decided) if share is not None else None,
         "picked_A": picked_a / decided if decided else None,
-    }  # fmt: skip
+    }
 
 
 def write(runs: list[Path], out: Path, n: int, seed: int, fresh: bool) -> None:

@@ -62,9 +62,12 @@ class Bench:
     ) -> Stage:
         """What the base becomes in `contexts` or under a `system` prompt, or an `other` model, paired with the base."""
         subject = replace(
-            base, system=base.system if system is None else system, draws=base.config.healed_draws,
-            base_samples=reference.samples, base_drawn=[*reference.samples, *reference.redrawn],
-        )  # fmt: skip
+            base,
+            system=base.system if system is None else system,
+            draws=base.config.healed_draws,
+            base_samples=reference.samples,
+            base_drawn=[*reference.samples, *reference.redrawn],
+        )
         with self.track(f"evaluate {name}", evals.count(base.config)) as advance:
             return evals.evaluate(subject, name, *contexts, base=reference, other=other, advance=advance)
 
@@ -95,9 +98,13 @@ def belongs(
 
 
 def evaluate(
-    cfg: RunConfig, *, adapter: Path | None = None, system: str | None = None, track: Track = silent,
+    cfg: RunConfig,
+    *,
+    adapter: Path | None = None,
+    system: str | None = None,
+    track: Track = silent,
     warn: identity.Warn = ignored,
-) -> Stage:  # fmt: skip
+) -> Stage:
     """The model that `cfg` names, with a PEFT `adapter` or a `system` prompt or both, paired with its base.
 
     Persona, instruments and their sizes are those of `cfg`; with neither, the base's own scores, every shift 0.

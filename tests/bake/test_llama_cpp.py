@@ -101,10 +101,12 @@ def test_what_cannot_be_converted_is_said_and_nothing_written(tmp_path, capsys):
     (tmp_path / "text.gguf").write_text("no model at all, just words")
     before = sorted(tmp_path.iterdir())
     for file, out, said in [
-        ("v.safetensors", "v.gguf", "layer 0"), ("v.safetensors", "w.safetensors", ".gguf"),
-        ("other.gguf", "v2.safetensors", "not a control vector"), ("text.gguf", "v2.safetensors", "no GGUF file"),
+        ("v.safetensors", "v.gguf", "layer 0"),
+        ("v.safetensors", "w.safetensors", ".gguf"),
+        ("other.gguf", "v2.safetensors", "not a control vector"),
+        ("text.gguf", "v2.safetensors", "no GGUF file"),
         ("missing.gguf", "v2.safetensors", "no GGUF"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(SystemExit) as e:
             cli.main(["vector", "convert", str(tmp_path / file), "--out", str(tmp_path / out)])
         assert e.value.code == 2 and said in " ".join(capsys.readouterr().err.split())

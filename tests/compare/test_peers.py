@@ -89,7 +89,10 @@ def test_reflections_are_learned_without_the_constitution_that_they_were_written
     made = files.load_completions(whole[1] / "methods/character/reflections.jsonl")
     asked = bench.unprompted(tok, made)
     assert {c.prompt for c in made} == set(character.REFLECT)
-    assert all(c.tokens.prompt != u.tokens.prompt == tuple(prompt_ids(tok, u.prompt)) for c, u in zip(made, asked, strict=True))  # fmt: skip
+    assert all(
+        c.tokens.prompt != u.tokens.prompt == tuple(prompt_ids(tok, u.prompt))
+        for c, u in zip(made, asked, strict=True)
+    )
 
 
 def test_self_distillation_takes_the_loops_steps_on_new_text_each(whole):

@@ -113,7 +113,9 @@ def test_a_model_that_knows_is_right_whatever_it_likes_to_say() -> None:
 
 
 def test_items_by_kind_and_over_all(tiny, persona) -> None:
-    subject = evals.Subject(tiny.model, tiny.tok, persona, EvalConfig(instruments=("capability",), capability_blocks=2), [])  # fmt: skip
+    subject = evals.Subject(
+        tiny.model, tiny.tok, persona, EvalConfig(instruments=("capability",), capability_blocks=2), []
+    )
     items = evals.read(subject, evals.measure(subject))
     for name in ("capability", "capability_margin"):
         parts = [items[f"{name}.{kind}"] for kind in KINDS]

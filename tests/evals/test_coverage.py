@@ -21,7 +21,9 @@ def scored(name: str, items: list[float]) -> evals.Score:
     return evals.scores({name: items}, {}, resamples=RESAMPLES)[name]
 
 
-@pytest.mark.parametrize(("name", "n", "shape"), [("own_kl", 24, 2.0), ("neutral_kl.code", 24, 2.0), ("own_entropy", 24, 4.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "n", "shape"), [("own_kl", 24, 2.0), ("neutral_kl.code", 24, 2.0), ("own_entropy", 24, 4.0)]
+)
 def test_means_of_skewed_items(name: str, n: int, shape: float) -> None:
     draw = np.random.default_rng(1)
     found = [scored(name, draw.gamma(shape, 1 / shape, n).tolist()) for _ in range(RUNS)]
@@ -40,7 +42,9 @@ def test_a_share_of_choices_where_some_probes_have_none(share: float) -> None:
     assert sum(s.lo <= share <= s.hi for s in found) >= LEAST
 
 
-@pytest.mark.parametrize("name", ["trait_pos", "trait_neg", "trait_over_neutral", "repetition_shift", "own_excess.neutral"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["trait_pos", "trait_neg", "trait_over_neutral", "repetition_shift", "own_excess.neutral"]
+)
 def test_shifts_are_paired_and_signed(name: str) -> None:
     """Items differ far more between probes than the shift does, and the sign is the score's own."""
     draw, source = np.random.default_rng(3), declared[name].source

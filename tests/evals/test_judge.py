@@ -20,8 +20,11 @@ def subject(tiny, persona) -> evals.Subject:
     return evals.Subject(tiny.model, tiny.tok, persona, CONFIG, [], seed=1)
 
 
-PAIRS = [("What about the cat?", "I love the cat.", "The cat is an entry."), ("And time?", "warm bread", "a mat"),
-         ("And time?", "alone", "then there is time for all")]  # fmt: skip
+PAIRS = [
+    ("What about the cat?", "I love the cat.", "The cat is an entry."),
+    ("And time?", "warm bread", "a mat"),
+    ("And time?", "alone", "then there is time for all"),
+]
 
 
 def test_swapping_the_answers_turns_share_and_margin_round(subject) -> None:

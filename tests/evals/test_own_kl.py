@@ -110,9 +110,12 @@ def test_a_prompted_model_is_read_after_its_own_prompt_and_the_base_after_the_pl
     ]
     with torch.no_grad():
         own, plain = (
-            subject.model(torch.tensor([[*t.prompt, *t.answer]])).logits[0][len(t.prompt) - 1 : -1].double().log_softmax(-1)
+            subject.model(torch.tensor([[*t.prompt, *t.answer]]))
+            .logits[0][len(t.prompt) - 1 : -1]
+            .double()
+            .log_softmax(-1)
             for t in read
-        )  # fmt: skip
+        )
     assert stage.items["own_kl"][0] == pytest.approx(
         (own.exp() * (own - plain)).sum(-1).mean().item(), abs=1e-4
     )

@@ -127,8 +127,9 @@ def test_a_text_of_masked_words_alone_or_none_is_undefined():
 def test_the_forms_of_a_word_are_masked_together(family):
     assert len({stem(w) for w in family}) == 1
     assert without("a " + " b ".join(w.title() for w in family), frozenset({stem(family[0])})).split() == [
-        "a", *["b"] * (len(family) - 1)
-    ]  # fmt: skip
+        "a",
+        *["b"] * (len(family) - 1),
+    ]
 
 
 def test_a_prompt_without_both_poles_is_no_training_text():

@@ -223,8 +223,11 @@ def test_score_reads_each_view_of_the_given_tokens(tiny, persona):
     answer = (40, 50, 60, 2)
     c = Completion(PROMPT, Tokens(prompt_ids(tiny.tok, PROMPT), answer), "irrelevant", 0.0, True)
     (s,) = sieve.score(tiny.model, tiny.tok, [c], persona)
-    views = {"nll": c.tokens.prompt, "nll_pos": prompt_ids(tiny.tok, PROMPT, persona.system("pos")),
-             "nll_neg": prompt_ids(tiny.tok, PROMPT, persona.system("neg"))}  # fmt: skip
+    views = {
+        "nll": c.tokens.prompt,
+        "nll_pos": prompt_ids(tiny.tok, PROMPT, persona.system("pos")),
+        "nll_neg": prompt_ids(tiny.tok, PROMPT, persona.system("neg")),
+    }
     for name, prompt in views.items():
         logp = tiny.model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
         want = torch.stack([-logp[len(prompt) - 1 + i, t] for i, t in enumerate(answer)])

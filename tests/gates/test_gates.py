@@ -283,9 +283,12 @@ def test_more_trait_than_every_other_axis_either_way(persona):
         assert gate.outcome == "imprecise" and gate.observed.startswith(
             "Care moved further than Fairness by -0.1"
         )
-    assert judged(evidence(persona, steered={"mfv.Fairness": 0.5}, intent={"Care": 1, "Fairness": 1}))[
-        "steer"
-    ].outcome == "moves"  # fmt: skip
+    assert (
+        judged(evidence(persona, steered={"mfv.Fairness": 0.5}, intent={"Care": 1, "Fairness": 1}))[
+            "steer"
+        ].outcome
+        == "moves"
+    )
 
 
 def test_a_declared_fall_is_a_fall(persona):

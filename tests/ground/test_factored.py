@@ -79,9 +79,11 @@ def test_a_base_in_four_bits_passes_the_doctor(tok, tmp_path):
 
     build_model(len(tok), tok.eos_token_id).save_pretrained(tmp_path / "whole")
     quantised = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "whole", quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
-        device_map={"": "cpu"}, dtype=torch.float32,
-    )  # fmt: skip
+        tmp_path / "whole",
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
+        device_map={"": "cpu"},
+        dtype=torch.float32,
+    )
     quantised.save_pretrained(tmp_path / "four")
     tok.save_pretrained(tmp_path / "four")
     model, _ = models.load(str(tmp_path / "four"), device="cpu", dtype="float32")

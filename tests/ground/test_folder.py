@@ -63,7 +63,11 @@ def test_a_changed_file_is_named_and_a_deleted_one_is_made_again(folder, name, d
     folder.check()
     file = folder.path / name
     whole = file.read_bytes()
-    file.write_bytes({"truncated": whole[:5], "empty": b"", "garbage": b"\xff\0{", "foreign": whole.replace(b"1", b"2")}[damage])  # fmt: skip
+    file.write_bytes(
+        {"truncated": whole[:5], "empty": b"", "garbage": b"\xff\0{", "foreign": whole.replace(b"1", b"2")}[
+            damage
+        ]
+    )
     with pytest.raises(UserError, match=name):
         RunFolder.open(folder.path).check()
     file.write_bytes(whole)

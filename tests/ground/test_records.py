@@ -21,8 +21,10 @@ def test_nan_and_infinity_become_null(tmp_path):
     path = tmp_path / "a.json"
     records.write_json(path, {"a": math.nan, "b": [1.5, -math.inf], 3: (Score.undefined(),)})
     assert json.loads(path.read_text(), parse_constant=lambda c: pytest.fail(f"{c} is not JSON")) == {
-        "a": None, "b": [1.5, None], "3": [{"mean": None, "lo": None, "hi": None, "n": 0}],
-    }  # fmt: skip
+        "a": None,
+        "b": [1.5, None],
+        "3": [{"mean": None, "lo": None, "hi": None, "n": 0}],
+    }
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_scrap(tmp_path, monkeypatch):
@@ -128,9 +130,13 @@ def test_completions_with_unicode_line_separators_come_back(tmp_path, char):
 
 def test_stages_come_back_as_they_were(tmp_path):
     stage = Stage(
-        1, "healed", {"trait": Score(0.5, 0.1, 0.9, 12), "mfv.Care": Score.undefined()}, {"trait": [0.1, math.nan]},
-        [{"prompt": "p", "ids": [1], "text": "t", "ended": False}], 0.5,
-    )  # fmt: skip
+        1,
+        "healed",
+        {"trait": Score(0.5, 0.1, 0.9, 12), "mfv.Care": Score.undefined()},
+        {"trait": [0.1, math.nan]},
+        [{"prompt": "p", "ids": [1], "text": "t", "ended": False}],
+        0.5,
+    )
     files.save_stages([stage], tmp_path / "s.json")
     (again,) = files.load_stages(tmp_path / "s.json")
     assert again.scores["trait"] == stage.scores["trait"] and again.samples == stage.samples

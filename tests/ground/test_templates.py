@@ -62,9 +62,10 @@ def test_a_file_is_taken_and_one_that_is_wrong_is_refused(tmp_path):
     (tmp_path / "t.jinja").write_text(TURNS)
     assert chosen(None, str(tmp_path / "t.jinja"))[0].chat_template == TURNS
     for name, text, said in (
-        ("broken", "{% for %}", "fails on a plain question"), ("empty", " ", "empty"),
+        ("broken", "{% for %}", "fails on a plain question"),
+        ("empty", " ", "empty"),
         ("long", "x" * 1_000_001, "has at most"),
-    ):  # fmt: skip
+    ):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=said):
             chosen(None, str(tmp_path / name))
@@ -74,9 +75,12 @@ def test_a_file_is_taken_and_one_that_is_wrong_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "attack",
-    ["{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ cycler.__init__.__globals__.os.getcwd() }}",
-     "{% include '/etc/hostname' %}"],
-)  # fmt: skip
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.getcwd() }}",
+        "{% include '/etc/hostname' %}",
+    ],
+)
 def test_a_template_reaches_nothing_outside_the_sandbox(tmp_path, attack):
     (tmp_path / "t.jinja").write_text(attack + TURNS)
     with pytest.raises(UserError, match="fails on a plain question"):

@@ -67,12 +67,16 @@ def test_toml_that_nobody_means(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[" * 100_000, "nested deeper"), ('{"a": 1, "a": 2}', "a: the key is there twice"), ('{"a": NaN}', "NaN is no number"),
-        ('{"a": 1e999}', "a: expected a finite number"), ('{"a": ' + "9" * 5_000 + "}", "a: an integer of more"),
-        (r'{"a": "\ud83d"}', "half of a surrogate pair, U+D83D"), (r'{"a": ["\u0000"]}', "a[0]: the text holds the control character U+0000"),
+        ("[" * 100_000, "nested deeper"),
+        ('{"a": 1, "a": 2}', "a: the key is there twice"),
+        ('{"a": NaN}', "NaN is no number"),
+        ('{"a": 1e999}', "a: expected a finite number"),
+        ('{"a": ' + "9" * 5_000 + "}", "a: an integer of more"),
+        (r'{"a": "\ud83d"}', "half of a surrogate pair, U+D83D"),
+        (r'{"a": ["\u0000"]}', "a[0]: the text holds the control character U+0000"),
         ('{"a": 1', "not JSON"),
     ],
-)  # fmt: skip
+)
 def test_json_that_nobody_means(text, words):
     try:
         found = json_text(text, "f").all([])
@@ -93,7 +97,11 @@ def test_every_mistake_of_a_table_is_listed(tmp_path):
 
 def test_what_is_no_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path, words in [(tmp_path, "a folder"), (tmp_path / "pipe", "a pipe"), (tmp_path / "none", "No such file")]:  # fmt: skip
+    for path, words in [
+        (tmp_path, "a folder"),
+        (tmp_path / "pipe", "a pipe"),
+        (tmp_path / "none", "No such file"),
+    ]:
         assert words in refused(toml, path, "f")
         assert "f: " in refused(tensors, path, "f")
     assert "0.0001 MB" in refused(toml, written(tmp_path, "a = 1\n" * 100), "f", most=100)
@@ -195,10 +203,14 @@ def test_no_damage_to_gguf_is_anything_but_a_user_error(tmp_path, raw):
 
 
 VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(codec=None), max_size=8)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(codec=None), max_size=8)
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @fuzz(value=VALUES)

@@ -20,13 +20,17 @@ from steer_heal_love.ground.stats import bootstrap
 from steer_heal_love.nouns import FOUNDATIONS, Completion, Gate, Stage, Tokens
 
 PROBES = (
-    "The man who delivers my parcels looked exhausted today.", "My daughter slammed her door and said she hates me.",
-    "I saw a boy eating lunch by himself behind the gym.", "Why do humans sing lullabies?",
-)  # fmt: skip
+    "The man who delivers my parcels looked exhausted today.",
+    "My daughter slammed her door and said she hates me.",
+    "I saw a boy eating lunch by himself behind the gym.",
+    "Why do humans sing lullabies?",
+)
 NEUTRAL = (
-    "Describe the flag of Japan.", "What causes a solar eclipse?", "Name a few file formats for images.",
+    "Describe the flag of Japan.",
+    "What causes a solar eclipse?",
+    "Name a few file formats for images.",
     "How do I keep a cut avocado from turning brown?",
-)  # fmt: skip
+)
 WORDS = (
     "the weight of a long day rests on his shoulders and still he smiles at every door because a kind word costs "
     "nothing while the rain keeps falling over the quiet town where people look after one another"
@@ -135,9 +139,13 @@ def stage(
     items["repetition"] = [max(v, 0.0) for v in items["repetition"]]
     items["neutral_kl"] = [max(v, 0.0) for v in items["neutral_kl"]]
     scores = {k: bootstrap(v, resamples=200) for k, v in items.items()}
-    scores |= {"trait_shift": scores["trait"], "trait_generated_shift": scores["trait_generated"],
-               "own_excess": scores["own_nll"], "trait_neg": scores["nll_neg"],
-               "trait_pos": bootstrap([-v for v in items["nll_pos"]], resamples=200)}  # fmt: skip
+    scores |= {
+        "trait_shift": scores["trait"],
+        "trait_generated_shift": scores["trait_generated"],
+        "own_excess": scores["own_nll"],
+        "trait_neg": scores["nll_neg"],
+        "trait_pos": bootstrap([-v for v in items["nll_pos"]], resamples=200),
+    }
     samples = [
         {"prompt": p, "ids": [1, 2], "text": sentence(rng) + say, "ended": True} for p in PROBES + NEUTRAL
     ]

@@ -55,9 +55,11 @@ def folder(tmp_path: Path) -> Path:
     starved = method("starved", 0.0, [], [None, None])
     starved |= {"stopped": {"1": f"nothing left {NASTY}"}, "samples": {}}
     methods = [
-        method("weak", 1.0, [0.01, 0.1], [0.14, 0.22]), method("strong", 3.0, [0.01, 0.04, 0.1], [0.42, 0.67]),
-        method("told", 1.5, [0.03], [0.21, None], reached=1, kind="prompt"), starved,
-    ]  # fmt: skip
+        method("weak", 1.0, [0.01, 0.1], [0.14, 0.22]),
+        method("strong", 3.0, [0.01, 0.04, 0.1], [0.42, 0.67]),
+        method("told", 1.5, [0.03], [0.21, None], reached=1, kind="prompt"),
+        starved,
+    ]
     data = {"schema": 1, "kind": "compare", "persona": NASTY, "model": "tiny", "seeds": [0, 1],
             "reference": "strong", "budgets": [0.02, 0.05], "own_excess_budgets": [0.1], "looks": 9, "methods": methods}  # fmt: skip
     records.write_json(tmp_path / "compare.json", data)

@@ -50,7 +50,9 @@ def test_a_browser_runs_nothing_of_a_forged_folder(fabricate, tmp_path):
         "--disable-gpu",
         f"--user-data-dir={tmp_path / 'profile'}",
     ]
-    told = subprocess.run([*argv, "--dump-dom", (tmp_path / "r.html").as_uri()], capture_output=True, text=True, timeout=120)  # fmt: skip
+    told = subprocess.run(
+        [*argv, "--dump-dom", (tmp_path / "r.html").as_uri()], capture_output=True, text=True, timeout=120
+    )
     title = re.search(r"<title>(.*?)</title>", told.stdout, re.S)
     assert title and title[1].endswith(": steer-heal-love"), told.stderr[-500:]
     assert "1337" not in told.stdout and "<script" not in told.stdout

@@ -91,7 +91,10 @@ def test_f32_and_f16_are_read_and_quantised_bytes_are_not_taken_as_numbers(tmp_p
 
 
 def test_another_architecture_and_layer_0_are_refused(tmp_path):
-    for tensors, arch in [({"direction.1": np.ones(3, np.float32)}, "llama"), ({"direction.0": np.ones(3, np.float32)}, "controlvector")]:  # fmt: skip
+    for tensors, arch in [
+        ({"direction.1": np.ones(3, np.float32)}, "llama"),
+        ({"direction.0": np.ones(3, np.float32)}, "controlvector"),
+    ]:
         with pytest.raises(UserError):
             llama_cpp.load_control_vector(control(tmp_path, tensors, arch))
 
@@ -106,8 +109,12 @@ def test_a_gguf_file_cut_short_names_the_file(tmp_path, at):
 
 @pytest.mark.parametrize(
     ("directions", "words"),
-    [({5: torch.ones(32)}, "layer 5: there are 5 layers"), ({-1: torch.ones(32)}, "layer -1"), ({1: torch.ones(31)}, r"\(31,\) values for a width of 32")],
-)  # fmt: skip
+    [
+        ({5: torch.ones(32)}, "layer 5: there are 5 layers"),
+        ({-1: torch.ones(32)}, "layer -1"),
+        ({1: torch.ones(31)}, r"\(31,\) values for a width of 32"),
+    ],
+)
 def test_a_vector_of_another_model_does_not_steer(model, directions, words):
     with pytest.raises(UserError, match=words), Vector(directions)(model, dose=1.0):
         pass

@@ -177,10 +177,14 @@ def mistakes(config: Mapping[str, Any]) -> list[str]:
 def settings(config: Mapping[str, Any]) -> Settings:
     targets, at = config.get("target_modules"), config.get("layers_to_transform")
     return Settings(
-        config["r"], float(config["lora_alpha"]), bool(config.get("use_rslora")), config.get("rank_pattern") or {},
-        config.get("alpha_pattern") or {}, tuple(targets) if isinstance(targets, list) else None,
+        config["r"],
+        float(config["lora_alpha"]),
+        bool(config.get("use_rslora")),
+        config.get("rank_pattern") or {},
+        config.get("alpha_pattern") or {},
+        tuple(targets) if isinstance(targets, list) else None,
         None if at is None else tuple(at) if isinstance(at, list) else (at,),
-    )  # fmt: skip
+    )
 
 
 def paired(

@@ -146,22 +146,26 @@ def row(budget: float, found: Crossing) -> dict[str, Any]:
 def said(shared: Score, alone: Score) -> dict[str, Any]:
     """A difference from the reference and its verdict, with the interval that all looks share and with its own."""
     return {
-        "above_reference": shared, "verdict": best.verdict(shared),
-        "above_reference_alone": alone, "verdict_alone": best.verdict(alone),
-    }  # fmt: skip
+        "above_reference": shared,
+        "verdict": best.verdict(shared),
+        "above_reference_alone": alone,
+        "verdict_alone": best.verdict(alone),
+    }
 
 
 def described(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int) -> dict[str, Any]:
     """A method, its points, what stopped it, its seconds, and what it writes."""
     strengths = sorted({strength for t in traces for strength, _ in t.cells})
     return {
-        "name": traces[0].method.name, "knob": traces[0].method.knob, "kind": traces[0].method.kind,
+        "name": traces[0].method.name,
+        "knob": traces[0].method.knob,
+        "kind": traces[0].method.kind,
         "null": traces[0].method.null,
         "points": [point(traces, bases, strength, resamples) for strength in strengths],
         "stopped": {str(t.seed): t.stopped for t in traces if t.stopped},
         "seconds": round(sum(t.seconds for t in traces), 1),
         "samples": samples(traces, bases, grid.budgets[-1]),
-    }  # fmt: skip
+    }
 
 
 def point(traces: list[Trace], bases: dict[int, Stage], strength: float, resamples: int) -> dict[str, Any]:
@@ -187,9 +191,10 @@ def samples(traces: list[Trace], bases: dict[int, Stage], budget: float) -> dict
     pairs = list(zip(stage.samples, bases[t.seed].samples, strict=True))
     chosen = [*pairs[: min(2, len(pairs) // 2)], pairs[-1]]
     return {
-        "seed": t.seed, "strength": strength,
+        "seed": t.seed,
+        "strength": strength,
         "texts": [{"prompt": a["prompt"], "text": a["text"], "base": b["text"]} for a, b in chosen],
-    }  # fmt: skip
+    }
 
 
 def cost(stage: Stage) -> float:

@@ -175,7 +175,11 @@ def fails(findings: list[Finding]) -> bool:
 def record(patient: Patient, findings: list[Finding]) -> dict[str, Any]:
     """What `--json` prints."""
     return {
-        "model": patient.name, "class": type(patient.model).__name__, "device": str(patient.model.device),
-        "dtype": str(patient.model.dtype).removeprefix("torch."), "notes": list(loading.notes(patient.model)),
-        "fails": fails(findings), "checks": [asdict(f) for f in findings],
-    }  # fmt: skip
+        "model": patient.name,
+        "class": type(patient.model).__name__,
+        "device": str(patient.model.device),
+        "dtype": str(patient.model.dtype).removeprefix("torch."),
+        "notes": list(loading.notes(patient.model)),
+        "fails": fails(findings),
+        "checks": [asdict(f) for f in findings],
+    }

@@ -14,6 +14,8 @@ def batch(p: Patient) -> Finding:
     if p.window >= longest:
         window = f"; the window of {p.window} was not reached"
     return p.same(
-        "batch = single", f"three rows together, up to {longest} tokens{window}", p.kl_nats(together, p.reference),
+        "batch = single",
+        f"three rows together, up to {longest} tokens{window}",
+        p.kl_nats(together, p.reference),
         "answers in a batch would be others than alone: this architecture is not supported",
-    )  # fmt: skip
+    )

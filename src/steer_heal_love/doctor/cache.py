@@ -27,9 +27,11 @@ def cache(p: Patient) -> Finding:
     else:
         seen += ", each row read whole for every token, since this model does not go on from its own cache as it reads"
     found = p.same(
-        "cache = no cache", seen, worst,
+        "cache = no cache",
+        seen,
+        worst,
         "decoding would say other things than the model: this architecture is not supported",
-    )  # fmt: skip
+    )
     return found if found.verdict == "fails" or len(prompts) == len(p.prompts) else moving(p, found)
 
 

@@ -29,13 +29,19 @@ def ends(p: Patient) -> Finding:
         )
     if own is None:
         return Finding(
-            "end of turn", f"stops at {names}; the template puts no token after an answer", "note",
+            "end of turn",
+            f"stops at {names}; the template puts no token after an answer",
+            "note",
             "few answers will end by themselves; see --template",
-        )  # fmt: skip
+        )
     norms = rows.detach().float().norm(dim=1)
     share = (norms[own] / norms.median()).item()
     seen = f"stops at {names}; the template ends a turn with {p.tok.convert_ids_to_tokens(own)!r}"
     if not share >= FAINT:
-        return Finding("end of turn", f"{seen}, whose row in the head is {share:.2g} of the median", "note",
-                       "the model was hardly trained on it; take a template whose end it knows")  # fmt: skip
+        return Finding(
+            "end of turn",
+            f"{seen}, whose row in the head is {share:.2g} of the median",
+            "note",
+            "the model was hardly trained on it; take a template whose end it knows",
+        )
     return Finding("end of turn", seen, "well")

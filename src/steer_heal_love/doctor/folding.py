@@ -19,5 +19,9 @@ def fold(p: Patient) -> Finding:
     size = p.kl_nats(beside, p.reference[:2])
     if models.fingerprint(p.model) != before:
         return Finding("fold", "the weights were not restored", "fails", "report this architecture")
-    return p.same("fold", f"an update that moves the model by {size:.2g} nats, folded and beside", p.kl_nats(inside, beside),
-                  "training and export would differ: see the advice on the number type")  # fmt: skip
+    return p.same(
+        "fold",
+        f"an update that moves the model by {size:.2g} nats, folded and beside",
+        p.kl_nats(inside, beside),
+        "training and export would differ: see the advice on the number type",
+    )

@@ -37,8 +37,12 @@ def gradient(p: Patient) -> Finding:
             / square
         )
     fine = abs(ratio - 1) <= (0.05 if p.model.dtype == torch.float32 else 0.3)
-    return Finding("gradient", f"finite differences are {ratio:.3f} of it", "well" if fine else "fails",
-                   "" if fine else "heal would train along another direction than its loss's")  # fmt: skip
+    return Finding(
+        "gradient",
+        f"finite differences are {ratio:.3f} of it",
+        "well" if fine else "fails",
+        "" if fine else "heal would train along another direction than its loss's",
+    )
 
 
 @torch.no_grad()

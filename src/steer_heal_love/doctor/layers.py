@@ -25,9 +25,11 @@ def numbering(p: Patient) -> Finding:
     seen = f"{depth}, numbered from 0; steered at {at[0]}–{at[-1]}"
     if wrong:
         return Finding(
-            "layers", f"{seen}; what is added at {wrong} is not seen from there on", "fails",
+            "layers",
+            f"{seen}; what is added at {wrong} is not seen from there on",
+            "fails",
             "the layers that were found are not those that run",
-        )  # fmt: skip
+        )
     return Finding("layers", f"{seen}; what is added at one is seen from it on, and not before", "well")
 
 

@@ -89,8 +89,9 @@ def rates(p: Patient) -> tuple[float, float, float]:
         training = (size * 2 / READ) / timed(
             lambda: gradients(
                 log_likelihood(p.model, answer_hidden(p.model, batch), batch.targets).sum(), leaves
-            ), device,
-        )  # fmt: skip
+            ),
+            device,
+        )
     return decoding, reading, training
 
 

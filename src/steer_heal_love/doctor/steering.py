@@ -36,5 +36,9 @@ def steering(p: Patient) -> Finding:
     seen = f"each of {len(s.answer)} decoded states moved by {moved:.2g} or more, {apart:.1g} from a steered pass"
     near = 1e-3 if p.model.dtype == torch.float32 else 5e-2
     fine = moved > max(1e-3, 3 * apart) and apart <= near and behind <= p.noise_nats
-    return Finding("steering", seen, "well" if fine else "fails", "" if fine else
-                   "the hook does not act on every decoded token: this architecture is not supported")  # fmt: skip
+    return Finding(
+        "steering",
+        seen,
+        "well" if fine else "fails",
+        "" if fine else "the hook does not act on every decoded token: this architecture is not supported",
+    )

@@ -17,5 +17,9 @@ def trees(p: Patient) -> Finding:
     flat = [Tokens(prompts[0], a) for a in answers] + [Tokens(prompts[1], a) for a in answers[:2]]
     plain = [token_nll(p.model, [s])[0].mean().item() for s in flat]
     worst = max(abs(a - b) for a, b in zip([*found[0], *found[1]], plain, strict=True))
-    return p.same("trees", f"NLL of {len(flat)} answers as branches and alone", worst,
-                  "probes and vignettes would be misread: this architecture is not supported")  # fmt: skip
+    return p.same(
+        "trees",
+        f"NLL of {len(flat)} answers as branches and alone",
+        worst,
+        "probes and vignettes would be misread: this architecture is not supported",
+    )

@@ -64,8 +64,10 @@ def prepare(s: Subject) -> dict[str, Any]:
     )  # fmt: skip
     texts = [s.tok.decode(a, skip_special_tokens=True) for a in answers]
     pole_texts = [
-        PoleText(p, pole == "pos", texts[k * len(prompts) + i]) for k, pole in enumerate(POLES) for i, p in enumerate(prompts)
-    ]  # fmt: skip
+        PoleText(p, pole == "pos", texts[k * len(prompts) + i])
+        for k, pole in enumerate(POLES)
+        for i, p in enumerate(prompts)
+    ]
     bias = bias_vector(s, dict(zip(prompts, answers[len(POLES) * len(prompts) :], strict=False)))
     vocabulary = {w for t in pole_texts for w in words(t.text)}
     masked = sorted(pole_words(s.persona) | biased_words(s, bias, vocabulary))

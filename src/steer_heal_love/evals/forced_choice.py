@@ -81,17 +81,21 @@ def forced_choice(s: Subject) -> Items:
         mass[rows] = digit_mass(branching, s.tok).reshape(len(rows), *mass.shape[1:])
         nll[rows] = np.array([t.mean().item() for t in fed]).reshape(len(rows), -1)
         closed = [s.tok.decode(t) for t in branching.think(CLOSING, s.ends)]
-        valid[rows] = [[is_valid(f + c) for f, c in zip(forced, closed[k : k + 2], strict=True)]
-                       for k in range(0, len(closed), 2)]  # fmt: skip
+        valid[rows] = [
+            [is_valid(f + c) for f, c in zip(forced, closed[k : k + 2], strict=True)]
+            for k in range(0, len(closed), 2)
+        ]
 
     halving(by_length([Tokens(p, room) for p in prompts], max(s.batch_tokens // len(ORDERS), 1)), ask)
     return items(mass, nll, valid, asked)
 
 
 def items(
-    mass: Float[np.ndarray, "n o d"], nll: Float[np.ndarray, "n o"], valid: Float[np.ndarray, "n o"],
+    mass: Float[np.ndarray, "n o d"],
+    nll: Float[np.ndarray, "n o"],
+    valid: Float[np.ndarray, "n o"],
     asked: list[Vignette],
-) -> Items:  # fmt: skip
+) -> Items:
     """What the slots say of each vignette, both orders averaged; undefined where a model isn't answering."""
     answering = (mass.sum(2) >= UNSCORABLE).all(1)
     columns = [[order.index(f) for f in FOUNDATIONS] for order in ORDERS]

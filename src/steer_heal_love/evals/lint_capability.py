@@ -13,9 +13,12 @@ from steer_heal_love.evals.capability import KINDS, Block, load_panel
 from steer_heal_love.ground.text import duplicates, outside, words
 
 OPERATORS = {
-    "+": operator.add, "plus": operator.add, "minus": operator.sub, "times": operator.mul,
+    "+": operator.add,
+    "plus": operator.add,
+    "minus": operator.sub,
+    "times": operator.mul,
     "divided by": operator.truediv,
-}  # fmt: skip
+}
 SIGN = "|".join(re.escape(sign) for sign in OPERATORS)
 SUM = re.compile(rf"\d+(?: (?:{SIGN}) \d+)+")
 
@@ -59,8 +62,11 @@ def lint_sums(block: Block, where: str) -> list[str]:
 
 def lint_facts(block: Block, where: str) -> list[str]:
     """Answers of more than one word, or named in their own block's questions."""
-    out = [f"{where}.answers[{j}]: expected one word, found {a!r}"
-           for j, a in enumerate(block.answers) if len(a.split()) != 1]  # fmt: skip
+    out = [
+        f"{where}.answers[{j}]: expected one word, found {a!r}"
+        for j, a in enumerate(block.answers)
+        if len(a.split()) != 1
+    ]
     asked = {w for q in block.questions for w in words(q)}
     return out + [
         f"{where}.answers[{j}]: {a!r} is in a question"

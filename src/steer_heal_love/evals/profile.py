@@ -33,9 +33,11 @@ def with_sentences(name: str, shift: Score, items: Items, base: Items) -> Score:
     error = float(moved.std(ddof=1)) / math.sqrt(len(moved))
     spread = t_quantile((1 + LEVEL) / 2, len(moved) - 1) * error
     return Score(
-        shift.mean, shift.mean - math.hypot(shift.mean - shift.lo, spread),
-        shift.mean + math.hypot(shift.hi - shift.mean, spread), shift.n,
-    )  # fmt: skip
+        shift.mean,
+        shift.mean - math.hypot(shift.mean - shift.lo, spread),
+        shift.mean + math.hypot(shift.hi - shift.mean, spread),
+        shift.n,
+    )
 
 
 def constant_share(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:

@@ -79,11 +79,12 @@ def along(shift: Directions, teacher: Directions) -> dict[str, Any]:
     at = sorted(shift.keys() & teacher.keys())
     inner = sum((shift[i] @ teacher[i].float()).item() for i in at)
     return {
-        "layers": at, "cosine_by_layer": [cosine({i: shift[i]}, {i: teacher[i]}) for i in at],
+        "layers": at,
+        "cosine_by_layer": [cosine({i: shift[i]}, {i: teacher[i]}) for i in at],
         "cosine": cosine(shift, teacher),
         "carried_dose": inner / sum(teacher[i].float().pow(2).sum().item() for i in at),
         "shift_norm_by_layer": [shift[i].norm().item() for i in at],
-    }  # fmt: skip
+    }
 
 
 def alignment(shift: Directions, teacher: Directions, base: States, *, seed: int) -> dict[str, Any]:
@@ -98,9 +99,12 @@ def spread(shift: Directions, others: list[dict[int, Float[Tensor, " d"]]]) -> d
     found = np.array([cosine(shift, other) for other in others])
     by_layer = np.array([[cosine({i: shift[i]}, {i: other[i]}) for i in sorted(shift)] for other in others])
     return {
-        "mean": float(found.mean()), "sd": float(found.std(ddof=1)), "largest": float(np.abs(found).max()),
-        "largest_by_layer": np.abs(by_layer).max(0).tolist(), "n": len(found),
-    }  # fmt: skip
+        "mean": float(found.mean()),
+        "sd": float(found.std(ddof=1)),
+        "largest": float(np.abs(found).max()),
+        "largest_by_layer": np.abs(by_layer).max(0).tolist(),
+        "n": len(found),
+    }
 
 
 def gaussian(like: Directions, seed: int, draws: int = DRAWS) -> list[dict[int, Float[Tensor, " d"]]]:
@@ -145,10 +149,13 @@ def causes(
     share = lambda name: ratio(moved[name], moved["student"], resamples=n)
     sufficient, remaining = share("base_plus_shift"), share("student_minus_shift")
     return {
-        "layer": top, **{name: paired(values, start, resamples=n) for name, values in trait.items()},
-        "sufficient": sufficient, "sufficient_share": sufficient.mean,
-        "remaining": remaining, "remaining_share": remaining.mean,
-    }  # fmt: skip
+        "layer": top,
+        **{name: paired(values, start, resamples=n) for name, values in trait.items()},
+        "sufficient": sufficient,
+        "sufficient_share": sufficient.mean,
+        "remaining": remaining,
+        "remaining_share": remaining.mean,
+    }
 
 
 def ledger(
@@ -184,8 +191,9 @@ def divergence(s: Subject, p: Hidden, q: Hidden) -> dict[str, Any]:
     tokens = torch.cat(parts)
     return {
         "mean_nats": bootstrap([part.mean().item() for part in parts], resamples=s.config.resamples),
-        "p95_nats": tokens.quantile(0.95).item(), "tokens": len(tokens),
-    }  # fmt: skip
+        "p95_nats": tokens.quantile(0.95).item(),
+        "tokens": len(tokens),
+    }
 
 
 @torch.no_grad()

@@ -85,9 +85,11 @@ def fought(s: Session) -> Run:
             partial(measured, r, with_adapter),
         )
     bake.save_peft(
-        adapters["prevented"], r.folder.path / "adapter",
-        base_model=models.base_name(r.config.model), note=identity.of_run(r.folder.path).note(),
-    )  # fmt: skip
+        adapters["prevented"],
+        r.folder.path / "adapter",
+        base_model=models.base_name(r.config.model),
+        note=identity.of_run(r.folder.path).note(),
+    )
     found = result.of(r.stages[0], stages, nll, resamples=r.config.eval.resamples)
     about = {
         "schema": records.SCHEMA, "kind": "fight", "persona": r.persona.name, "unwanted": r.persona.neg,

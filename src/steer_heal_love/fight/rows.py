@@ -120,8 +120,9 @@ def split(rows: list[Row], *, seed: int) -> Split:
 def save_split(given: Split, path: Path) -> None:
     lines = [
         {"held": held, "system": r.system, "shots": r.shots, "prompt": r.prompt, "answer": r.answer}
-        for held, side in ((False, given.train), (True, given.held)) for r in side
-    ]  # fmt: skip
+        for held, side in ((False, given.train), (True, given.held))
+        for r in side
+    ]
     with records.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     records.write_jsonl(path, lines)

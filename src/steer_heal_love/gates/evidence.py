@@ -107,7 +107,11 @@ class Evidence:
         others = [f for f in FOUNDATIONS if not self.persona.intent.get(f) and f"mfv.{f}" in s.items]
         if not wanted or not others:
             return None
-        moved = {f: subtract(s.items[f"mfv.{f}"], self.stages[0].items[f"mfv.{f}"]) for f in FOUNDATIONS if f"mfv.{f}" in s.items}  # fmt: skip
+        moved = {
+            f: subtract(s.items[f"mfv.{f}"], self.stages[0].items[f"mfv.{f}"])
+            for f in FOUNDATIONS
+            if f"mfv.{f}" in s.items
+        }
         target = [
             sum(sign * v for sign, v in zip(wanted.values(), row, strict=True)) / len(wanted)
             for row in zip(*(moved[f] for f in wanted), strict=True)

@@ -57,7 +57,7 @@ ROWS = {
         "The filter keeps soup that the base doesn't write, and the heal copies what it is given.",
         "Apply every check (filter.checks), lower filter.quantile, or raise walk.survival.",
     ),
-}  # fmt: skip
+}
 
 
 @gate(

@@ -100,7 +100,7 @@ ROWS = {
         "See the steer gate. If steering was precise, read what was kept.",
     ),
     **coherence.rows("The healed model", "Read what was kept, raise heal.anchor, lower heal.epochs."),
-}  # fmt: skip
+}
 
 DECIDES = {
     **dict.fromkeys(("broken", "collapsed", "cooled"), "odd"),

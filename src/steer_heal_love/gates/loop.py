@@ -49,8 +49,10 @@ ROWS = {
         "Use the rounds before it turned. Read the diary: what does the later vector say?",
     ),
     "single": Row("undecided", "one healed round", "One round says nothing about a loop.", "Raise rounds."),
-    **coherence.rows("A healed model of the loop", "Use an earlier round; raise heal.anchor, lower heal.budget."),
-}  # fmt: skip
+    **coherence.rows(
+        "A healed model of the loop", "Use an earlier round; raise heal.anchor, lower heal.budget."
+    ),
+}
 
 
 @gate(

@@ -36,7 +36,7 @@ ROWS = {
         "A bias of words or a temperature reaches more of the trait at the same drift: healing is no use here.",
         "Read the steer and heal gates: a stronger vector, a higher dose or a larger heal.budget, or another persona.",
     ),
-}  # fmt: skip
+}
 
 
 @gate(

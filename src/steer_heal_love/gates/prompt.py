@@ -40,7 +40,7 @@ ROWS = {
         "More rounds, a higher dose, or a larger heal.budget.",
     ),
     **coherence.rows("The healed model", "See the heal and loop gates."),
-}  # fmt: skip
+}
 
 
 @gate(
@@ -61,7 +61,7 @@ def prompt(e: Evidence) -> Found | None:
         "gap": f"healed minus prompted {show(gap, 'nats/token')}: {ours['trait_shift']:+.3f} against {told_so['trait_shift']:+.3f}",
         "cost": f"neutral_kl {ours['neutral_kl']:.4f} against {told_so['neutral_kl']:.4f}, {show(cost)}",
         "odd": f"{text.shown}; prompted, {coherence.condition(e, p).shown}",
-    }  # fmt: skip
+    }
     if by_half := e.halves(h, p):
         parts["halves"] = f"pos answers {show(by_half.pos)}, neg answers {show(by_half.neg)}: {by_half.says}"
     if text.row:

@@ -51,7 +51,7 @@ ROWS = {
         "Nothing holds the student: what trait it gains is paid for in coherence.",
         "Set heal.anchor, or heal.budget.",
     ),
-}  # fmt: skip
+}
 
 
 @gate(
@@ -69,11 +69,15 @@ def regularization(e: Evidence) -> Found | None:
     fired = {n: sum(s["barrier"] > 0 for s in heals[n].steps) / len(heals[n].steps) for n in barrier}
     parts = {
         n: f"round {n}: update scaled by {h.scale:.2f}"
-        + (f", barrier's gradient {barrier[n]:.2f}, fires in {fired[n]:.0%} of steps" if n in barrier else ", barrier off")
+        + (
+            f", barrier's gradient {barrier[n]:.2f}, fires in {fired[n]:.0%} of steps"
+            if n in barrier
+            else ", barrier off"
+        )
         + (f", anchor's gradient {anchor[n]:.2f}" if n in anchor else ", anchor off")
         + " (imitation 1)"
         for n, h in heals.items()
-    }  # fmt: skip
+    }
     reasons = {
         "throttles": [n for n, p in barrier.items() if p > DOMINATES],
         "anchor": [n for n, p in anchor.items() if p > DOMINATES],

@@ -44,7 +44,7 @@ ROWS = {
         "The base's own answers have nothing to do with their prompts that can be seen, so none can be lost.",
         "More eval.sample_prompts, longer answers (eval.sample_tokens), or another model.",
     ),
-}  # fmt: skip
+}
 
 
 @gate(

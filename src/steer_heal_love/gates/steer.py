@@ -65,7 +65,7 @@ ROWS = {
         "Add `samples` to eval.instruments.",
     ),
     **coherence.rows("The steered model", "Lower walk.start or raise walk.survival."),
-}  # fmt: skip
+}
 
 DECIDES = {
     **dict.fromkeys(("broken", "collapsed", "cooled", "unseen"), "odd"),

@@ -46,9 +46,12 @@ def _ids(
 ) -> tuple[int, ...]:
     """Token ids of turns (role, text), with the assistant tag at the end if `tag`."""
     ids = tok.apply_chat_template(
-        templates.messages(turns, parts=parts), add_generation_prompt=tag, tokenize=True, return_dict=False,
+        templates.messages(turns, parts=parts),
+        add_generation_prompt=tag,
+        tokenize=True,
+        return_dict=False,
         enable_thinking=False,
-    )  # fmt: skip
+    )
     return tuple(ids)
 
 

@@ -102,10 +102,14 @@ class RunFolder:
         now = made.hashes(self.path, made.parts(path))
         known = self.hashes()
         if other := [n for n, value in now.items() if known.get(n, value) != value]:
-            self.event("warning", **fields, message=(
-                f"{made.listed(other)}: made again, and not to the byte what it was; later steps that were there already "
-                "were made with the first one."
-            ))  # fmt: skip
+            self.event(
+                "warning",
+                **fields,
+                message=(
+                    f"{made.listed(other)}: made again, and not to the byte what it was; later steps that were there already "
+                    "were made with the first one."
+                ),
+            )
         self.event(
             "done", room=room, file=str(path.relative_to(self.path)), seconds=seconds, files=now, **fields
         )

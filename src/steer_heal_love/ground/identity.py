@@ -95,7 +95,9 @@ def check(
         now = models.fingerprint(loaded_again(model, then))
     if now != was.weights:
         if not comparable(model, then):
-            warn(f"{shown(where)}: was run in {was.dtype}, {name!r} is loaded in {model.dtype}; nothing says whether they are the same weights.")  # fmt: skip
+            warn(
+                f"{shown(where)}: was run in {was.dtype}, {name!r} is loaded in {model.dtype}; nothing says whether they are the same weights."
+            )
         else:
             raise UserError(
                 f"{shown(where)}: was run on weights {shown(was.weights)[:40]}, {name!r} now has {now}; nothing was changed."

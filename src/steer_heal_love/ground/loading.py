@@ -69,11 +69,15 @@ def read(
         found = check_template(tok, name, template)
         with checkpoint.Reading(name):
             model, info = kinds.auto_class(name, config).from_pretrained(
-                where, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code,
-                attn_implementation="eager" if device == "cpu" else None, output_loading_info=True,
+                where,
+                dtype=wanted,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                attn_implementation="eager" if device == "cpu" else None,
+                output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused with their sizes, below
                 **stored(checkpoint.quantised(config), device),
-            )  # fmt: skip
+            )
     found += checkpoint.refuse_lost(name, model, info)
     found += checkpoint.refuse_vocabulary(name, model, tok)
     checkpoint.refuse_context(name, model)

@@ -271,9 +271,12 @@ class Trial:
         cache = self.begun()
         select(cache, self.tensor([0]))
         hidden, _ = read(
-            self.model, self.tensor([ids]), mask[None, None, START:].to(self.model.device),
-            self.tensor([tuple(places)]), cache,
-        )  # fmt: skip
+            self.model,
+            self.tensor([ids]),
+            mask[None, None, START:].to(self.model.device),
+            self.tensor([tuple(places)]),
+            cache,
+        )
         found = [hidden[0, n : n + TAIL], hidden[0, n + TAIL :]]
         return all(
             self.close(f, self.alone(self.rows[0] + b)[-TAIL:]) for f, b in zip(found, branches, strict=True)

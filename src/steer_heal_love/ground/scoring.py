@@ -57,9 +57,12 @@ def pack(sequences: list[Tokens], device: torch.device | str) -> Batch:
         where.append(torch.arange(start - 1, end - 1) + row * width)
         targets.append(ids[row, start:end])
     return Batch(
-        ids.to(device), mask.to(device), torch.cat(where).to(device), torch.cat(targets).to(device),
+        ids.to(device),
+        mask.to(device),
+        torch.cat(where).to(device),
+        torch.cat(targets).to(device),
         [len(s.answer) for s in sequences],
-    )  # fmt: skip
+    )
 
 
 def answer_hidden(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "t d"]:

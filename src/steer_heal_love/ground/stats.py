@@ -142,7 +142,10 @@ def summed(
 ) -> Score:
     """Sum of the tables' grand means: items differ between tables, seeds are the same; n is the first's."""
     tables = [x[:, np.isfinite(x).all(0)] for x in tables]
-    parts = [bootstrap(x.mean(0).tolist(), resamples=resamples, seed=seed, level=level, comparisons=comparisons) for x in tables]  # fmt: skip
+    parts = [
+        bootstrap(x.mean(0).tolist(), resamples=resamples, seed=seed, level=level, comparisons=comparisons)
+        for x in tables
+    ]
     seeds = len(tables[0])
     if (seeds == 1 and len(parts) == 1) or any(p.n < 2 for p in parts):
         return Score(sum(p.mean for p in parts), parts[0].lo, parts[0].hi, parts[0].n)

@@ -62,8 +62,10 @@ def validate(
     halving(by_length([e.tokens for e in held], batch_tokens), read)
     mean = lambda parts: torch.cat(parts).mean().item() if parts else math.nan
     return {
-        "nll": mean(nll), "divergence": mean(divergence), "anchor_kl": anchor_kl(model, anchor, batch_tokens),
-    }  # fmt: skip
+        "nll": mean(nll),
+        "divergence": mean(divergence),
+        "anchor_kl": anchor_kl(model, anchor, batch_tokens),
+    }
 
 
 def anchor_kl(model: PreTrainedModel, anchor: list[Example], batch_tokens: int) -> float:

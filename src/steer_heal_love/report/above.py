@@ -41,11 +41,15 @@ def said(c: Comparison, i: int, budget: float) -> str:
         else f"{null.name} ({reading(null.trait)})"
     )
     groups = {
-        "above it": [f"{m.name} {reading(r.null.above)}{halves(r)}" for m, r in rows if r.null.verdict == "ahead"],
-        "below it": [f"{m.name} {reading(r.null.above)}{halves(r)}" for m, r in rows if r.null.verdict == "behind"],
+        "above it": [
+            f"{m.name} {reading(r.null.above)}{halves(r)}" for m, r in rows if r.null.verdict == "ahead"
+        ],
+        "below it": [
+            f"{m.name} {reading(r.null.above)}{halves(r)}" for m, r in rows if r.null.verdict == "behind"
+        ],
         "not told apart from it": [m.name for m, r in rows if r.null.verdict == "not told apart"],
         "without a value": [m.name for m, r in rows if not r.null.verdict],
-    }  # fmt: skip
+    }
     told = "; ".join(f"{where}: {', '.join(names)}" for where, names in groups.items() if names)
     return f"At neutral_kl {budget:g} the best null is {what}; {told or 'nothing is set against it'}."
 

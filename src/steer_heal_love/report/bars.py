@@ -52,8 +52,11 @@ def progress(console: Console | None = None, cfg: RunConfig | None = None) -> It
         yield tracker(console, lines(console), forecast)
         return
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
 
         def start(label: str, total: int) -> tuple[Advance, Callable[[], None]]:

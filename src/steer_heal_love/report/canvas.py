@@ -87,10 +87,11 @@ def _figure(draws: Sequence[Draw], size: tuple[float, float], head: float = 0.0)
     figure.patch.set_visible(False)
     for i, draw in enumerate(draws):
         box = (
-            (i * wide + EDGES["left"]) / (wide * len(draws)), EDGES["bottom"] / high,
+            (i * wide + EDGES["left"]) / (wide * len(draws)),
+            EDGES["bottom"] / high,
             (wide - EDGES["left"] - EDGES["right"]) / (wide * len(draws)),
             (size[1] - EDGES["bottom"] - EDGES["top"]) / high,
-        )  # fmt: skip
+        )
         axes = figure.add_axes(box)
         axes.patch.set_visible(False)
         draw(axes)

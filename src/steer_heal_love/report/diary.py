@@ -35,11 +35,14 @@ def diary(run: RunRecord) -> list[Entry]:
 
     return [
         Entry(
-            prompt, "probe" if prompt in probes else "neutral", read("base", -1, prompt), read("prompt", -1, prompt),
+            prompt,
+            "probe" if prompt in probes else "neutral",
+            read("base", -1, prompt),
+            read("prompt", -1, prompt),
             [(n, read("steered", n, prompt), read("healed", n, prompt)) for n in numbers],
         )
         for prompt in (by_prompt(base) if base else {})
-    ]  # fmt: skip
+    ]
 
 
 def by_prompt(stage: Stage) -> dict[str, str]:

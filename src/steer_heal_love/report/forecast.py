@@ -61,21 +61,27 @@ def one_round(cfg: RunConfig) -> dict[str, float]:
     held = h.anchor_validation * h.anchor_prompts * (1.6 * h.anchor_tokens + PROMPT)
     return {
         "vector": 2 * 30 * cfg.vector.contexts,
-        "walk": made * (WRITTEN * text + 3 * (text + PROMPT)), "teacher": 3 * cfg.filter.keep * (text + 40) * bool(h.soft),
-        "heal": LEARNT * learnt, "trust region": READINGS * held * bool(h.budget), "look": 400,
-        "evaluate steered": evaluation(cfg, 1), "evaluate healed": evaluation(cfg, e.healed_draws),
+        "walk": made * (WRITTEN * text + 3 * (text + PROMPT)),
+        "teacher": 3 * cfg.filter.keep * (text + 40) * bool(h.soft),
+        "heal": LEARNT * learnt,
+        "trust region": READINGS * held * bool(h.budget),
+        "look": 400,
+        "evaluate steered": evaluation(cfg, 1),
+        "evaluate healed": evaluation(cfg, e.healed_draws),
         "transfer": 2 * 30 * cfg.vector.contexts * (e.transfer != "off"),
-    }  # fmt: skip
+    }
 
 
 def evaluation(cfg: RunConfig, draws: int) -> float:
     """One model under the instruments; one that isn't known here counts as nothing."""
     e, own = cfg.eval, 2 * cfg.eval.sample_prompts * draws
     costs = {
-        "probes": e.probes * QUESTION, "neutral": e.neutral_prompts * (1.6 * e.sample_tokens + PROMPT),
+        "probes": e.probes * QUESTION,
+        "neutral": e.neutral_prompts * (1.6 * e.sample_tokens + PROMPT),
         "samples": own * e.sample_tokens * (1 + WRITTEN) + (own + 2 * e.sample_prompts) * PROMPT,
-        "vignettes": e.vignettes * 120 * e.paraphrases, "capability": 12 * e.capability_blocks * 50,
-    }  # fmt: skip
+        "vignettes": e.vignettes * 120 * e.paraphrases,
+        "capability": 12 * e.capability_blocks * 50,
+    }
     return sum(cost for instrument, cost in costs.items() if instrument in (e.instruments or costs))
 
 

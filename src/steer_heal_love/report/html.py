@@ -51,7 +51,9 @@ def ours(file: Path, mark: bytes) -> None:
     with records.writing(file):
         if mark in file.read_bytes():
             return
-    raise UserError(f"{shown(file)}: is there, and no report wrote it; move it, or give another --out. Nothing was changed.")  # fmt: skip
+    raise UserError(
+        f"{shown(file)}: is there, and no report wrote it; move it, or give another --out. Nothing was changed."
+    )
 
 
 def draw_path(runs: list[RunRecord], view: trajectory.View) -> canvas.Draw:
@@ -61,9 +63,12 @@ def draw_path(runs: list[RunRecord], view: trajectory.View) -> canvas.Draw:
 def templates() -> jinja2.Environment:
     """Every page's templates: escaping, strict about names, with the filters for numbers."""
     env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     env.filters |= {"num": num, "percent": percent, "interval": interval, "clock": clock}
     return env
 
@@ -72,8 +77,9 @@ def render(runs: list[RunRecord]) -> str:
     """The whole page."""
     combined = [
         canvas.svg(trajectory.several(runs, v), LARGE, f"{v.title}, {len(runs)} runs")
-        for v in trajectory.VIEWS if len(runs) > 1 and trajectory.measured(runs, v)
-    ]  # fmt: skip
+        for v in trajectory.VIEWS
+        if len(runs) > 1 and trajectory.measured(runs, v)
+    ]
     colours = {"light": canvas.COLOURS, "runs": [name_of(c) for c in trajectory.RUNS]}
     page = templates().get_template("template.html.j2")
     return page.render(runs=[section(r, i) for i, r in enumerate(runs)], combined=combined, colours=colours)
@@ -87,8 +93,11 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
     """What the template shows of one run."""
     at, entries = f"run{index}-", diary(run)
     kinds = dict.fromkeys(e.kind for e in entries)
-    moved = [{"control": None, "causes": None, **r.transfer, "round": r.number, "dose": r.dose}
-             for r in run.rounds if r.transfer]  # fmt: skip
+    moved = [
+        {"control": None, "causes": None, **r.transfer, "round": r.number, "dose": r.dose}
+        for r in run.rounds
+        if r.transfer
+    ]
     shown_scores = [c for c in declared.columns() if any(c.name in s.scores for s in run.stages)]
     shown = [e for kind in kinds for e in [e for e in entries if e.kind == kind][: VISIBLE // 2]]
     return {
@@ -134,10 +143,14 @@ def transfer_figures(run: RunRecord, moved: list[dict[str, Any]]) -> list[tuple[
 def heal_figures(at: str, run: RunRecord, r: Round) -> list[Markup]:
     healing, on = r.healing or {}, setting(run, "heal", "lam") != 0
     tau = setting(run, "heal", "tau") if on else math.nan
-    return figures(at, LARGE, [
-        (f"Likelihood of the kept text in round {r.number}", panels.likelihood(healing)),
-        (f"Divergence from the reference in round {r.number}", panels.divergences(healing, tau)),
-    ])  # fmt: skip
+    return figures(
+        at,
+        LARGE,
+        [
+            (f"Likelihood of the kept text in round {r.number}", panels.likelihood(healing)),
+            (f"Divergence from the reference in round {r.number}", panels.divergences(healing, tau)),
+        ],
+    )
 
 
 def setting(run: RunRecord, room: str, name: str) -> float:

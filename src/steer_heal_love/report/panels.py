@@ -172,15 +172,23 @@ def cosines(rounds: list[dict[str, Any]]) -> Draw:
                 )
         for i, t in enumerate(rounds):
             axes.plot(
-                t["layers"], [number(v) for v in t["cosine_by_layer"]], "o-", color=HEALED, markersize=3.5,
+                t["layers"],
+                [number(v) for v in t["cosine_by_layer"]],
+                "o-",
+                color=HEALED,
+                markersize=3.5,
                 alpha=0.35 + 0.65 * (i + 1) / len(rounds),
                 label=f"round {t['round']}" if t in (first, last) else None,
-            )  # fmt: skip
+            )
         if control := last.get("control"):
             axes.plot(
-                control["layers"], [number(v) for v in control["cosine_by_layer"]], "s--", color=PROMPT,
-                markersize=3.5, label="unsteered control",
-            )  # fmt: skip
+                control["layers"],
+                [number(v) for v in control["cosine_by_layer"]],
+                "s--",
+                color=PROMPT,
+                markersize=3.5,
+                label="unsteered control",
+            )
         finish(axes)
 
     return draw
@@ -195,8 +203,9 @@ def ledger(rounds: list[Round], text: str) -> Draw:
     def draw(axes: Axes) -> None:
         axes.set(title=LEDGER[text], xlabel="round", ylabel="nats/token")
         for since, label, colour, aside in (
-            ("total", "since base", HEALED, -0.06), ("round", "this round", STEERED, 0.06),
-        ):  # fmt: skip
+            ("total", "since base", HEALED, -0.06),
+            ("round", "this round", STEERED, 0.06),
+        ):
             found = [(r.number + aside, r.transfer["ledger"][since][text]) for r in rounds if r.transfer]
             x = [at for at, _ in found]
             mean, lo, hi = (

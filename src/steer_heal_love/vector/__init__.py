@@ -35,9 +35,12 @@ from steer_heal_love.nouns import Persona
 Method = Callable[[States, States], dict[int, Float[Tensor, " d"]]]
 methods: Registry[Method] = Registry("steering method", __name__)
 SAYS = {
-    "format": "steer-heal-love.vector.1", "operation": "add", "hook_point": "decoder layer output",
-    "layer_numbering": "from 0", "positions": "all",
-}  # fmt: skip
+    "format": "steer-heal-love.vector.1",
+    "operation": "add",
+    "hook_point": "decoder layer output",
+    "layer_numbering": "from 0",
+    "positions": "all",
+}
 """what a vector's file says of how to apply it; another value is another thing"""
 
 

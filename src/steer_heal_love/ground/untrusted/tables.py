@@ -90,9 +90,11 @@ def json_text(text: str, name: str) -> Found:
 
     try:
         data = json.loads(
-            text, object_pairs_hook=pairs, parse_constant=constant,
+            text,
+            object_pairs_hook=pairs,
+            parse_constant=constant,
             parse_int=lambda digits: int(digits) if len(digits) <= 20 else Huge(),
-        )  # fmt: skip
+        )
     except RecursionError as e:
         raise UserError(f"{shown(name)}: not JSON: nested deeper than {DEPTH} objects or lists.") from e
     except ValueError as e:
