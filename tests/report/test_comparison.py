@@ -86,7 +86,10 @@ def test_the_table_ranks_by_trait_and_shows_the_undefined_as_such(folder):
 def test_both_axes_say_who_is_ahead_of_the_reference(folder):
     shown = said(report.terminal_comparison(folder))
     assert "at equal neutral_kl" in shown and "at equal own_excess" in shown
-    assert "neutral_kl 0.02, against strong: behind as the only look: weak, told; undefined: starved" in shown
+    assert (
+        "neutral_kl 0.02, against strong: behind as the only comparison: weak, told; undefined: starved"
+        in shown
+    )
     assert "own_excess 0.1, against strong: not told apart: weak, told; undefined: starved" in shown
     assert "all 9 differences together" in shown and "2 seeds can't tell" in shown
     assert "+3.00 [+0.10, …]" in shown and "≥ +0.10" in shown, "ends that the strongest cell doesn't reach"

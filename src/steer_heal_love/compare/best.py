@@ -2,7 +2,7 @@
 
 At each budget the null with the highest trait, by its point estimate, of those that get there in every seed; doing
 nothing, with a trait of 0, where all of them lose some. Which one that is, the data choose, so the interval of a
-difference is one of as many looks as there are nulls, times the methods that are set against them, times budgets.
+difference is one of as many comparisons as there are nulls, times the methods that are set against them, times budgets.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def beyond(
     budgets: tuple[float, ...],
     resamples: int,
 ) -> tuple[dict[str, list[dict[str, Any]]], int]:
-    """By method, nulls included, a row a budget: the best null, its trait, and the trait above it, its interval one of all looks and
-    alone; the number of looks. Nothing without a null."""
+    """By method, nulls included, a row a budget: the best null, its trait, and the trait above it, its interval one of all comparisons and
+    alone; the number of comparisons. Nothing without a null."""
     if not nulls:
         return {}, 0
     comparisons = len(nulls) * (len(trait) - len(nulls)) * len(budgets)

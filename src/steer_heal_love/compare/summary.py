@@ -5,7 +5,7 @@ own default (`own_default`). At a budget of neutral_kl (`at`):
 `trait_shift` and `own_excess` where the frontier crosses it; at a budget of own_excess (`at_own_excess`):
 `trait_shift`. Beside them the trait's difference from the reference method's and its verdict: ahead, behind or not told
 apart. Its interval is one of `comparisons` (methods other than the reference and the nulls × budgets of both axes), so that all of them hold
-together with 95%; `_alone` is what it would be as the only look. Undefined is NaN (null in the file) and counted:
+together with 95%; `_alone` is what it would be as the only comparison. Undefined is NaN (null in the file) and counted:
 `reached` of `seeds`. An end that the strongest cell doesn't reach is null too.
 
 At a budget of neutral_kl also both halves of the trait, where every cell has them, and what is above the best null
@@ -44,7 +44,7 @@ REFERENCE = "healed_loop"
 @dataclass(frozen=True)
 class Read:
     """A method at the budgets: trait and own_excess at each neutral_kl; trait at each own_excess, by the number of
-    looks that its intervals share; both halves of the trait at each neutral_kl, empty where they weren't measured."""
+    comparisons that its intervals share; both halves of the trait at each neutral_kl, empty where they weren't measured."""
 
     trait: list[Crossing]
     odd: list[Crossing]
@@ -61,7 +61,7 @@ def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int)
     comparisons = others * (len(grid.budgets) + len(grid.own_budgets)) if REFERENCE in names else 0
     found = {name: at_budgets(ts, bases, grid, resamples, comparisons) for name, ts in mine.items()}
     trait = {name: read.trait for name, read in found.items()}
-    beyond, null_looks = best.beyond(trait, nulls, grid.budgets, resamples)
+    beyond, null_comparisons = best.beyond(trait, nulls, grid.budgets, resamples)
     against_it = {name: found.get(REFERENCE) for name in names if name not in [REFERENCE, *nulls]}
     compared = [
         described(ts, bases, grid, resamples)
@@ -71,7 +71,7 @@ def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int)
     return records.plain({
         "schema": records.SCHEMA, "kind": "compare", "seeds": list(bases), "reference": REFERENCE,
         "budgets": grid.budgets, "own_excess_budgets": grid.own_budgets, "looks": comparisons, "nulls": nulls,
-        "null_looks": null_looks, "methods": compared,
+        "null_looks": null_comparisons, "methods": compared,
     })  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def row(budget: float, found: Crossing) -> dict[str, Any]:
 
 
 def said(shared: Score, alone: Score) -> dict[str, Any]:
-    """A difference from the reference and its verdict, with the interval that all looks share and with its own."""
+    """A difference from the reference and its verdict, with the interval that all comparisons share and with its own."""
     return {
         "above_reference": shared,
         "verdict": best.verdict(shared),

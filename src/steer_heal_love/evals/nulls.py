@@ -11,7 +11,7 @@ by strength from one set of the base's final hidden states, over the probes' ans
 
 Out: trait and neutral_kl by strength, as data; and for a stage `null_trait`, the trait shift of the better null at
 exactly the stage's own neutral_kl (`ground.crossing`), and `above_null`, what the stage has above it: both paired by
-probe, with the error of either neutral_kl in the interval, which the nulls share as so many looks.
+probe, with the error of either neutral_kl in the interval, which the nulls share as so many comparisons.
 Identity: strength 0 is the base; a stage that is a null has 0 above it.
 """
 

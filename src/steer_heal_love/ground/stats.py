@@ -7,7 +7,7 @@ Items that are all 0 or 1 get Wilson's interval.
 Seeds crossed with items, x_si = μ + a_s + b_i + e_si: the half-width is √(items² + (t_{S−1}·se_seeds)²), where
 `items` is the half-width over the items' means and se_seeds² = (MS_seeds − MS_rest)₊ / (S·n). Three seeds are too
 few to resample. A sum over tables of different items (a reading between two scores) adds their half-widths in
-quadrature too. Several looks at once share the error that one may make (Bonferroni).
+quadrature too. Several comparisons at once share the error that one may make (Bonferroni).
 
 Identity: one seed is `bootstrap`. Sources: Efron & Tibshirani 1993, ch. 12; Graybill & Wang 1980; Fieller 1954.
 """

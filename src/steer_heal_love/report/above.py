@@ -63,8 +63,8 @@ def halves(row: Row) -> str:
 def caveat(c: Comparison) -> str:
     return (
         "The best null is the one with the most trait at that budget, as measured. The interval accounts for that choice: above and "
-        f"below hold for all {c.null_looks} differences (methods × nulls × budgets) together, with 95%."
-        + few(c, c.null_looks)
+        f"below hold for all {c.null_comparisons} differences (methods × nulls × budgets) together, with 95%."
+        + few(c, c.null_comparisons)
     )
 
 

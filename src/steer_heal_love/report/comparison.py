@@ -44,7 +44,7 @@ UNTOLD = "not told apart"
 @dataclass(frozen=True)
 class Null:
     """A method at one budget of neutral_kl against the best null there: which that is and its trait, what is above it,
-    its interval one of all looks and as the only look, the verdict, and the method's own two halves of the trait."""
+    its interval one of all comparisons and as the only comparison, the verdict, and the method's own two halves of the trait."""
 
     name: str
     trait: Score
@@ -58,7 +58,7 @@ class Null:
 @dataclass(frozen=True)
 class Row:
     """A method at one budget of an axis; `reached` of `seeds` frontiers get there. `above` is its trait over the
-    reference's, its interval one of all looks, and `alone` that as the only look."""
+    reference's, its interval one of all comparisons, and `alone` that as the only comparison."""
 
     axis: str
     budget: float
@@ -74,9 +74,9 @@ class Row:
 
     @property
     def standing(self) -> str:
-        """The verdict, and what it would be as the only look where all looks together don't say so."""
+        """The verdict, and what it would be as the only comparison where all comparisons together don't say so."""
         if self.verdict == UNTOLD != self.verdict_alone:
-            return f"{self.verdict_alone} as the only look"
+            return f"{self.verdict_alone} as the only comparison"
         return self.verdict or "undefined"
 
 
@@ -117,10 +117,10 @@ class Comparison:
     model: str
     seeds: list[int]
     reference: str
-    looks: int
+    comparisons: int
     budgets: dict[str, list[float]]
     methods: list[Traced]
-    null_looks: int = 0
+    null_comparisons: int = 0
 
     @property
     def columns(self) -> list[str]:
@@ -282,15 +282,15 @@ def sentences(c: Comparison, axis: str) -> list[str]:
 
 def caveat(c: Comparison) -> str:
     return (
-        f"Ahead and behind hold for all {c.looks} differences together, with 95%. Not told apart: the interval of the "
+        f"Ahead and behind hold for all {c.comparisons} differences together, with 95%. Not told apart: the interval of the "
         f"difference holds 0; {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)} can't tell, which isn't to be equal."
-        + few(c, c.looks)
+        + few(c, c.comparisons)
     )
 
 
-def few(c: Comparison, looks: int) -> str:
+def few(c: Comparison, comparisons: int) -> str:
     """What few seeds do to an interval: the factor by which it takes their spread."""
-    if len(c.seeds) < 2 or (t := t_quantile((1 + corrected(LEVEL, looks)) / 2, len(c.seeds) - 1)) < 5:
+    if len(c.seeds) < 2 or (t := t_quantile((1 + corrected(LEVEL, comparisons)) / 2, len(c.seeds) - 1)) < 5:
         return ""
     return (
         f" With so few seeds their standard error counts {t:.0f} times, so what is ahead or behind is so where the seeds "
