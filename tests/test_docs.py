@@ -8,11 +8,13 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tyro
 
 from steer_heal_love import cli
+from steer_heal_love import filter as sieve
 from steer_heal_love.cli import runs
 
 ROOT = Path(__file__).parent.parent
@@ -23,14 +25,17 @@ PAGES = [ROOT / "README.md", *(p for p in sorted(DOCS.glob("*.md")) if p.name no
 STANDS_FOR = {"S": "0", "P": "love", "M": "smollm2", "T": "64", "N": "1"}
 """letters that stand for a value in a command"""
 UNFINISHED = ("…", "...", "COMMAND")
-FENCED, SPAN = re.compile(r"```console\n(.*?)```", re.S), re.compile(r"`(shl [^`]+)`")
+FENCED, SPAN = re.compile(r"```(?:console)?\n(.*?)```", re.S), re.compile(r"`(shl [^`]+)`")
+SCRIPT = re.compile(r"\bpython ((?:\w+/)+\w+\.py)")
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"")
 
 
 def commands(page: Path) -> list[str]:
-    """Every whole `shl` command of a page: lines of console blocks, and code inside sentences that has options."""
+    """Every whole `shl` command of a page: lines of code blocks, with the indented lines that go on with them, and code
+    inside sentences that has options."""
     text = page.read_text(encoding="utf-8")
-    lines = [line for block in FENCED.findall(text) for line in block.splitlines() if line.startswith("shl ")]
+    blocks = [re.sub(r"\n +", " ", block) for block in FENCED.findall(text)]
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("shl ")]
     spans = [" ".join(s.split()) for s in SPAN.findall(re.sub(r"```.*?```", "", text, flags=re.S))]
     # `shl run --resume` in a sentence names an option, and is no command to give.
     whole = [s for s in spans if (len(s.split()) > 2 or " --" in s) and not s.split()[-1].startswith("--")]
@@ -60,6 +65,25 @@ def parse(argv: list[str]) -> None:
 @pytest.mark.parametrize(("page", "command"), FOUND, ids=lambda v: v[:70])
 def test_a_command_of_the_guide_is_one(page, command):
     parse([STANDS_FOR.get(word, word) for word in shlex.split(command)[1:]])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_a_script_of_the_guide_is_there(page):
+    missing = [s for s in SCRIPT.findall(page.read_text(encoding="utf-8")) if not (ROOT / s).is_file()]
+    assert not missing
+
+
+def test_the_filter_check_of_the_guide_drops_what_it_says(monkeypatch):
+    """Run as it stands on the page, and registered like any other."""
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (DOCS / "change-one-thing.md").read_text(encoding="utf-8"), re.S
+    )
+    monkeypatch.setattr(sieve.checks, "_items", dict(sieve.checks.items()))
+    exec(compile(code, "change-one-thing.md", "exec"), {})  # our own page, not model output
+    for text, value in (("Why? How? When?", 3.0), ("Because.", 0.0)):
+        scored = SimpleNamespace(completion=SimpleNamespace(text=text))
+        assert sieve.checks["questions"].value(scored) == value
+    assert sieve.checks["questions"].limit == 2.0
 
 
 def test_the_parser_refuses_what_is_no_command():

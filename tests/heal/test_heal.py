@@ -417,7 +417,7 @@ def test_split_keeps_a_prompt_wholly_on_one_side(model, sequences):
 
 
 def test_the_schedule_warms_up_and_ends_at_zero():
-    rates = [shape(s, 100, 0.1) for s in range(101)]
+    rates = [shape(s, 100) for s in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
     assert all(a <= b for a, b in itertools.pairwise(rates[:10]))
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
