@@ -215,7 +215,7 @@ def test_the_headline_sets_the_trait_beside_the_prompt_and_what_it_cost(fabricat
     times = last["trait_shift"].mean / told["trait_shift"].mean
     for part in (
         f"{times:.2f} [", "] times what the base model reaches", f"drifts by {last['neutral_kl'].mean:.3f} nats/token",
-        f"told by the prompt, {told['neutral_kl'].mean:.3f}", f"{html.num(last['own_excess'].mean)} nats/token odder",
+        f"with the prompt, {told['neutral_kl'].mean:.3f}", f"{html.num(last['own_excess'].mean)} nats/token odder",
     ):  # fmt: skip
         assert part in said
     assert html.outcome(read(fabricate("base", until="base"))) == "No round has been healed yet."
