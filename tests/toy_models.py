@@ -4,6 +4,7 @@
     cooled      the base at temperature 0.85           random      a LoRA of random weights
     prompted    distilled from the base that is told   steered_less  steered at half the dose
     healed      trained on warm answers to trait questions, held to the base on neutral ones
+    deaf        the same, but each answer is about another topic than its question
 
 Each stands as the healed model of one round, after the same base, prompted and steered stages.
 """
@@ -37,7 +38,7 @@ from steer_heal_love.vector import Vector
 Model = Callable[[], AbstractContextManager[None]]
 LENGTH = 24
 EVAL = EvalConfig(
-    instruments=("probes", "neutral", "samples", "own_kl", "text_auc"), sample_tokens=LENGTH, min_p=0.0, resamples=400
+    instruments=("probes", "neutral", "samples", "own_kl", "text_auc", "relevance"), sample_tokens=LENGTH, min_p=0.0, resamples=400
 )  # fmt: skip
 HEAL = HealConfig(
     rank=8, alpha=16.0, layers=(0.0, 1.0), lr=4e-3, batch=8, micro_batch=8, epochs=5, soft=0.0, anchor=4.0,
@@ -121,7 +122,8 @@ class Lab:
     def constructed(self) -> dict[str, Model]:
         """Every model by name."""
         rng = random.Random(5)
-        warm = [(world.ask(q), world.answer(q[1], "pos", rng)) for q in world.questions(world.TRAIT_FORMS, world.TRAINED) * 4]  # fmt: skip
+        asked = world.questions(world.TRAIT_FORMS, world.TRAINED) * 4
+        warm = [(world.ask(q), world.answer(q[1], "pos", rng)) for q in asked]
         chants = [(p, world.chant(rng)) for p in (self.trait + self.facts) * 2]
         noise, draw = fresh(self.model, rank=8, alpha=16.0, share=(0.0, 1.0), seed=6), torch.Generator().manual_seed(7)  # fmt: skip
         shaken = Adapter(
@@ -129,6 +131,7 @@ class Lab:
             noise.scaling,
         )  # fmt: skip
         words = BIAS * nulls.bias(self.subject, self.said)
+        elsewhere = [(p, world.answer(rng.choice(world.TRAINED), "pos", rng)) for p, _ in warm]
         return {
             "collapsed": self.on(self.taught(chants, [])),
             "cooled": lambda: cooled(self.model, TEMPERATURE),
@@ -137,6 +140,7 @@ class Lab:
             "prompted": self.on(self.distilled()),
             "steered_less": partial(self.vector, self.model, DOSE / 2),
             "healed": self.on(self.taught(warm, self.anchor)),
+            "deaf": self.on(self.taught(elsewhere, self.anchor)),
         }
 
     def runs(self) -> dict[str, Evidence]:
