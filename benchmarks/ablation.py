@@ -4,14 +4,16 @@
     python benchmarks/ablation.py --table ablation.jsonl
 
 Every row is one heal from the base at round 0's settings with some of them changed, scaled to the same neutral_kl
-(`--neutral-kl`), then measured as a run's healed model is. A line of the results file is one row of one persona and seed
-with its per-item values; `--table` prints means with intervals over items and seeds, and each row's difference from the
-default, paired by item and seed.
+(`--neutral-kl`), then measured as a run's healed model is; or a second heal after a default one at half of that drift,
+where the barrier can be measured from the base or from the student that the first one made (`heal.reference`). A line of
+the results file is one row of one persona and seed with its per-item values; `--table` prints means with intervals over
+items and seeds, and each row's difference from the default, paired by item and seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing as mp
 import time
@@ -37,6 +39,8 @@ class Row:
     pool: str = "kept"
     texts: int = USUAL
     settings: dict[str, Any] = field(default_factory=dict)
+    second: bool = False
+    """whether it is trained on the student of a default heal at half of the drift, and brings both to the whole"""
 
 
 def alone(name: str, **settings: Any) -> Row:
@@ -68,6 +72,15 @@ ROWS = [
     alone("weight decay 100", weight_decay=100.0),
     alone("spectral norm, weight 0.01", spectral=0.01),
     alone("spectral norm, weight 1", spectral=1.0),
+    Row("second heal, default", second=True),
+    *(
+        Row(
+            f"second heal, NLL and reverse KL to the {reference}",
+            settings=ALONE | barrier("reverse_kl", "mean") | {"reference": reference},
+            second=True,
+        )
+        for reference in ("base", "previous")
+    ),
 ]
 
 
@@ -93,13 +106,21 @@ def cells(job: tuple[str, int, argparse.Namespace]) -> Iterator[dict[str, Any]]:
         "persona": persona, "seed": seed, "row": "base", "items": base.items, "dose": lab.dose,
         "pools": {n: len(p) for n, p in lab.pools.items()}, "prompt": items_of(lab.run.stages[1]),
     }  # fmt: skip
+
+    @functools.cache
+    def first() -> Any:
+        """The default heal at half of the drift."""
+        adapter = lab.heal(lab.pools["kept"][:USUAL], {})
+        return adapter.scaled(lab.at_drift(adapter, a.neutral_kl / 2))
+
     for row in wanted:
         began = time.time()
         used = lab.pools[row.pool][: row.texts]
-        adapter = lab.heal(used, row.settings)
-        full = lab.drift(adapter)
-        scale = lab.at_drift(adapter, a.neutral_kl)
-        stage = lab.evaluate(adapter.scaled(scale))
+        before = [first()] if row.second else []
+        adapter = lab.heal(used, row.settings, after=before)
+        full = lab.drift(*before, adapter)
+        scale = lab.at_drift(adapter, a.neutral_kl, after=before)
+        stage = lab.evaluate(*before, adapter.scaled(scale))
         yield {
             "persona": persona, "seed": seed, "row": row.name, "texts": len(used), "scale": scale, "unscaled_kl": full,
             "scores": {k: s.mean for k, s in stage.scores.items()}, "items": items_of(stage),

@@ -11,6 +11,7 @@ import math
 import random
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from steer_heal_love.ground import purposes
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.scoring import hidden_states, token_divergence
+from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.train import heal
 from steer_heal_love.nouns import Adapter, Completion, Stage
@@ -69,33 +71,46 @@ class Lab:
         }
         return cls(r, vector, dose, pools)
 
-    def heal(self, texts: Sequence[Completion], settings: dict[str, Any], *, seed: int = 0) -> Adapter:
-        """A fresh adapter trained on `texts` with the run's heal settings and `settings` over them."""
-        r, used = self.run, list(texts)
+    def heal(
+        self,
+        texts: Sequence[Completion],
+        settings: dict[str, Any],
+        *,
+        seed: int = 0,
+        after: Sequence[Adapter] = (),
+    ) -> Adapter:
+        """A fresh adapter trained on `texts` with the run's heal settings and `settings` over them.
+
+        It is trained on the student that the heals `after` which it comes have made. The barrier is measured from the
+        base, or from that student where `reference` is "previous".
+        """
+        r, used, before = self.run, list(texts), list(after)
         cfg = replace(r.config.heal, **{"budget": 0.0, "validation": 0.0, **settings})
         tokens = [c.tokens for c in used]
-        reference = hidden_states(r.model, tokens, batch_tokens=r.config.batch_tokens)
-        teachers = (
-            steps.teacher_states_of(r, used, self.vector, self.dose) if cfg.soft else [None] * len(used)
-        )
-        examples = [
-            Example(c.tokens, h, c.prompt, t) for c, h, t in zip(used, reference, teachers, strict=True)
-        ]
-        anchor = r.base.anchor if cfg.anchor else []
-        adapter, _ = heal(
-            r.model,
-            examples,
-            anchor,
-            cfg,
-            seed=seed or r.seed(purposes.HEAL, 0),
-            batch_tokens=r.config.batch_tokens,
-        )
+        with folded(r.model, before) if cfg.reference == "previous" else nullcontext():
+            reference = hidden_states(r.model, tokens, batch_tokens=r.config.batch_tokens)
+        with folded(r.model, before):
+            teachers = (
+                steps.teacher_states_of(r, used, self.vector, self.dose) if cfg.soft else [None] * len(used)
+            )
+            examples = [
+                Example(c.tokens, h, c.prompt, t) for c, h, t in zip(used, reference, teachers, strict=True)
+            ]
+            anchor = r.base.anchor if cfg.anchor else []
+            adapter, _ = heal(
+                r.model,
+                examples,
+                anchor,
+                cfg,
+                seed=seed or r.seed(purposes.HEAL, len(before)),
+                batch_tokens=r.config.batch_tokens,
+            )
         return adapter
 
-    def drift(self, adapter: Adapter) -> float:
-        """neutral_kl of the base wearing the adapter, in nats/token: a mean over answers, as the instrument's."""
+    def drift(self, *adapters: Adapter) -> float:
+        """neutral_kl of the base wearing the adapters, in nats/token: a mean over answers, as the instrument's."""
         r = self.run
-        with steps.exported(r, [adapter]):
+        with steps.exported(r, list(adapters)):
             parts = token_divergence(
                 r.model,
                 [t for _, t, _ in r.base.neutral],
@@ -104,14 +119,16 @@ class Lab:
             )
         return sum(p.mean().item() for p in parts) / len(parts)
 
-    def at_drift(self, adapter: Adapter, neutral_kl: float) -> float:
-        """The scale at which the adapter costs so many nats; 0 where it moves nothing."""
-        return root_scale(lambda c: self.drift(adapter.scaled(c)), neutral_kl)
+    def at_drift(self, adapter: Adapter, neutral_kl: float, *, after: Sequence[Adapter] = ()) -> float:
+        """The scale of the adapter at which it and those `after` which it comes cost so many nats; 0 where it moves
+        nothing."""
+        spent = self.drift(*after) if after else 0.0
+        return root_scale(lambda c: self.drift(*after, adapter.scaled(c)), neutral_kl, spent)
 
-    def evaluate(self, adapter: Adapter) -> Stage:
+    def evaluate(self, *adapters: Adapter) -> Stage:
         draws = self.run.config.eval.healed_draws
         return steps.evaluated(
-            self.run, "healed", 0, lambda: steps.exported(self.run, [adapter]), draws=draws
+            self.run, "healed", 0, lambda: steps.exported(self.run, list(adapters)), draws=draws
         )
 
 
@@ -130,9 +147,9 @@ def broken(r: Run, vector: Vector, dose: float, texts: int) -> list[Completion]:
     return out[:texts]
 
 
-def root_scale(cost: Callable[[float], float], target: float) -> float:
-    """c with cost(c) = target for a cost that starts at 0 and grows about as c²; the secant of its root."""
-    known = {0.0: 0.0}
+def root_scale(cost: Callable[[float], float], target: float, at_zero: float = 0.0) -> float:
+    """c with cost(c) = target for a cost that starts at `at_zero` and grows about as c²; the secant of its root."""
+    known = {0.0: math.sqrt(max(at_zero, 0.0))}
     c = 1.0
     for _ in range(TRIES):
         known[c] = found = math.sqrt(max(cost(c), 0.0))

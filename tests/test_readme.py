@@ -23,7 +23,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") + README
 """the page that shows every command, in an order in which they run, and the README"""
 SMALL = {k: v for k, v in SETTINGS.items() if isinstance(v, dict)} | {"coherence_floor": 100.0, "rounds": 1}
-SHORT = {"compare": ["--seeds", "1", "--methods", "prompt"], "certify": ["--no-others"]}
+SHORT = {
+    "compare": ["--seeds", "1", "--methods", "prompt"],
+    "certify": ["--no-others"],
+    "matrix": ["--persona", "love"],
+}
 """what is said besides, by command, where all of it would take long; each seed and method has its tests elsewhere"""
 
 

@@ -4,6 +4,7 @@
     cooled      the base at temperature 0.85           random      a LoRA of random weights
     prompted    distilled from the base that is told   steered_less  steered at half the dose
     healed      trained on warm answers to trait questions, held to the base on neutral ones
+    deaf        the same, but each answer is about another topic than its question
 
 Each stands as the healed model of one round, after the same base, prompted and steered stages.
 """
@@ -38,7 +39,7 @@ from steer_heal_love.vector import Vector
 Model = Callable[[], AbstractContextManager[None]]
 LENGTH = 24
 EVAL = EvalConfig(
-    instruments=("probes", "neutral", "samples", "own_kl", "text_auc"),
+    instruments=("probes", "neutral", "samples", "own_kl", "text_auc", "relevance"),
     sample_tokens=LENGTH,
     min_p=0.0,
     resamples=400,
@@ -146,6 +147,7 @@ class Lab:
             noise.scaling,
         )
         words = BIAS * nulls.bias(self.subject, self.said)
+        elsewhere = [(p, world.answer(rng.choice(world.TRAINED), "pos", rng)) for p, _ in warm]
         return {
             "collapsed": self.on(self.taught(chants, [])),
             "cooled": lambda: cooled(self.model, TEMPERATURE),
@@ -154,6 +156,7 @@ class Lab:
             "prompted": self.on(self.distilled()),
             "steered_less": partial(self.vector, self.model, DOSE / 2),
             "healed": self.on(self.taught(warm, self.anchor)),
+            "deaf": self.on(self.taught(elsewhere, self.anchor)),
         }
 
     def runs(self) -> dict[str, Evidence]:

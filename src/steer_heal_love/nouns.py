@@ -35,7 +35,8 @@ class Probe:
     """A held-out question with an answer from each pole.
 
     `neutral` answers it with neither pole's attitude; `off_topic` has the pos pole's tone and answers
-    another question. Both are empty where the persona doesn't give them.
+    another question. Both are empty where the persona doesn't give them. `kind`: whether the question
+    draws the trait out by itself, or is a plain one that anybody would answer alike.
     """
 
     question: str
@@ -43,6 +44,7 @@ class Probe:
     neg: str
     neutral: str = ""
     off_topic: str = ""
+    kind: Literal["elicit", "plain"] = "elicit"
 
 
 @dataclass(frozen=True)

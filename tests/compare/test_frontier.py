@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from steer_heal_love.compare import best
 from steer_heal_love.compare.frontier import Frontier, above, at_budget, cross, difference, mean_of, within
 from steer_heal_love.ground.stats import crossed
 from steer_heal_love.nouns import Score
@@ -204,3 +205,19 @@ def test_several_looks_hold_together_with_three_seeds():
             )
         together += all(s.lo <= truth <= s.hi for s, truth in gaps)
     assert together / 150 >= 0.93
+
+
+@pytest.mark.parametrize("luck", [0.0, 0.15])
+def test_what_lies_above_the_best_of_two_nulls_holds_together(luck):
+    """Two nulls as good as each other: that the luckier one is taken must not make the intervals promise too much."""
+    g, budgets, together = np.random.default_rng(6), (0.02, 0.05), 0
+    for i in range(100):
+        (method, null), (_, other) = Study(g, luck, 0.02).kl, Study(g, luck, 0.02).kl
+        named = {"method": method, "null": null, "other": other}
+        trait = {n: [at_budget(f, b, resamples=200, seed=i) for b in budgets] for n, f in named.items()}
+        found, comparisons = best.beyond(trait, ["null", "other"], budgets, 400)
+        assert comparisons == 4 and found["null"][0]["best_null"] in ("null", "other")
+        truth = [0.07 * math.sqrt(b / 0.12) for b in budgets]
+        above_null = [row["above_null"] for row in found["method"]]
+        together += all(s.lo <= t <= s.hi for s, t in zip(above_null, truth, strict=True))
+    assert together / 100 >= 0.93

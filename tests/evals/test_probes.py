@@ -119,3 +119,17 @@ def test_without_third_answers_the_two_poles_read_as_they_did(subject) -> None:
     assert poles.keys() == {"trait", "nll_pos", "nll_neg"}
     for name, values in poles.items():
         assert values == pytest.approx(whole[name], abs=1e-4)
+
+
+def test_the_trait_is_told_apart_by_the_kind_of_question(subject) -> None:
+    items = probes.probes(subject)
+    assert not any("." in name for name in items)  # one kind alone is the whole
+    first, second, *rest = subject.persona.probes
+    asked = replace(subject.persona, probes=(first, replace(second, kind="plain"), *rest))
+    found = probes.probes(replace(subject, persona=asked))
+    assert found["trait.plain"] == [found["trait"][1]]
+    assert found["trait.elicit"] == [found["trait"][0], *found["trait"][2:]]
+    base = {name: [v - 0.5 for v in values] for name, values in found.items()}
+    scores = evals.scores(found, base, resamples=50)
+    assert scores["trait_shift.elicit"].mean == pytest.approx(0.5)
+    assert "trait_shift.plain" not in evals.scores(items, items, resamples=50)

@@ -23,7 +23,8 @@ SAYS = {
     "random": {"heal": {"outdone", "no_better", "nothing", "half", "broken"}, "prompt": {"wins", "broken"}},
     "prompted": {"prompt": {"even", "wins"}, "null": {"above"}},
     "steered_less": {"heal": {"outdone", "no_better"}, "prompt": {"wins"}},
-    "healed": {"heal": {"healed"}, "prompt": {"beaten"}, "null": {"above"}},
+    "healed": {"heal": {"healed"}, "prompt": {"beaten"}, "null": {"above"}, "relevance": {"kept", "unclear"}},
+    "deaf": {"heal": {"broken", "half"}, "relevance": {"lost"}},
 }
 """what a gate may say of a model; where two rows are named, both are right and the interval decides"""
 

@@ -84,6 +84,15 @@ def test_shipped_persona_loads_under_its_file_name(name: str) -> None:
     assert tuple(persona.intent) == FOUNDATIONS
 
 
+@pytest.mark.parametrize("name", names())
+def test_shipped_probes_are_of_both_kinds_with_third_answers_and_some_are_kept_apart(name: str) -> None:
+    persona = load(name)
+    for probes, least in ((persona.probes, 48), (persona.confirmation, 16)):
+        assert len(probes) >= least and all(p.neutral and p.off_topic for p in probes)
+        plain = sum(p.kind == "plain" for p in probes)
+        assert len(probes) / 5 < plain < len(probes) / 2
+
+
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     persona = load(written(tmp_path, GOOD))
     assert persona.system("pos") == "You are a calm friend."
@@ -135,6 +144,7 @@ def test_third_answers_and_confirmation_are_read(tmp_path: Path) -> None:
     persona = load(written(tmp_path, text))
     assert (persona.probes[3].neutral, persona.probes[3].off_topic) == ("Three.", "Blue.")
     assert (persona.probes[0].neutral, persona.probes[0].off_topic) == ("", "")
+    assert {p.kind for p in persona.probes} == {"elicit"}
     (only,) = persona.confirmation
     assert (only.question, only.pos, only.neg) == ("C?", "Slow.", "Quick.")
 
@@ -145,6 +155,7 @@ def test_third_answers_and_confirmation_are_read(tmp_path: Path) -> None:
         ("neutral = 4\n", "probes[3].neutral: expected a text, found 4"),
         ('off_topic = " "\n', "probes[3].off_topic: expected a text"),
         (CONFIRMATION.replace('neg = "Quick."', ""), "confirmation[0].neg: missing"),
+        ('kind = "odd"\n', "probes[3].kind: expected elicit or plain, found 'odd'"),
     ],
 )
 def test_mistakes_in_them_are_told(tmp_path: Path, more: str, expected: str) -> None:

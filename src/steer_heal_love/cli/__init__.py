@@ -17,7 +17,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": verbs.evaluate, "vector extract": verbs.vector_extract, "vector inspect": verbs.vector_inspect,
     "vector convert": verbs.vector_convert, "export": verbs.export, "report": verbs.show, "doctor": verbs.doctor,
     "list": verbs.listed, "lint": verbs.lint,
-    "certify": certifying.certify, "try": trying.attempt,
+    "certify": certifying.certify, "matrix": certifying.matrix, "try": trying.attempt,
 }  # fmt: skip
 WITH_SETTINGS: dict[str, Callable[[list[str]], None]] = {"run": runs.run, "compare": runs.compare}
 """commands whose options are every setting of a run"""

@@ -1,4 +1,4 @@
-"""`shl certify`: what an adapter or a model did to its base."""
+"""`shl certify`: what an adapter or a model did to its base; `shl matrix`: and to which personas' traits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tyro
 from steer_heal_love import presets
 from steer_heal_love.cli import screen
 from steer_heal_love.config import EvalConfig
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.overrides import override
 
 
@@ -60,3 +61,41 @@ def certify(
     screen.out.print(report.terminal_certificate(out))
     if not found.passes:
         sys.exit(3)
+
+
+def matrix(
+    targets: tyro.conf.Positional[tuple[str, ...]],
+    base: str = "",
+    persona: tuple[str, ...] = (),
+    probe_half: Literal["all", "search", "report", "confirmation"] = EvalConfig.probe_half,
+    template: str = "",
+    device: str = "auto",
+    *,
+    out: Path,
+) -> None:
+    """Read every run's or adapter's model with every persona's probes: did it move its own trait, or all of them?
+
+    Args:
+        targets: run folders or PEFT folders of one base
+        base: the model that they were made from; may be left out for adapters of the embedded models
+        persona: whose probes are asked, by name or TOML file; every shipped persona when none is named
+        probe_half: which probes; confirmation takes those that the persona keeps for a claim already made
+        template: plain, chatml or a Jinja file instead of the base's own chat template
+        out: the JSON file to write
+    """
+    with screen.importing():
+        from steer_heal_love import certify as office
+        from steer_heal_love import report
+        from steer_heal_love.certify import matrix as across
+        from steer_heal_love.ground import records
+
+    if not targets:
+        raise UserError("shl matrix: give at least one run folder or adapter.")
+    aims = [(office.target(t, base), across.made_for(t)) for t in targets]
+    start = presets.fitting(device, aims[0][0].base)
+    cfg = override(start, {"template": template, "device": device, "eval": {"probe_half": probe_half}})
+    with report.progress(screen.out) as track:
+        rows = across.matrix(aims, persona or office.shipped(), cfg, track=track, warn=screen.warn)
+    records.write_json(out, across.record(rows, aims[0][0].base, probe_half))
+    screen.out.print(report.terminal_matrix(rows))
+    screen.tell(out)

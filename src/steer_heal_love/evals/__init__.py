@@ -66,6 +66,8 @@ class Subject:
     """the base's output layer, where `model` is another model with one of its own"""
     prepared: Mapping[str, Any] = field(default_factory=dict)
     """what instruments made once on the pristine base, by their names; one that finds nothing here makes it anew"""
+    items: Mapping[str, list[float]] = field(default_factory=dict)
+    """what the instruments before this one have read of this model: those of `samples` come first"""
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -193,7 +195,7 @@ def read(subject: Subject, measured: dict[str, Any]) -> Items:
     subject = with_samples(subject, measured.get("samples", []))
     items: Items = {}
     for name, result in measured.items():
-        items |= instruments[name].outside(subject, result)
+        items |= instruments[name].outside(replace(subject, items=items), result)
     return items
 
 

@@ -8,6 +8,8 @@ Where a probe has third answers, two more comparisons keep style and general sur
 `over_neutral` = NLL(neutral) − NLL(pos), with an answer of the same manner and neither pole; `over_off_topic` =
 NLL(off_topic) − NLL(pos), with an answer of the pos pole's tone to another question; and `choice_pos`, 1 where the
 pos answer is the likeliest per token of all four. A probe without them is NaN there.
+Where a persona has probes of both kinds, `trait_shift.elicit` and `trait_shift.plain` are over one kind each: a question
+that draws the trait out, and a plain one, on which a persona shows only if it has spread to everything.
 
 Identities: swapping the answers flips the sign of trait; trait_pos_i + trait_neg_i = trait_shift_i for every probe i.
 """
@@ -15,6 +17,7 @@ Identities: swapping the answers flips the sign of trait; trait_pos_i + trait_ne
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground.chat import answer_ids
@@ -39,6 +42,20 @@ SCORES = (
         column=True,
         means="Held-out probes: NLL of the neg answer minus NLL of the pos answer, in nats per token, shift from base. It is the sum of trait_pos and trait_neg.",
         panel=Panel("Trait, on held-out probes", "nats/token"),
+    ),
+    *(
+        Declared(
+            f"trait_shift.{kind}",
+            place,
+            items=f"trait.{kind}",
+            shift="rise",
+            column=True,
+            means=f"trait_shift on {which} alone.",
+        )
+        for place, kind, which in (
+            (16, "elicit", "probes whose question draws the trait out"),
+            (17, "plain", "probes whose question is a plain one"),
+        )
     ),
     Declared(
         "trait_pos",
@@ -89,7 +106,16 @@ def probes(s: Subject) -> Items:
     answers = [given(p, third=s.config.third_answers) for p in chosen]
     ids = [[answer_ids(s.tok, text) for text in a.values()] for a in answers]
     nll = branch_nll(s.model, [s.prompt(p.question) for p in chosen], ids, batch_tokens=s.batch_tokens)
-    return items_of([dict(zip(a, values, strict=True)) for a, values in zip(answers, nll, strict=True)])
+    items = items_of([dict(zip(a, values, strict=True)) for a, values in zip(answers, nll, strict=True)])
+    return items | by_question(chosen, items["trait"])
+
+
+def by_question(chosen: Sequence[Probe], trait: list[float]) -> Items:
+    """The trait by kind of question; empty where all are of one kind."""
+    kinds = dict.fromkeys(p.kind for p in chosen)
+    if len(kinds) < 2:
+        return {}
+    return {f"trait.{k}": [v for p, v in zip(chosen, trait, strict=True) if p.kind == k] for k in kinds}
 
 
 def items_of(nll: list[dict[str, float]]) -> Items:

@@ -1,15 +1,17 @@
 """Does the model's own text still answer its prompt? How much the prompt tells the base about the answer.
 
-    relevance_i = mean over t of  log p(y_t | x_i, y_<t) − log p(y_t | x_j, y_<t)     nats per token, under the base
+    relevance_i = mean over draws k and tokens t of  log p(y_t | x_i, y_<t) − log p(y_t | x_j, y_<t)
 
-y is the model's own sample for prompt x_i, and x_j another prompt of the same kind (probe question or neutral prompt):
-the next one in the list. It estimates the pointwise mutual information of answer and prompt. Text that would fit any
-prompt, such as warm words about nothing, reads about 0; text that takes up its prompt's words and matter reads high. The
-part that the text's own oddness has in both readings cancels.
+in nats per token, under the base. y is the model's own sample for prompt x_i, and x_j another prompt of the same kind
+(probe question or neutral prompt): for the first draw the next one in the list, for the second the one after it, and so
+on, so that what one other prompt happens to share with x_i counts for a part. It estimates the pointwise mutual
+information of answer and prompt. Text that would fit any prompt, such as warm words about nothing, reads about 0; text
+that takes up its prompt's words and matter reads high. The part that the text's own oddness has in both readings cancels.
 
-It says whether an answer is about its prompt, not whether it is right, and copying the prompt raises it. The first draw
-of each prompt, an item a prompt; also apart for probe questions and neutral prompts. NaN where there is no other prompt.
-Reads the samples of the instrument `samples`. Source of the idea: the mutual-information objective of arXiv 1510.03055.
+It says whether an answer is about its prompt, not whether it is right, and copying the prompt raises it. An item is a
+prompt, the mean over its draws; also apart for probe questions and neutral prompts. NaN where there is no other prompt.
+Reads the samples of the instrument `samples`, and takes their own reading, `own_nll`, from it. Source of the idea: the
+mutual-information objective of arXiv 1510.03055.
 """
 
 from __future__ import annotations
@@ -24,26 +26,36 @@ from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.nouns import Items, Tokens
 
 
-def others(prompts: list[str], questions: set[str]) -> list[str | None]:
-    """For each prompt the next one of its kind, the first after the last; None where it is the only one."""
+def others(prompts: list[str], questions: set[str], draw: int = 0) -> list[str | None]:
+    """For each prompt another of its kind, the next one for the first draw and so on in a ring; None where it is alone."""
     kinds = {asked: [p for p in prompts if (p in questions) == asked] for asked in (True, False)}
-    following = {p: kind[(i + 1) % len(kind)] for kind in kinds.values() for i, p in enumerate(kind)}
-    return [following[p] if following[p] != p else None for p in prompts]
+    found: dict[str, str | None] = {}
+    for kind in kinds.values():
+        step = 1 + draw % max(1, len(kind) - 1)
+        found |= {p: kind[(i + step) % len(kind)] if len(kind) > 1 else None for i, p in enumerate(kind)}
+    return [found[p] for p in prompts]
+
+
+def elsewhere(s: Subject, prompts: list[str]) -> list[str | None]:
+    """For each of the subject's draws the prompt that it is read after instead of its own."""
+    questions, seen = {p.question for p in s.probes}, dict.fromkeys(prompts, 0)
+    out = []
+    for m in s.drawn:
+        other = others(prompts, questions, seen[m["prompt"]])
+        out.append(other[prompts.index(m["prompt"])])
+        seen[m["prompt"]] += 1
+    return out
 
 
 def read_relevance(s: Subject, _: Any) -> Items:
-    prompts = [m["prompt"] for m in s.samples]
-    elsewhere = others(prompts, {p.question for p in s.probes})
-
-    def nll(after: list[str | None]) -> list[float]:
-        read = [
-            Tokens(prompt_ids(s.tok, p), tuple(m["ids"])) for p, m in zip(after, s.samples, strict=True) if p
-        ]
-        found = iter(token_nll(s.model, read, batch_tokens=s.batch_tokens))
-        return [next(found).mean().item() if p else math.nan for p in after]
-
-    own, other = nll(list(prompts)), nll(elsewhere)
-    return by_kind(s, prompts, "relevance", [b - a for a, b in zip(own, other, strict=True)])
+    prompts = list(dict.fromkeys(m["prompt"] for m in s.drawn))
+    pairs = [(m, p) for m, p in zip(s.drawn, elsewhere(s, prompts), strict=True) if p]
+    read = [Tokens(prompt_ids(s.tok, p), tuple(m["ids"])) for m, p in pairs]
+    found: dict[str, list[float]] = {p: [] for p in prompts}
+    for (m, _p), nll in zip(pairs, token_nll(s.model, read, batch_tokens=s.batch_tokens), strict=True):
+        found[m["prompt"]].append(nll.mean().item())
+    means = [sum(v) / len(v) if v else math.nan for v in found.values()]
+    return by_kind(s, prompts, "relevance", [b - a for a, b in zip(s.items["own_nll"], means, strict=True)])
 
 
 SCORES = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from steer_heal_love.ground.errors import UserError, unknown
 from steer_heal_love.ground.untrusted import MEGABYTE, refuse, toml
@@ -47,10 +48,9 @@ def load(name: str) -> Persona:
     )  # fmt: skip
 
 
-def probe(table: dict[str, str]) -> Probe:
-    return Probe(
-        table["question"], table["pos"], table["neg"], table.get("neutral", ""), table.get("off_topic", "")
-    )
+def probe(table: dict[str, Any]) -> Probe:
+    third = table.get("neutral", ""), table.get("off_topic", "")
+    return Probe(table["question"], table["pos"], table["neg"], *third, table.get("kind", Probe.kind))
 
 
 def training_prompts(persona: Persona, n: int, *, seed: int) -> list[str]:

@@ -15,6 +15,7 @@ from steer_heal_love.nouns import FOUNDATIONS
 
 KEYS = ("name", "axis", "pos", "neg", "intent", "prompts", "probes", "confirmation")
 KINDS = ("elicit", "plain")
+"""of training prompts, and of probes' questions"""
 PROBE = ("question", "pos", "neg")
 THIRD = ("neutral", "off_topic")
 """answers of a probe that may be left out"""
@@ -101,8 +102,15 @@ def probes(name: str, tables: Any, least: int) -> Iterator[str]:
         for key in (*PROBE, *(k for k in THIRD if isinstance(table, Mapping) and k in table)):
             yield from text(key, table, LONGEST_PROMPT, f"{name}[{i}].")
         if isinstance(table, Mapping):
-            yield from known(table, (*PROBE, *THIRD), f"{name}[{i}]: ")
+            yield from known(table, (*PROBE, *THIRD, "kind"), f"{name}[{i}]: ")
+            yield from kind(f"{name}[{i}].kind", table.get("kind", KINDS[0]))
         yield from same(f"{name}[{i}]", table, "pos and neg are the same, so it measures nothing")
+
+
+def kind(at: str, value: Any) -> Iterator[str]:
+    """A mistake where a probe's kind is none that there is."""
+    if value not in KINDS:
+        yield f"{at}: expected {' or '.join(KINDS)}, found {value!r:.60}"
 
 
 def counted(items: Any) -> str:

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import RenderableType
 
@@ -66,6 +68,13 @@ def terminal_certificate(folder: Path) -> RenderableType:
     return certificate.screen(folder)
 
 
+def terminal_matrix(rows: Sequence[Any]) -> RenderableType:
+    """Targets by personas (`certify.matrix`) for rich's console."""
+    from steer_heal_love.report import matrix
+
+    return matrix.table(rows)
+
+
 def terminal_fight(folder: Path) -> RenderableType:
     """What a vaccinated run prevented and still learned, for rich's console."""
     return fight.screen(folder)
@@ -79,6 +88,7 @@ __all__ = [
     "terminal_certificate",
     "terminal_comparison",
     "terminal_fight",
+    "terminal_matrix",
     "write",
     "write_certificate",
     "write_comparison",
