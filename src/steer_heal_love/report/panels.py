@@ -203,7 +203,13 @@ def ledger(rounds: list[Round], text: str) -> Draw:
                 np.array([number(v["mean_nats"][k]) for _, v in found]) for k in ("mean", "lo", "hi")
             )
             axes.errorbar(
-                x, mean, yerr=[mean - lo, hi - mean], fmt="o-", color=colour, markersize=4.5, label=label
+                x,
+                mean,
+                yerr=[np.fmax(mean - lo, 0.0), np.fmax(hi - mean, 0.0)],
+                fmt="o-",
+                color=colour,
+                markersize=4.5,
+                label=label,
             )
             tail = [number(v["p95_nats"]) for _, v in found]
             axes.plot(x, tail, "^:", color=colour, markersize=4.5, label="95th percentile")
@@ -227,7 +233,7 @@ def survival(r: Round, asked: float) -> Draw:
         axes.errorbar(x, y, yerr=spread, fmt="o", color=STEERED, elinewidth=1.0, markersize=4.5)
         if fitted:
             doses = np.geomspace(min(x), max(x), 60)
-            curve = Response(**fitted)
+            curve = Response(fitted["plateau"], fitted["half_dose"], fitted["steepness"])
             axes.plot(doses, [curve.share(d) for d in doses], color=STEERED, linewidth=1.2)
             if math.isfinite(asked):
                 axes.axhline(asked * curve.plateau, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from steer_heal_love.ground.banks import KINDS
+from steer_heal_love.ground.halves import NAMES as HALVES
 from steer_heal_love.ground.halves import halves, measured
 from steer_heal_love.ground.stats import ratio, subtract
 from steer_heal_love.nouns import Score, Stage
@@ -61,10 +62,16 @@ def in_halves(run: RunRecord, last: Stage, told: Stage | None) -> list[str]:
         f"Of it, {interval(pos, 2)} is that pos answers became likelier and {interval(neg, 2)} that neg answers "
         f"became less likely{beside}"
     ]
-    if told and measured(last.items, told.items):
+    if told and measured(last.items, told.items) and paired_items(last, told):
         resamples = run.config.get("eval", {}).get("resamples", 2000)
         out.append(f"Against the prompt it is {halves(last.items, told.items, resamples=resamples).says}")
     return out
+
+
+def paired_items(a: Stage, b: Stage) -> bool:
+    """Whether both were measured on as many items, as stages of one run are."""
+    names = ("trait", *HALVES)
+    return all(len(a.items.get(n, [])) == len(b.items.get(n, [])) > 0 for n in names)
 
 
 def worst_bank(stage: Stage) -> str:
