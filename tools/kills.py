@@ -20,7 +20,6 @@ import json
 import os
 import pkgutil
 import random
-import re
 import shutil
 import signal
 import statistics
@@ -42,36 +41,12 @@ os.environ |= QUIET | CHEAP
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 import torch
-from markupsafe import Markup
 
 import steer_heal_love
-from steer_heal_love import compare, loop
-from steer_heal_love.config import Grid
-from steer_heal_love.ground import models
-from steer_heal_love.report import canvas
-from tiny_model import build_model, build_tokenizer
+import tiny_run
+from steer_heal_love import loop
+from steer_heal_love.ground import records
 
-SETTINGS: dict[str, Any] = {
-    "persona": "love", "model": "tiny", "rounds": 2, "seed": 3, "device": "cpu", "coherence_floor": 100.0, "out": "runs",
-    "vector": {"contexts": 4, "layers": [0.3, 0.8]},
-    "generate": {"prompts": 8, "max_new_tokens": 6},
-    "walk": {"start": 0.2, "doses": 2, "survival": 0.3, "passes": 1, "floor": 0.02, "ceiling": 0.4},
-    "filter": {"checks": ["nll", "repeat_words"], "quantile": 1.0, "keep": 4, "calibration": 8, "least": 2},
-    "heal": {"rank": 2, "alpha": 4.0, "epochs": 1, "lr": 4e-3, "batch": 2, "anchor": 0.1, "lam": 0.1, "anchor_prompts": 4, "anchor_tokens": 4},
-    "eval": {"instruments": ["neutral", "probes", "samples"], "probes": 2, "transfer": "full", "neutral_prompts": 4, "sample_prompts": 2, "sample_tokens": 4, "resamples": 20, "wordings": False, "base_draws": 2, "healed_draws": 1},
-}  # fmt: skip
-METHODS = ("healed_round", "sft", "steering")
-DEPTH = 3
-"""layers of the tiny model"""
-OF_THE_CLOCK = re.compile(r'"(?:seconds|peak_memory_gb)": (?:\{[^{}]*\}|[0-9.e+-]+|null),?')
-PASSED_OVER = {"events.jsonl", "report.html", "compare.html", ".lock"}
-MAY_DIFFER = [
-    "events.jsonl: the times, and how often a sitting began; the finished steps and their files' hashes are compared",
-    "report.html, compare.html: they show those times, and the folder's name",
-    "*.json: the values of seconds and peak_memory_gb",
-    ".lock: empty, there or not",
-]
-"""what differs between two unbroken runs as well"""
 AGAIN = 1 / 3
 """share of the cases that are killed a second time"""
 HANGS_AFTER = 300.0
@@ -105,24 +80,22 @@ def ready() -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     torch.set_num_threads(1)
-    # Half of a run's seconds are the figures of its page, which write nothing; the page itself is written.
-    canvas.svg = lambda *_a, **_how: Markup("<svg></svg>")
+    tiny_run.made_cheap()
+    # Asked of git once: the source tree may change meanwhile, and then the manifests would.
+    found = records.commit()
+    records.commit = lambda: found
     gc.collect()
     gc.freeze()
 
 
 def job(kind: str, resume: Path | None) -> None:
     """One sitting, in this process."""
-    tok = build_tokenizer()
-    models.load = lambda _name, **_how: (build_model(len(tok), tok.eos_token_id, depth=DEPTH), tok)
     if kind == "compare":
-        settings = {k: v for k, v in SETTINGS.items() if k != "out"}
-        grid = Grid(scales=(0.5, 1.0), doses=(0.5, 1.0))
-        compare.run(out="runs", seeds=1, methods=METHODS, grid=grid, **settings)
+        tiny_run.comparison("runs")
     elif resume:
         loop.run(resume=resume)
     else:
-        loop.run(**SETTINGS)
+        tiny_run.run("runs")
 
 
 def forked(work: Any, *given: Any) -> int:
@@ -228,21 +201,11 @@ def newest(home: Path) -> Path:
 
 def compared(found: Case, ours: Path, right: Path) -> None:
     """Files that differ, or that only one has; and steps that only one log has, or with other hashes."""
-    names = sorted(
-        {str(p.relative_to(root)) for root in (ours, right) for p in root.rglob("*") if p.is_file()}
-    )
-    found.different = [
-        n for n in names if Path(n).name not in PASSED_OVER and content(ours / n) != content(right / n)
-    ]
-    for n in [n for n in names if Path(n).name == "events.jsonl"]:
+    found.different = tiny_run.differing(ours, right)
+    logs = {str(p.relative_to(root)) for root in (ours, right) for p in root.rglob("events.jsonl")}
+    for n in sorted(logs):
         mine, theirs = steps(ours / n), steps(right / n)
         found.lacking += [f"{n}: {s}" for s in sorted(mine.keys() | theirs) if mine.get(s) != theirs.get(s)]
-
-
-def content(file: Path) -> bytes | str | None:
-    if not file.is_file():
-        return None
-    return OF_THE_CLOCK.sub("", file.read_text()) if file.suffix == ".json" else file.read_bytes()
 
 
 def steps(log: Path) -> dict[str, Any]:
@@ -342,7 +305,7 @@ def told(given: argparse.Namespace, wanted: dict[str, int], whole: list[Case], s
     controls = {k: {"runs": sum(c.kind == k for c in whole), "different": sum(not c.survived for c in whole if c.kind == k), "cpu_seconds": round(seconds[k], 2)} for k in wanted}  # fmt: skip
     record = {
         "counts": found, "unbroken": controls, "first_seed": given.first, "workers": given.workers, "wall_seconds": round(wall, 1),
-        "may_differ": MAY_DIFFER, "cases": [asdict(c) for c in sorted(cases, key=lambda c: (c.kind, c.seed))],
+        "may_differ": tiny_run.MAY_DIFFER, "cases": [asdict(c) for c in sorted(cases, key=lambda c: (c.kind, c.seed))],
     }  # fmt: skip
     if given.out:
         given.out.write_text(json.dumps(record, indent=1) + "\n")
