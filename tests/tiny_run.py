@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -42,10 +41,14 @@ def run(out: Path | str, **settings: Any) -> Path:
     return loop.run(**(SETTINGS | {"out": str(out)} | settings)).folder.path
 
 
-@functools.cache
+MADE: dict[str, Path] = {}
+
+
 def shared(folders: Any) -> Path:
     """One round's unbroken run, made once a session in pytest's `tmp_path_factory`; nobody may change it."""
-    return run(folders.mktemp("whole"), rounds=1)
+    if "run" not in MADE:
+        MADE["run"] = run(folders.mktemp("whole"), rounds=1)
+    return MADE["run"]
 
 
 def comparison(out: Path | str, **settings: Any) -> dict[str, Any]:
