@@ -14,11 +14,14 @@ from typing import Any
 
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import made, records, written
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.stats import wilson
 from steer_heal_love.ground.untrusted import MEGABYTE, shaped, toml
 from steer_heal_love.nouns import Completion, Gate, Score, Stage
 from steer_heal_love.report.borderline import Border, borderline
+from steer_heal_love.report.bounds import ROWS, STAGES, thinned
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ def read(path: Path) -> RunRecord:
     stages: list[Stage] = []
     for file in [path / "base" / "scores.json", *sorted(path.glob("rounds/*/scores.json"))]:
         stages += made.read(files.load_stages, file) if file.is_file() else []
+    few_enough(stages, path)
     rounds = [
         read_round(folder, bounds, checks, walks.get(int(folder.name), {}))
         for folder in sorted(
@@ -165,7 +169,7 @@ def read_round(folder: Path, bounds: dict[str, float], checks: dict[str, Any], w
     kept, dropped = borderline(completions, bounds, checks)
     return Round(
         number=int(folder.name),
-        survival=[share(completions, dose) for dose in sorted({c.dose for c in completions}) if dose > 0],
+        survival=survival(completions),
         counts={
             "made": len(completions), "coherent": sum(c.coherent for c in completions),
             "kept": sum(c.kept for c in completions), "used": sum(c.used for c in completions),
@@ -176,11 +180,23 @@ def read_round(folder: Path, bounds: dict[str, float], checks: dict[str, Any], w
     )  # fmt: skip
 
 
-def share(completions: list[Completion], dose: float) -> Share:
+def few_enough(stages: list[Stage], path: Path) -> None:
+    if len(stages) > STAGES:
+        raise UserError(f"{shown(path)}: {len(stages):,} stages, where a run of this tool has two a round; at most {STAGES:,} are shown.")  # fmt: skip
+
+
+def survival(completions: list[Completion]) -> list[Share]:
+    """The coherent share at each dose above 0, of a few hundred doses at most."""
+    by_dose: dict[float, list[bool]] = {}
+    for c in completions:
+        by_dose.setdefault(c.dose, []).append(c.coherent)
+    return [share(dose, by_dose[dose]) for dose in thinned(sorted(d for d in by_dose if d > 0), ROWS)]
+
+
+def share(dose: float, coherent: list[bool]) -> Share:
     """The coherent share at one dose."""
-    here = [c.coherent for c in completions if c.dose == dose]
-    found = sum(here) / len(here)
-    return Share(dose, found, *wilson(found, len(here)), len(here))
+    found, n = sum(coherent) / len(coherent), len(coherent)
+    return Share(dose, found, *wilson(found, n), n)
 
 
 def optional(path: Path, like: Any = dict) -> dict[str, Any]:

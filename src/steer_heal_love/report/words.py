@@ -13,6 +13,8 @@ from steer_heal_love.report.read import RunRecord, number, score
 
 RESAMPLES = 1000
 """of the probes, for the interval of a multiple"""
+MOST = 10_000
+"""items, or resamples of them, that an interval is worked out over for the page"""
 COSTS = {
     "neutral_kl": "It drifts by {} nats/token on neutral prompts",
     "own_excess": "To the base its own text is {} nats/token odder than the base's own",
@@ -63,7 +65,7 @@ def in_halves(run: RunRecord, last: Stage, told: Stage | None) -> list[str]:
         f"became less likely{beside}"
     ]
     if told and measured(last.items, told.items) and paired_items(last, told):
-        resamples = run.config.get("eval", {}).get("resamples", 2000)
+        resamples = min(max(run.config.get("eval", {}).get("resamples", 2000), 1), MOST)
         out.append(f"Against the prompt it is {halves(last.items, told.items, resamples=resamples).says}")
     return out
 
@@ -71,7 +73,7 @@ def in_halves(run: RunRecord, last: Stage, told: Stage | None) -> list[str]:
 def paired_items(a: Stage, b: Stage) -> bool:
     """Whether both were measured on as many items, as stages of one run are."""
     names = ("trait", *HALVES)
-    return all(len(a.items.get(n, [])) == len(b.items.get(n, [])) > 0 for n in names)
+    return all(MOST >= len(a.items.get(n, [])) == len(b.items.get(n, [])) > 0 for n in names)
 
 
 def worst_bank(stage: Stage) -> str:
@@ -90,7 +92,7 @@ def multiple(run: RunRecord, last: Stage) -> Score:
     prompt's can't be told from 0, or items weren't saved."""
     base, told = run.stage("base"), run.stage("prompt")
     found = [s.items.get("trait", []) if s else [] for s in (base, last, told)]
-    if not found[0] or len({len(items) for items in found}) > 1:
+    if not 0 < len(found[0]) <= MOST or len({len(items) for items in found}) > 1:
         return Score(score(last, "trait_shift").mean / score(told, "trait_shift").mean, math.nan, math.nan, 0)
     ours, theirs = (subtract(items, found[0]) for items in found[1:])
     return ratio(ours, theirs, resamples=RESAMPLES)
