@@ -1,13 +1,17 @@
 # Two commands do everything: `make demo` and `make test`. Both install first, into .venv.
 PY := .venv/bin/python
 
-.PHONY: demo test install lint docs dist lock clean
+.PHONY: demo test long install lint docs dist lock clean
 
 demo: .venv/.installed
 	.venv/bin/shl run --preset demo --persona love --model smollm2 --out runs
 
 test: .venv/.installed
 	$(PY) -m pytest
+
+# More cases of what kills, damage and hostile files do: CI's long part.
+long: .venv/.installed
+	$(PY) -m pytest -m long
 
 install: .venv/.installed
 

@@ -1,112 +1,190 @@
 """Kill runs of a tiny model at random moments, resume them, and compare with an unbroken run to the byte.
 
-    python tools/kills.py --runs 500 --workers 14 --out kills.json
-    python tools/kills.py --compare 20 --workers 14
+    PYTHONPATH=src python3 tools/kills.py --runs 500 --compare 20 --workers 28 --limit 420 --out kills.json
 
-Needs this source tree and the package's own dependencies. Each case is a seed, from --first on: it says when the process
-is killed, and in one case of three that the resumed one is killed too. A case is lost when the resumed run does not end,
-or when a file, or the log's list of finished steps, differs from the unbroken run's. Exit 1 when one is lost.
+Needs this source tree and the package's own dependencies, Linux, and no GPU. Each case is a seed, from --first on: it
+says after how much of an unbroken run's CPU time the process is killed, and in one case of three that the resumed one
+is killed too. One unbroken run a worker goes first: they give that time under the same load, and must equal each other.
+A case is lost when a sitting fails or hangs; it is different when a file differs; it lacks events when the log's list
+of finished steps, with their files' hashes, isn't the unbroken run's. Exit 1 when there is any such case. Cases that
+--limit seconds don't suffice for are counted as not done, never as survived.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
+import importlib
 import json
-import multiprocessing
 import os
+import pkgutil
 import random
-import re
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "STEER_HEAL_LOVE_CACHE": "off", "OMP_NUM_THREADS": "1"}  # fmt: skip
+BEGAN = time.monotonic()
 ROOT = Path(__file__).resolve().parents[1]
+QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "STEER_HEAL_LOVE_CACHE": "off", "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
+CHEAP = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "JAXTYPING_DISABLE": "1"}
+"""a thread each, and no checks of shapes, which the tests make"""
+os.environ |= QUIET | CHEAP
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 import torch
 
-from steer_heal_love import compare, loop
-from steer_heal_love.config import Grid
-from steer_heal_love.ground import models
-from tiny_model import build_model, build_tokenizer
+import steer_heal_love
+import tiny_run
+from steer_heal_love import loop
+from steer_heal_love.ground import records
 
-SETTINGS: dict[str, Any] = {
-    "persona": "love", "model": "tiny", "rounds": 2, "seed": 3, "device": "cpu", "coherence_floor": 100.0, "out": "runs",
-    "vector": {"contexts": 4, "layers": [0.4, 0.8]},
-    "generate": {"prompts": 8, "max_new_tokens": 8},
-    "walk": {"start": 0.2, "doses": 2, "survival": 0.3, "passes": 1, "floor": 0.02, "ceiling": 0.4},
-    "filter": {"checks": ["nll", "repeat_words"], "quantile": 1.0, "keep": 4, "calibration": 8, "least": 2},
-    "heal": {"rank": 2, "alpha": 4.0, "epochs": 1, "lr": 4e-3, "batch": 2, "anchor": 0.1, "lam": 0.1, "anchor_prompts": 4, "anchor_tokens": 6},
-    "eval": {"instruments": ["neutral", "probes", "samples"], "probes": 4, "transfer": "full", "neutral_prompts": 4, "sample_prompts": 2, "sample_tokens": 6, "resamples": 20},
-}  # fmt: skip
-METHODS = ("healed_round", "sft", "steering")
-OF_THE_CLOCK = re.compile(r'"(?:seconds|peak_memory_gb)": (?:\{[^{}]*\}|[0-9.e+-]+|null),?')
-"""what differs between two unbroken runs as well"""
-PASSED_OVER = {"events.jsonl", "report.html", "compare.html", ".lock"}
-"""logs and pages, which hold times and the folder's own name"""
+AGAIN = 1 / 3
+"""share of the cases that are killed a second time"""
+HANGS_AFTER = 300.0
+"""seconds of a sitting after which it is taken to hang"""
+
+
+@dataclass
+class Case:
+    """One run, killed `at` these shares of the unbroken run's CPU time, and what became of it."""
+
+    kind: str
+    seed: int
+    at: list[float] = field(default_factory=list)
+    kills: int = 0
+    """kills that came before the sitting's own end"""
+    cpu_seconds: float = 0.0
+    lost: str = ""
+    different: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+    home: str = ""
+    """where the files of a case lie that did not survive"""
+
+    @property
+    def survived(self) -> bool:
+        return not (self.lost or self.different or self.lacking)
+
+
+def ready() -> None:
+    """Import all that a child will, so that none does; and keep its garbage collector off what lies here already."""
+    for module in pkgutil.walk_packages(steer_heal_love.__path__, "steer_heal_love."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    torch.set_num_threads(1)
+    tiny_run.made_cheap()
+    # Asked of git once: the source tree may change meanwhile, and then the manifests would.
+    found = records.commit()
+    records.commit = lambda: found
+    gc.collect()
+    gc.freeze()
 
 
 def job(kind: str, resume: Path | None) -> None:
     """One sitting, in this process."""
-    torch.set_num_threads(1)
-    tok = build_tokenizer()
-    models.load = lambda _name, **_how: (build_model(len(tok), tok.eos_token_id), tok)
     if kind == "compare":
-        settings = {k: v for k, v in SETTINGS.items() if k != "out"}
-        compare.run(
-            out="runs", seeds=1, methods=METHODS, grid=Grid(scales=(0.5, 1.0), doses=(0.5, 1.0)), **settings
-        )
+        tiny_run.comparison("runs")
     elif resume:
         loop.run(resume=resume)
     else:
-        loop.run(**SETTINGS)
+        tiny_run.run("runs")
 
 
-def sitting(home: Path, kind: str, resume: Path | None, kill_after: float | None) -> int | None:
-    """The status of a forked process that works in `home`; None where it was killed."""
+def forked(work: Any, *given: Any) -> int:
+    """The number of a new process that does the work and ends; its status is 1 where the work raises."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            os.chdir(home)
-            os.dup2(os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-            os.dup2(1, 2)
-            job(kind, resume)
+            work(*given)
             status = 0
         except BaseException:  # the parent must never return from here twice
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(status)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+    return child
 
 
-def case(told: tuple[str, int, Path, float]) -> dict[str, Any]:
-    """One killed run, resumed to its end, and how it differs from the unbroken one at `right`."""
-    kind, seed, right, seconds = told
-    draw = random.Random(seed)
-    kills = [draw.uniform(0, seconds) for _ in range(1 + (draw.random() < 1 / 3))]
-    home = Path(tempfile.mkdtemp(prefix=f"kill-{seed}-"))
-    found: dict[str, Any] = {"kind": kind, "seed": seed, "at": [round(k / seconds, 3) for k in kills]}
-    for kill in [*kills, None]:
-        status = sitting(home, kind, begun(home) if kind == "run" else None, kill)
-        if status not in (None, 0):
-            return found | {"lost": f"exit {status}", "said": (home / "said.txt").read_text()[-2000:], "home": str(home)}  # fmt: skip
-    different = differing(newest(home), right)
-    if different:
-        return found | {"lost": "differs", "files": different, "home": str(home)}
-    shutil.rmtree(home)
-    return found
+def seated(home: Path, kind: str, resume: Path | None) -> None:
+    """A sitting that works in `home` and says there what it has to say."""
+    os.chdir(home)
+    os.dup2(os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    os.dup2(1, 2)
+    job(kind, resume)
+
+
+def sitting(home: Path, kind: str, kill_after: float | None) -> tuple[str, float]:
+    """How a sitting ended, and its CPU seconds: "" for well, "killed", or what went wrong."""
+    child = forked(seated, home, kind, begun(home) if kind == "run" else None)
+    began, killed = time.monotonic(), False
+    while True:
+        ended, status, used = os.wait4(child, os.WNOHANG)
+        if ended:
+            break
+        hangs = time.monotonic() - began > HANGS_AFTER
+        if hangs or (kill_after is not None and not killed and cpu_seconds(child) >= kill_after):
+            os.kill(child, signal.SIGKILL)
+            killed = True
+            if hangs:
+                os.waitpid(child, 0)
+                return f"hangs for {HANGS_AFTER:g} s", 0.0
+        time.sleep(0.005)
+    spent = used.ru_utime + used.ru_stime
+    if os.WIFSIGNALED(status):
+        return ("killed" if killed else f"signal {os.WTERMSIG(status)}"), spent
+    code = os.waitstatus_to_exitcode(status)
+    return (f"exit {code}: {(home / 'said.txt').read_text()[-2000:]}" if code else ""), spent
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of another process that has not been waited for yet (its clock's number is made as glibc makes it)."""
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+def case(kind: str, seed: int, right: Path, seconds: float, to: Path) -> None:
+    """A case from its kills to its comparison, written to the file `to`."""
+    draw, home = random.Random(f"{kind}-{seed}"), to.with_suffix("")
+    home.mkdir()
+    first = draw.uniform(0, seconds)
+    second = [draw.uniform(0, max(seconds - first, seconds / 10))] if draw.random() < AGAIN else []
+    found = Case(kind, seed, [round(k / seconds, 4) for k in (first, *second)], home=str(home))
+    for kill in [first, *second, None]:
+        how, spent = sitting(home, kind, kill)
+        found.cpu_seconds += spent
+        found.kills += how == "killed"
+        if how not in ("", "killed"):
+            found.lost = how
+            break
+    else:
+        compared(found, newest(home), right)
+    finish(found, home, to)
+
+
+def unbroken(kind: str, seed: int, _right: Path, _seconds: float, to: Path) -> None:
+    """A run that nobody kills; its files stay."""
+    home = to.with_suffix("")
+    home.mkdir()
+    found = Case(kind, seed, home=str(home))
+    found.lost, found.cpu_seconds = sitting(home, kind, None)
+    finish(found, None, to)
+
+
+def finish(found: Case, home: Path | None, to: Path) -> None:
+    if home and found.survived:
+        shutil.rmtree(home)
+        found.home = ""
+    scratch = to.with_suffix(".part")
+    scratch.write_text(json.dumps(asdict(found)))
+    scratch.rename(to)
 
 
 def begun(home: Path) -> Path | None:
@@ -121,67 +199,119 @@ def newest(home: Path) -> Path:
     return runs[0] if len(runs) == 1 else home / "runs"
 
 
-def differing(ours: Path, right: Path) -> list[str]:
-    """Files that differ, or that only one has; and logs that name other steps."""
-    names = {str(p.relative_to(root)) for root in (ours, right) for p in root.rglob("*") if p.is_file()}
-    kept = sorted(n for n in names if Path(n).name not in PASSED_OVER)
-    files = [n for n in kept if content(ours / n) != content(right / n)]
-    logs = [n for n in sorted(names) if Path(n).name == "events.jsonl" and steps(ours / n) != steps(right / n)]  # fmt: skip
-    return files + logs
-
-
-def content(file: Path) -> bytes | str | None:
-    if not file.is_file():
-        return None
-    return OF_THE_CLOCK.sub("", file.read_text()) if file.suffix == ".json" else file.read_bytes()
+def compared(found: Case, ours: Path, right: Path) -> None:
+    """Files that differ, or that only one has; and steps that only one log has, or with other hashes."""
+    found.different = tiny_run.differing(ours, right)
+    logs = {str(p.relative_to(root)) for root in (ours, right) for p in root.rglob("events.jsonl")}
+    for n in sorted(logs):
+        mine, theirs = steps(ours / n), steps(right / n)
+        found.lacking += [f"{n}: {s}" for s in sorted(mine.keys() | theirs) if mine.get(s) != theirs.get(s)]
 
 
 def steps(log: Path) -> dict[str, Any]:
     """Every finished step with its files' hashes."""
     out: dict[str, Any] = {}
     for line in log.read_text().split("\n") if log.is_file() else ():
-        try:
+        with contextlib.suppress(json.JSONDecodeError):
             event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if event["event"] == "done":
-            out[event["file"]] = event["files"]
+            if event["event"] == "done":
+                out[event["file"]] = event["files"]
     return out
 
 
-def unbroken(kind: str) -> tuple[Path, float]:
-    """A run that nobody kills, and its seconds; a second one first, so that what is loaded late is loaded."""
-    home, began = Path(tempfile.mkdtemp(prefix="unbroken-")), time.monotonic()
-    if sitting(home, kind, None, None) != 0:
-        sys.exit((home / "said.txt").read_text()[-4000:])
-    return newest(home), time.monotonic() - began
+Work = tuple[Any, str, int, Path, float]
+"""what a process of its own does: `case` or `unbroken`, and what it is given but its file"""
 
 
-def main() -> None:
+def done(works: list[Work], root: Path, workers: int, until: float) -> Iterator[Case]:
+    """Each case as it ends, so many at a time; at `until` (monotonic seconds) those under way are ended, uncounted."""
+    left, running = list(reversed(works)), dict[int, tuple[Work, Path]]()
+    while left or running:
+        while left and len(running) < workers:
+            work, *given = one = left.pop()
+            to = root / f"{work.__name__}-{one[1]}-{one[2]}.json"
+            running[forked(led, work, (*given, to))] = one, to
+        for child in [c for c in running if os.waitpid(c, os.WNOHANG)[0]]:
+            one, to = running.pop(child)
+            said = json.loads(to.read_text()) if to.is_file() else {"kind": one[1], "seed": one[2], "lost": "the case's own process ended"}  # fmt: skip
+            yield Case(**said)
+        if time.monotonic() > until:
+            for child in running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            return
+        time.sleep(0.02)
+
+
+def led(work: Any, given: tuple[Any, ...]) -> None:
+    """The work, as the leader of a group that can be ended whole."""
+    os.setpgid(0, 0)
+    work(*given)
+
+
+def counts(kind: str, asked: int, cases: list[Case]) -> dict[str, Any]:
+    mine = [c for c in cases if c.kind == kind]
+    return {
+        "asked": asked, "done": len(mine), "killed": sum(c.kills > 0 for c in mine), "killed_twice": sum(c.kills > 1 for c in mine),
+        "ended_before_the_kill": sum(c.kills == 0 for c in mine), "survived": sum(c.survived for c in mine),
+        "lost": sum(bool(c.lost) for c in mine), "different": sum(bool(c.different) for c in mine), "lacking_events": sum(bool(c.lacking) for c in mine),
+    }  # fmt: skip
+
+
+def asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=0, help="kills of a run")
     parser.add_argument("--compare", type=int, default=0, help="kills of a comparison")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a JSON file for every case")
-    given = parser.parse_args()
-    found: list[dict[str, Any]] = []
-    for kind, number in (("run", given.runs), ("compare", given.compare)):
-        if not number:
-            continue
-        right, seconds = unbroken(kind)
-        cases = [(kind, seed, right, seconds) for seed in range(given.first, given.first + number)]
-        with multiprocessing.get_context("fork").Pool(given.workers) as pool:
-            for one in pool.imap_unordered(case, cases):
-                found.append(one)
-                if "lost" in one:
-                    print(json.dumps(one, indent=1), flush=True)
-        lost = sum("lost" in one for one in found if one["kind"] == kind)
-        twice = sum(len(one["at"]) > 1 for one in found if one["kind"] == kind)
-        print(f"{kind}: {number} killed ({twice} of them twice), {lost} lost; unbroken in {seconds:.1f} s", flush=True)  # fmt: skip
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds for everything")
+    parser.add_argument("--out", type=Path, help="a JSON file for the counts and every case")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = asked()
+    until = BEGAN + given.limit
+    wanted = {k: n for k, n in (("compare", given.compare), ("run", given.runs)) if n}
+    ready()
+    root = Path(tempfile.mkdtemp(prefix="kills-"))
+    copies = [(unbroken, kind, i, root, 0.0) for i in range(max(1, given.workers // len(wanted))) for kind in wanted]  # fmt: skip
+    whole = list(done(copies, root, given.workers, until))
+    if wrong := [c for c in whole if c.lost]:
+        sys.exit(f"an unbroken {wrong[0].kind} fails: {wrong[0].lost}")
+    if short := wanted.keys() - {c.kind for c in whole}:
+        sys.exit(f"--limit {given.limit:g}: no unbroken {', '.join(sorted(short))} ended within it.")
+    right = {kind: newest(Path(next(c.home for c in whole if c.kind == kind))) for kind in wanted}
+    seconds = {kind: statistics.median(c.cpu_seconds for c in whole if c.kind == kind) for kind in wanted}
+    for c in whole:
+        compared(c, newest(Path(c.home)), right[c.kind])
+    works = [(case, k, given.first + i, right[k], seconds[k]) for k, n in wanted.items() for i in range(n)]
+    cases = []
+    for c in done(works, root, given.workers, until):
+        cases.append(c)
+        if not c.survived:
+            print(json.dumps(asdict(c), indent=1), flush=True)
+    told(given, wanted, whole, seconds, cases, time.monotonic() - BEGAN)
+    bad = [c for c in [*cases, *whole] if not c.survived]
+    if not bad:
+        shutil.rmtree(root)
+    sys.exit(bool(bad))
+
+
+def told(given: argparse.Namespace, wanted: dict[str, int], whole: list[Case], seconds: dict[str, float], cases: list[Case], wall: float) -> None:  # fmt: skip
+    """Print the counts, and write them with every case."""
+    found = {kind: counts(kind, n, cases) for kind, n in wanted.items()}
+    controls = {k: {"runs": sum(c.kind == k for c in whole), "different": sum(not c.survived for c in whole if c.kind == k), "cpu_seconds": round(seconds[k], 2)} for k in wanted}  # fmt: skip
+    record = {
+        "counts": found, "unbroken": controls, "first_seed": given.first, "workers": given.workers, "wall_seconds": round(wall, 1),
+        "may_differ": tiny_run.MAY_DIFFER, "cases": [asdict(c) for c in sorted(cases, key=lambda c: (c.kind, c.seed))],
+    }  # fmt: skip
     if given.out:
-        given.out.write_text(json.dumps(found, indent=1) + "\n")
-    sys.exit(any("lost" in one for one in found))
+        given.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(
+        json.dumps({"counts": found, "unbroken": controls, "wall_seconds": record["wall_seconds"]}, indent=1)
+    )
 
 
 if __name__ == "__main__":

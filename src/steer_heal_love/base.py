@@ -40,6 +40,7 @@ def measured(s: Session) -> Base:
     answers = own_answers(s)
     base = with_states(s, answers)
     bounds = sieve.calibrate(answers["calibration"], cfg.filter.quantile)
+    s.folder.still_there()
     records.write_json(here / "bounds.json", bounds)
     records.write_json(here / "checks.json", sieve.sides(bounds))
     judged = sieve.judge(answers["calibration"], bounds)

@@ -153,6 +153,7 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
     """Everything that is derived: the one adapter, the summary, the report. Written anew after each round; the report
     says whether the run `goes_on`."""
     path = r.folder.path
+    r.folder.still_there()
     if r.history:
         name, note = models.base_name(r.config.model), identity.of_run(path).note()
         bake.save_peft(bake.stack(r.history), path / "adapter", base_model=name, note=note)

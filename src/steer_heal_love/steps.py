@@ -21,10 +21,11 @@ from steer_heal_love import filter as sieve
 from steer_heal_love.filter.record import recorded
 from steer_heal_love.filter.walk import walk
 from steer_heal_love.generate import generate
-from steer_heal_love.ground import purposes, records
+from steer_heal_love.ground import purposes, records, written
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.step import COMPLETIONS, STAGES, Codec, Step
+from steer_heal_love.ground.untrusted import shaped
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.examples import referred, unread
 from steer_heal_love.heal.teacher import teacher_states
@@ -51,7 +52,7 @@ def save_healed(value: tuple[Adapter, Healing], path: Path) -> None:
 
 
 def load_healed(path: Path) -> tuple[Adapter, Healing]:
-    row = records.read_json(path)
+    row = shaped(records.read_json(path), written.HEALING)
     curves = {
         name: [{k: math.nan if v is None else v for k, v in point.items()} for point in row[name]]
         for name in ("steps", "validation", "pressure")

@@ -13,6 +13,7 @@ from pathlib import Path
 from steer_heal_love import bake
 from steer_heal_love.ground import embedded, identity
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.models import base_name
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside, json_object
@@ -39,6 +40,7 @@ def target(name: str, base: str = "") -> Target:
     """Raises `UserError` for what is no plain LoRA, for a folder that is both, and where no base is given or known."""
     folder = Path(name).expanduser()
     if (folder / "manifest.json").is_file() and (folder / "adapter").is_dir():
+        RunFolder.open(folder).check(derived=True)
         folder = inside(folder, folder / "adapter")
     if not (folder / CONFIG).is_file():
         if not base:

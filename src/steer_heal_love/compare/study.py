@@ -93,6 +93,7 @@ def measured_all(
         traces += found_here
     found = summary.of(traces, bases, grid, cfg.eval.resamples)
     found |= {"persona": load_persona(cfg.persona).name, "model": cfg.model}
+    RunFolder(out).still_there()
     records.write_json(out / "compare.json", found)
     report.write_comparison(out)
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,6 +89,7 @@ def refuse_folder(name: str) -> None:
     if folder.is_file():
         raise UserError(f"{name!r} is a file; give the folder that holds config.json and the safetensors.")
     if folder.is_dir():
+        refuse_devices(folder)
         for file in JSON:
             refuse_json(folder / file)
     elif folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
@@ -100,12 +102,23 @@ def refuse_folder(name: str) -> None:
         refuse_files(folder)
 
 
+def refuse_devices(folder: Path) -> None:
+    """What is neither a file nor a folder, a device or a pipe by way of a link, would be read without end."""
+    for path in folder.iterdir():
+        try:
+            mode = path.stat().st_mode
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read: {e.strerror}.") from e
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UserError(f"{path}: a pipe, a device or a socket, where a file was expected.")
+
+
 def refuse_json(file: Path) -> None:
     try:
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     except OSError as e:
         raise UserError(f"{file}: cannot be read: {e.strerror}.") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{file}: not JSON in UTF-8: {e}") from e
     if not isinstance(found, dict):
         raise UserError(f"{file}: expected a JSON object, found {type(found).__name__}.")

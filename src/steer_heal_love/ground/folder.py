@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from steer_heal_love.ground import lock, made, records
+from steer_heal_love.ground import lock, made, records, written
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
-from steer_heal_love.ground.untrusted import inside, json_object
+from steer_heal_love.ground.untrusted import inside, json_object, shaped
 from steer_heal_love.nouns import Completion, Look, Score, Stage, Tokens
 
 T = TypeVar("T")
@@ -226,7 +226,7 @@ def load_completions(path: Path) -> list[Completion]:
             {k: float("nan") if v is None else v for k, v in r["checks"].items()}, r["reasons"],
             r["coherent"], r["used"],
         )
-        for r in records.read_jsonl(path)
+        for r in shaped(records.read_jsonl(path), [written.COMPLETION])
     ]  # fmt: skip
 
 
@@ -235,7 +235,7 @@ def save_json(value: Any, path: Path) -> None:
 
 
 def load_looks(path: Path) -> list[Look]:
-    return [Look(**row) for row in records.read_jsonl(path)]
+    return [Look(**row) for row in shaped(records.read_jsonl(path), [written.LOOK])]
 
 
 def save_looks(looks: list[Look], path: Path) -> None:
@@ -247,7 +247,7 @@ def save_stages(stages: Iterable[Stage], path: Path) -> None:
 
 
 def load_stages(path: Path) -> list[Stage]:
-    return [stage_of(s) for s in records.read_json(path)["stages"]]
+    return [stage_of(s) for s in shaped(records.read_json(path), written.STAGES)["stages"]]
 
 
 def stage_of(s: dict[str, Any]) -> Stage:

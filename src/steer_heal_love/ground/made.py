@@ -83,14 +83,15 @@ def seconds(event: dict[str, Any]) -> float:
     return 0.0
 
 
-def read(load: Callable[[Path], T], path: Path) -> T:
-    """What lies at `path`. Raises `UserError` where it can't be what a run wrote."""
+def read(
+    load: Callable[[Path], T], path: Path, remedy: str = "Delete it, and `shl run --resume` makes it again."
+) -> T:
+    """What lies at `path`. Raises `UserError` with the `remedy` where it can't be what a run wrote."""
     try:
         return load(path)
     except UNREADABLE as e:
         raise UserError(
-            f"{shown(path)}: damaged, or not what a run writes ({type(e).__name__}: {shown(e)[:200]}). Delete it, and "
-            "`shl run --resume` makes it again."
+            f"{shown(path)}: damaged, or not what a run writes ({type(e).__name__}: {shown(e)[:200]}). {remedy}"
         ) from e
 
 

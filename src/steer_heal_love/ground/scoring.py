@@ -217,15 +217,19 @@ def token_order(
 
 
 def forward_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
-    """KL(reference‖student) per token, in nats, from logits."""
+    """KL(reference‖student) per token, in nats, from logits; never below 0, where rounding alone would put it.
+
+    A token that the reference rules out (a logit of −∞) adds nothing.
+    """
     p = reference.log_softmax(-1)
-    return (p.exp() * (p - student.log_softmax(-1))).sum(-1)
+    apart = (p - student.log_softmax(-1)).masked_fill(p.isneginf(), 0.0)
+    return (p.exp() * apart).sum(-1).clamp(min=0.0)
 
 
 def entropy(logits: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
     """Entropy of the next token's distribution, in nats."""
     log_p = logits.log_softmax(-1)
-    return -(log_p.exp() * log_p).sum(-1)
+    return -(log_p.exp() * log_p.masked_fill(log_p.isneginf(), 0.0)).sum(-1)
 
 
 def reverse_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:

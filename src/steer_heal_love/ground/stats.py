@@ -189,7 +189,8 @@ def unpaired(a: list[float], b: list[float], *, level: float = LEVEL) -> Score:
     u, v = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
     if u + v == 0:
         return Score(gap, gap, gap, n)
-    df = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1))
+    share = u / (u + v)  # squares of shares, since those of variances overflow
+    df = 1 / (share**2 / (len(x) - 1) + (1 - share) ** 2 / (len(y) - 1))
     half = t_quantile((1 + level) / 2, float(df)) * math.sqrt(u + v)
     return Score(gap, gap - half, gap + half, n)
 

@@ -79,7 +79,7 @@ def table(c: Comparison) -> list[RenderableType]:
     for name in ("trait_pos", "trait_neg"):
         out.add_column(name, justify="right", no_wrap=True)
     for m in (m for m in c.methods if not m.null):
-        out.add_row(m.name, *(reading(r.null.above) for r in m.rows[AXIS]), *map(half, last(m)))
+        out.add_row(Text(m.name), *(reading(r.null.above) for r in m.rows[AXIS]), *map(half, last(m)))
     return [out, *(Text(line) for line in headline(c)), Text(caveat(c), style="yellow")]
 
 

@@ -13,9 +13,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from steer_heal_love.ground import declared, records
+from steer_heal_love.ground import declared, made, records, written
 from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.untrusted import shaped
 from steer_heal_love.nouns import FOUNDATIONS
 from steer_heal_love.report import CERTIFICATE, canvas
 from steer_heal_love.report.comparison import score_of
@@ -75,7 +76,13 @@ SAMPLES = 6
 
 def write(folder: Path) -> None:
     """`certificate.html` beside the folder's `certificate.json`."""
-    records.write_text(folder / HTML, render(records.read_json(folder / CERTIFICATE)))
+    records.write_text(folder / HTML, render(read(folder)))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What the folder's certificate says. Raises `UserError` where there is none, or it is none that `certify` wrote."""
+    load = lambda file: shaped(records.read_json(file), written.CERTIFICATE)
+    return made.read(load, folder / CERTIFICATE, "The same `shl certify` measures it again.")  # type: ignore[no-any-return]
 
 
 def render(c: dict[str, Any]) -> str:
@@ -115,7 +122,7 @@ def said(name: str) -> str:
 
 def screen(folder: Path) -> RenderableType:
     """One screen: the verdict of every trait with its evidence, the scores that carry it, what else moved."""
-    c = records.read_json(folder / CERTIFICATE)
+    c = read(folder)
     parts: list[RenderableType] = [
         Text(shown(f"{c['target']} ({c['kind']}) against {c['base']}: {c['verdict']}"), style="bold")
     ]

@@ -16,16 +16,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from steer_heal_love.ground import records
+from steer_heal_love.ground import made, records, written
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.stats import LEVEL, corrected, t_quantile
+from steer_heal_love.ground.untrusted import shaped
 from steer_heal_love.nouns import Score
 from steer_heal_love.report.read import number
 from steer_heal_love.report.screen import interval, plain
 
 AXES = {"neutral_kl": ("budgets", "at"), "own_excess": ("own_excess_budgets", "at_own_excess")}
 """axes of coherence, with the names of their budgets and rows in the file"""
+
+
+AGAIN = "Delete it, and the same `shl compare` makes it again from the cells there."
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,11 @@ class Comparison:
     null_comparisons: int = 0
 
     @property
+    def undefined(self) -> Score:
+        """Where a point has no such score."""
+        return Score.undefined()
+
+    @property
     def columns(self) -> list[str]:
         """Every score that a point has."""
         return list(dict.fromkeys(n for m in self.methods for p in m.points for n in p.scores))
@@ -149,18 +158,32 @@ def read(folder: Path) -> Comparison:
     file = folder / "compare.json"
     if not file.is_file():
         raise UserError(f"{folder}: no comparison there (no compare.json).")
-    data = records.read_json(file)
+    data = made.read(comparable, file, AGAIN)
     if missing := [name for names in AXES.values() for name in names[:1] if name not in data]:
         raise UserError(
             f"{file}: by an earlier version (no {', '.join(missing)}), with intervals that three seeds don't bear out. "
             "The same shl compare makes it anew from the cells there, and measures nothing again."
         )
+    made.read(lambda _: whole(shaped(data, written.COMPARISON)), file, AGAIN)
     methods = sorted(map(traced, data["methods"]), key=rank)
     budgets = {axis: data[name] for axis, (name, _) in AXES.items()}
     return Comparison(
         data["persona"], data["model"], data["seeds"], data["reference"], data["looks"], budgets, methods,
         data.get("null_looks", 0),
     )  # fmt: skip
+
+
+def comparable(path: Path) -> dict[str, Any]:
+    return shaped(records.read_json(path), dict)  # type: ignore[no-any-return]
+
+
+def whole(data: dict[str, Any]) -> None:
+    """Raise `ValueError` where a method has not a row for every budget, or a budget is none."""
+    for budgets, rows in AXES.values():
+        if not data[budgets] or min(data[budgets]) <= 0:
+            raise ValueError(f"{budgets}: expected numbers above 0")
+        if short := [m["name"] for m in data["methods"] if len(m[rows]) != len(data[budgets])]:
+            raise ValueError(f"methods: {short[0]!r:.60} has not a row of {rows} for every budget")
 
 
 def rank(m: Traced) -> list[float]:

@@ -8,8 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from steer_heal_love.ground import records
+from steer_heal_love.ground import made, records, written
 from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.untrusted import shaped
 from steer_heal_love.report.comparison import score_of
 from steer_heal_love.report.screen import interval
 
@@ -22,7 +23,7 @@ DIFFERENCES = {"moved": "prevented", "learned": "given_up"}
 
 def screen(folder: Path) -> RenderableType:
     """What plain fine-tuning did, what the prevented one did, the difference, and what that says."""
-    found = records.read_json(folder / "fight.json")
+    found = made.read(lambda file: shaped(records.read_json(file), written.FIGHT), folder / "fight.json")
     out = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("", "plain", "with prevention", "difference"):
         out.add_column(name, justify="right" if name else "left")

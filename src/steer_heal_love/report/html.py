@@ -18,7 +18,7 @@ from steer_heal_love.ground import declared, records
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.nouns import FOUNDATIONS
-from steer_heal_love.report import canvas, panels, trajectory
+from steer_heal_love.report import bounds, canvas, panels, trajectory
 from steer_heal_love.report.bars import clock
 from steer_heal_love.report.diary import diary
 from steer_heal_love.report.read import Round, RunRecord, number, score
@@ -69,7 +69,13 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"num": num, "percent": percent, "interval": interval, "clock": clock}
+    env.filters |= {
+        "num": num,
+        "percent": percent,
+        "interval": interval,
+        "clock": clock,
+        "clip": bounds.clipped,
+    }
     return env
 
 
@@ -100,6 +106,8 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
     ]
     shown_scores = [c for c in declared.columns() if any(c.name in s.scores for s in run.stages)]
     shown = [e for kind in kinds for e in [e for e in entries if e.kind == kind][: VISIBLE // 2]]
+    open_now = {e.prompt for e in shown}
+    folded = [e for e in entries if e.prompt not in open_now]
     return {
         "id": at, "run": run, "outcome": outcome(run), "left_out": left_out(run),
         "score": score, "number": number,
@@ -119,11 +127,19 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
         "survival": figures(at, SMALL, [
             (f"Survival by dose in round {r.number}", panels.survival(r, setting(run, "walk", "survival")))
             for r in run.rounds if r.survival]),
-        "reasons": [k for k, _ in sum((Counter(r.reasons) for r in run.rounds), Counter()).most_common()],
-        "shown": shown, "folded": [e for e in entries if e not in shown],
+        "reasons": [k for k, _ in sum((Counter(r.reasons) for r in run.rounds), Counter()).most_common(bounds.ROWS)],
+        "shown": shown, "folded": folded[: bounds.ROWS],
+        "unfolded": bounds.counted(len(folded) - bounds.ROWS, "prompts, in base/scores.json"),
+        "notes": some(run.notes, "notes, in events.jsonl"), "gates": run.gates[: bounds.ROWS],
         "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
         "peak": number(run.summary.get("peak_memory_gb")),
     }  # fmt: skip
+
+
+def some(lines: list[str], what: str) -> list[str]:
+    """The first lines, and how many more there are."""
+    more = bounds.counted(len(lines) - bounds.ROWS, what)
+    return [*lines[: bounds.ROWS], *([more] if more else [])]
 
 
 def figures(at: str, size: tuple[float, float], draws: list[tuple[str, canvas.Draw]]) -> list[Markup]:

@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFor
 
 from steer_heal_love.ground.declared import curves, in_order
 from steer_heal_love.nouns import Response
+from steer_heal_love.report.bounds import thinned
 from steer_heal_love.report.canvas import FOURTH, HEALED, INK, MUTED, PROMPT, STEERED, Draw
 from steer_heal_love.report.read import Round, RunRecord, number, score
 from steer_heal_love.report.trajectory import reach
@@ -138,14 +139,16 @@ def divergences(healing: dict[str, Any], tau: float) -> Draw:
 
 
 def line(axes: Axes, healing: dict[str, Any], name: str, colour: str, label: str) -> None:
-    points = [(s["step"], number(s[name])) for s in healing.get("steps", []) if name in s]
+    points = thinned([(s["step"], number(s[name])) for s in healing.get("steps", []) if name in s])
     if points:
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.1, alpha=0.85, label=label)
 
 
 def epochs(axes: Axes, healing: dict[str, Any], name: str, colour: str, label: str) -> None:
     seen, steps = healing.get("validation", []), len(healing.get("steps", []))
-    points = [(steps * (i + 1) / len(seen) - 1, number(v.get(name))) for i, v in enumerate(seen)]
+    points = thinned(
+        [(steps * (i + 1) / len(seen) - 1, number(v.get(name))) for i, v in enumerate(seen)], 200
+    )
     if any(math.isfinite(v) for _, v in points):
         axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=5, label=label)
 
@@ -212,7 +215,13 @@ def ledger(rounds: list[Round], text: str) -> Draw:
                 np.array([number(v["mean_nats"][k]) for _, v in found]) for k in ("mean", "lo", "hi")
             )
             axes.errorbar(
-                x, mean, yerr=[mean - lo, hi - mean], fmt="o-", color=colour, markersize=4.5, label=label
+                x,
+                mean,
+                yerr=[np.fmax(mean - lo, 0.0), np.fmax(hi - mean, 0.0)],
+                fmt="o-",
+                color=colour,
+                markersize=4.5,
+                label=label,
             )
             tail = [number(v["p95_nats"]) for _, v in found]
             axes.plot(x, tail, "^:", color=colour, markersize=4.5, label="95th percentile")
@@ -236,7 +245,7 @@ def survival(r: Round, asked: float) -> Draw:
         axes.errorbar(x, y, yerr=spread, fmt="o", color=STEERED, elinewidth=1.0, markersize=4.5)
         if fitted:
             doses = np.geomspace(min(x), max(x), 60)
-            curve = Response(**fitted)
+            curve = Response(fitted["plateau"], fitted["half_dose"], fitted["steepness"])
             axes.plot(doses, [curve.share(d) for d in doses], color=STEERED, linewidth=1.2)
             if math.isfinite(asked):
                 axes.axhline(asked * curve.plateau, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.1)

@@ -8,20 +8,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import made, records
+from steer_heal_love.ground import made, records, written
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
+from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.stats import wilson
-from steer_heal_love.ground.untrusted import MEGABYTE, toml
+from steer_heal_love.ground.untrusted import MEGABYTE, shaped, toml
 from steer_heal_love.nouns import Completion, Gate, Score, Stage
 from steer_heal_love.report.borderline import Border, borderline
-
-GATE = ("gate", "claim", "observed", "verdict", "means")
-"""what every gate of a summary says"""
+from steer_heal_love.report.bounds import ROWS, STAGES, thinned
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,12 @@ def read(path: Path) -> RunRecord:
     folder.check(derived=True)
     summary = made.read(summarised, path / "summary.json")
     bounds = made.read(bounded, path / "base" / "bounds.json")
-    checks = made.read(optional, path / "base" / "checks.json")
+    checks = made.read(partial(optional, like=written.CHECKS), path / "base" / "checks.json")
     walks = {w["round"]: w for w in summary.get("walks", [])}
     stages: list[Stage] = []
     for file in [path / "base" / "scores.json", *sorted(path.glob("rounds/*/scores.json"))]:
         stages += made.read(files.load_stages, file) if file.is_file() else []
+    few_enough(stages, path)
     rounds = [
         read_round(folder, bounds, checks, walks.get(int(folder.name), {}))
         for folder in sorted(
@@ -156,9 +157,9 @@ def read(path: Path) -> RunRecord:
         )
     ]
     return RunRecord(
-        path, table(path / "config.toml"), made.read(text, path / "config.toml"), optional(path / "manifest.json"),
-        table(path / "persona.toml"), summary, sorted(stages, key=lambda s: s.round),
-        rounds, folder.event.read(), folder.lost(), made.read(optional, path / "base" / "wording.json"),
+        path, made.read(partial(table, like=written.CONFIG), path / "config.toml"), made.read(text, path / "config.toml"), optional(path / "manifest.json"),
+        made.read(partial(table, like=written.PERSONA), path / "persona.toml"), summary, sorted(stages, key=lambda s: s.round),
+        rounds, folder.event.read(), folder.lost(), made.read(partial(optional, like=written.WORDING), path / "base" / "wording.json"),
     )  # fmt: skip
 
 
@@ -168,54 +169,57 @@ def read_round(folder: Path, bounds: dict[str, float], checks: dict[str, Any], w
     kept, dropped = borderline(completions, bounds, checks)
     return Round(
         number=int(folder.name),
-        survival=[share(completions, dose) for dose in sorted({c.dose for c in completions})],
+        survival=survival(completions),
         counts={
             "made": len(completions), "coherent": sum(c.coherent for c in completions),
             "kept": sum(c.kept for c in completions), "used": sum(c.used for c in completions),
         },
         reasons=dict(Counter(reason for c in completions for reason in c.reasons).most_common()),
-        kept=kept, dropped=dropped, walk=walk, healing=made.read(optional, folder / "healing.json") or None,
-        transfer=made.read(optional, folder / "transfer.json") or None,
+        kept=kept, dropped=dropped, walk=walk, healing=made.read(partial(optional, like=written.HEALING), folder / "healing.json") or None,
+        transfer=made.read(transferred, folder / "transfer.json") or None,
     )  # fmt: skip
 
 
-def share(completions: list[Completion], dose: float) -> Share:
+def few_enough(stages: list[Stage], path: Path) -> None:
+    if len(stages) > STAGES:
+        raise UserError(f"{shown(path)}: {len(stages):,} stages, where a run of this tool has two a round; at most {STAGES:,} are shown.")  # fmt: skip
+
+
+def survival(completions: list[Completion]) -> list[Share]:
+    """The coherent share at each dose above 0, of a few hundred doses at most."""
+    by_dose: dict[float, list[bool]] = {}
+    for c in completions:
+        by_dose.setdefault(c.dose, []).append(c.coherent)
+    return [share(dose, by_dose[dose]) for dose in thinned(sorted(d for d in by_dose if d > 0), ROWS)]
+
+
+def share(dose: float, coherent: list[bool]) -> Share:
     """The coherent share at one dose."""
-    here = [c.coherent for c in completions if c.dose == dose]
-    found = sum(here) / len(here)
-    return Share(dose, found, *wilson(found, len(here)), len(here))
+    found, n = sum(coherent) / len(coherent), len(coherent)
+    return Share(dose, found, *wilson(found, n), n)
 
 
-def optional(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where the run has not come that far."""
-    found = records.read_json(path) if path.is_file() else {}
-    if not isinstance(found, dict):
-        raise TypeError(f"a JSON object was expected, found {type(found).__name__}")
-    return found
+def optional(path: Path, like: Any = dict) -> dict[str, Any]:
+    """A JSON object made like `like`, or an empty one where the run has not come that far."""
+    return shaped(records.read_json(path), like) if path.is_file() else {}  # type: ignore[no-any-return]
 
 
-def table(path: Path) -> dict[str, Any]:
-    """A TOML table, or an empty one."""
-    return toml(path, str(path), most=4 * MEGABYTE).data if path.is_file() else {}
+def table(path: Path, like: Any = dict) -> dict[str, Any]:
+    """A TOML table made like `like`, or an empty one."""
+    return shaped(toml(path, str(path), most=4 * MEGABYTE).data, like) if path.is_file() else {}  # type: ignore[no-any-return]
 
 
 def summarised(path: Path) -> dict[str, Any]:
-    """What a summary holds, each part of the kind that a run writes there."""
-    found = optional(path)
-    for key in ("gates", "walks", "stages"):
-        if not all(isinstance(row, dict) for row in found.get(key, [])):
-            raise TypeError(f"{key}: a list of objects was expected")
-    for walk in found.get("walks", []):
-        hash(walk["round"])
-    for gate in found.get("gates", []):
-        if other := [k for k in GATE if not isinstance(gate[k], str)]:
-            raise TypeError(f"gates: a text was expected at {other[0]}")
-    number(found.get("peak_memory_gb"))
-    return found
+    return optional(path, written.SUMMARY)
+
+
+def transferred(path: Path) -> dict[str, Any]:
+    found = optional(path, written.TRANSFER) if path.is_file() else {}
+    return written.same_length(found)
 
 
 def bounded(path: Path) -> dict[str, float]:
-    return {k: number(v) for k, v in optional(path).items()}
+    return {k: number(v) for k, v in optional(path, written.BOUNDS).items()}
 
 
 def text(path: Path) -> str:

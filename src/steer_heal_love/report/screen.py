@@ -18,6 +18,8 @@ from steer_heal_love.report.read import RunRecord, number, score
 from steer_heal_love.report.scope import left_out
 from steer_heal_love.report.words import outcome
 
+SHOWN = 40
+"""gates shown; there are a dozen kinds"""
 LARGEST = 12
 """stages shown; a longer run leaves out its middle"""
 COLUMNS = {
@@ -77,7 +79,7 @@ def gates(run: RunRecord, cut: bool) -> RenderableType:
     """Two lines a gate: its verdict, the outcome and what that says; under it what was observed."""
     lines = []
     name, said = (max(len(getattr(g, field)) for g in run.gates) for field in ("gate", "verdict"))
-    for g in run.gates:
+    for g in run.gates[:SHOWN]:
         says = g.means.split(". ")[0].rstrip(".") + "."
         outcome = f" {g.outcome.replace('_', ' ')}:" if g.outcome else ""
         verdict = (f"{shown(g.verdict):<{said}}", STYLE.get(g.verdict, ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from steer_heal_love.ground.banks import KINDS
+from steer_heal_love.ground.halves import NAMES as HALVES
 from steer_heal_love.ground.halves import halves, measured
 from steer_heal_love.ground.stats import ratio, subtract
 from steer_heal_love.nouns import Score, Stage
@@ -12,6 +13,8 @@ from steer_heal_love.report.read import RunRecord, number, score
 
 RESAMPLES = 1000
 """of the probes, for the interval of a multiple"""
+MOST = 10_000
+"""items, or resamples of them, that an interval is worked out over for the page"""
 COSTS = {
     "neutral_kl": "It drifts by {} nats/token on neutral prompts",
     "own_excess": "To the base its own text is {} nats/token odder than the base's own",
@@ -61,10 +64,16 @@ def in_halves(run: RunRecord, last: Stage, prompt: Stage | None) -> list[str]:
         f"Of it, {interval(pos, 2)} is that pos answers became likelier and {interval(neg, 2)} that neg answers "
         f"became less likely{beside}"
     ]
-    if prompt and measured(last.items, prompt.items):
-        resamples = run.config.get("eval", {}).get("resamples", 2000)
+    if prompt and measured(last.items, prompt.items) and paired_items(last, prompt):
+        resamples = min(max(run.config.get("eval", {}).get("resamples", 2000), 1), MOST)
         out.append(f"Against the prompt it is {halves(last.items, prompt.items, resamples=resamples).says}")
     return out
+
+
+def paired_items(a: Stage, b: Stage) -> bool:
+    """Whether both were measured on as many items, as stages of one run are."""
+    names = ("trait", *HALVES)
+    return all(MOST >= len(a.items.get(n, [])) == len(b.items.get(n, [])) > 0 for n in names)
 
 
 def worst_bank(stage: Stage) -> str:
@@ -80,10 +89,10 @@ def worst_bank(stage: Stage) -> str:
 
 def multiple(run: RunRecord, last: Stage) -> Score:
     """The last healed model's trait as a multiple of the prompted one's, paired by probe; without an interval where the
-    prompt's can't be prompt from 0, or items weren't saved."""
+    prompt's can't be told from 0, or items weren't saved."""
     base, prompt = run.stage("base"), run.stage("prompt")
     found = [s.items.get("trait", []) if s else [] for s in (base, last, prompt)]
-    if not found[0] or len({len(items) for items in found}) > 1:
+    if not 0 < len(found[0]) <= MOST or len({len(items) for items in found}) > 1:
         return Score(
             score(last, "trait_shift").mean / score(prompt, "trait_shift").mean, math.nan, math.nan, 0
         )
