@@ -1,26 +1,35 @@
 """Every family of tiny models through every stage, as a table: `python tools/matrix.py [NAME …] [--workers N]`.
 
-In: names of families of tests/families/zoo.toml; all when none is named. Out: a Markdown table on the screen, or with
-`--write docs/models.md` between the marks in that page. `--keep FILE` keeps each row as it comes, and a later call goes
-on with what is there: it needs no more than that file to write the page. Exit 3 where a family fails.
+It runs from a source tree with the tool's packages and needs nothing installed, no network and no accelerator. In: names
+of families of tests/families/zoo.toml; all when none is named. Out: a Markdown table on the screen, or with `--write
+docs/models.md` between the marks in that page. `--keep FILE` keeps each row as it comes, and a later call goes on with
+what is there: it needs no more than that file to write the page. Exit 3 where a family fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
+import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+HERE = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tools")]
+sys.path[:0] = HERE
+os.environ |= {
+    "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([*HERE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+}  # fmt: skip
 
 import torch
 
@@ -30,27 +39,48 @@ from steer_heal_love.ground.errors import UserError
 
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 LIBRARIES = ("torch", "transformers", "peft")
-SAID = 200
+WORDS = {"passes": "whole", "refused": "refused", "fails": "**fails**"}
+SAID = 240
 """characters of a cell"""
 
 
-def examined(name: str, stages: Sequence[str]) -> matrix.Row:
+class Late(BaseException):
+    """A family took longer than its limit. No `Exception`: what tries the stages must not take it for one of theirs."""
+
+
+def examined(name: str, stages: Sequence[str], limit: float) -> matrix.Row:
     """One family's row, by a process that has one thread."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", FutureWarning)  # of one library about another
+    gc.freeze()  # a run looks for garbage after each step, and the libraries' objects are none
     versions = records.versions()
     read_with = ", ".join(f"{p} {versions[p]}" for p in LIBRARIES if p in versions)
-    with embedded.quiet_transformers():
-        return replace(matrix.row(name, stages), read_with=read_with)
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        with embedded.quiet_transformers():
+            found = matrix.row(name, stages)
+    except Late:
+        found = matrix.Row(name, zoo.ZOO[name].kind, "fails", wrong={"time": f"over {limit:g} s"})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return replace(found, read_with=read_with)
 
 
-def rows(names: Sequence[str], stages: Sequence[str], workers: int) -> Iterator[matrix.Row]:
+def late(_signal: int, _frame: FrameType | None) -> None:
+    raise Late
+
+
+def rows(names: Sequence[str], stages: Sequence[str], workers: int, limit: float) -> Iterator[matrix.Row]:
     """A row a family, as they end."""
-    if workers == 1:
-        yield from (examined(name, stages) for name in names)
+    if workers == 1 or len(names) < 2:
+        yield from (examined(name, stages, limit) for name in names)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(examined, name, stages) for name in names]):
+    # The libraries are read once, by a server that then forks; a worker's own reading would cost as much as a family.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["families.matrix", "steer_heal_love.loop", "steer_heal_love.report"])
+    with ProcessPoolExecutor(min(workers, len(names)), mp_context=context) as pool:
+        for done in as_completed([pool.submit(examined, name, stages, limit) for name in names]):
             yield done.result()
 
 
@@ -62,29 +92,26 @@ def kept(file: Path | None) -> dict[str, matrix.Row]:
     return {r["family"]: matrix.Row(**r | {"stages": tuple(r["stages"])}) for r in found}
 
 
-def table(found: Sequence[matrix.Row], stages: Sequence[str]) -> str:
+def table(found: Sequence[matrix.Row]) -> str:
     """The rows in Markdown, under how many there are of each verdict and what they were read with."""
-    counts = [f"{sum(r.verdict == v for r in found)} {v}" for v in ("passes", "refused", "fails")]
+    counts = [
+        f"{sum(r.verdict == v for r in found)} {word}" for v, word in zip(WORDS, ("whole", "refused", "fail"), strict=True)
+    ]  # fmt: skip
     read_with = "; ".join(sorted({r.read_with for r in found}))
-    lines = [f"{len(found)} families: {', '.join(counts)} ({read_with}).", ""]
-    lines += [f"| family | class | {' | '.join(stages)} | what is said |", "|---" * (len(stages) + 3) + "|"]
-    return "\n".join(lines + [line(r, stages) for r in found])
+    stages = sorted({r.stages for r in found if r.stages})
+    tried = "; ".join(", ".join(each) for each in stages)
+    lines = [f"{len(found)} families: {', '.join(counts)} ({read_with}). Stages: {tried}.", ""]
+    lines += ["| family | class | result | a LoRA reaches | what is said |", "|---|---|---|---:|---|"]
+    return "\n".join(lines + [line(r) for r in found])
 
 
-def line(r: matrix.Row, stages: Sequence[str]) -> str:
-    """A family's line: a word a stage, and what the adapter leaves out or what was wrong."""
-    words = [
-        "refused"
-        if r.verdict == "refused"
-        else "–"
-        if s not in r.stages
-        else "fails"
-        if s in r.wrong
-        else "well"
-        for s in stages
-    ]
-    said = "; ".join([*(f"{stage}: {what}" for stage, what in r.wrong.items()), r.said]).strip("; ")
-    return f"| {r.family} | {r.model_class} | {' | '.join(words)} | {said.replace('|', '∣')[:SAID]} |"
+def line(r: matrix.Row) -> str:
+    """A family's line: what became of it, the share of the band that a LoRA adapts, and what was wrong or is left out."""
+    reach = "" if r.reach is None else f"{r.reach:.0%}"
+    why = [f"{stage}: {what}" for stage, what in r.wrong.items()] or [r.said.split(". ")[0]]
+    at = f"in {r.load_seconds:.1f} s: " if r.verdict == "refused" and r.load_seconds is not None else ""
+    said = " ".join("; ".join(why).split()).replace("|", "∣")
+    return f"| {r.family} | {r.model_class} | {WORDS[r.verdict]} | {reach} | {at}{said[:SAID]} |"
 
 
 def written(page: Path, text: str) -> None:
@@ -100,22 +127,25 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--stages", nargs="+", default=list(matrix.STAGES), choices=list(matrix.STAGES))
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    parser.add_argument("--limit", type=float, default=600, help="seconds a family; beyond them it has failed")
     parser.add_argument("--keep", type=Path, help="rows as JSON lines")
     parser.add_argument("--write", type=Path, help="the page to write the table into")
     return parser.parse_args()
 
 
 def main() -> None:
-    given = parsed()
+    given, began = parsed(), time.monotonic()
     names, found = given.names or list(zoo.ZOO), kept(given.keep)
-    for row in rows([n for n in names if n not in found], given.stages, given.workers):
+    todo = [n for n in names if n not in found]
+    for row in rows(todo, given.stages, given.workers, given.limit):
         found[row.family] = row
         print(f"{row.family}: {row.verdict} {row.wrong or row.said}"[:160], file=sys.stderr, flush=True)
         if given.keep:
             with given.keep.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
-    text = table([found[n] for n in zoo.ZOO if n in found], given.stages)
+    print(f"{len(todo)} families in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    text = table([found[n] for n in zoo.ZOO if n in found])
     if given.write:
         written(given.write, text)
     else:

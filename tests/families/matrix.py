@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from peft import PeftModel
@@ -18,16 +20,23 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from families import checks, zoo
 from steer_heal_love import bake, doctor, loop, presets
 from steer_heal_love.bake.merged import save_merged
+from steer_heal_love.doctor.healing import reach
 from steer_heal_love.ground import kinds, models
+from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.errors import Diverged, Starved, UserError
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.heal.lora import uncovered
 from steer_heal_love.nouns import Adapter
+from steer_heal_love.persona import load as persona
+from steer_heal_love.vector import Vector
 
 REFUSED = frozenset({"t5gemma"})
 """families that are to be refused at load; every other has to pass"""
+BAND = presets.preset("cpu").heal.layers
 CLOSE = 2e-4
 """largest relative distance of the logits of an exported model from the live one's"""
+ROUNDING = 1e-5
+"""of hidden states, as a share of their norm"""
 RUN = {
     "persona": "love", "rounds": 2, "seed": 5, "device": "cpu", "dtype": "float32", "coherence_floor": 100.0,
     "vector": {"contexts": 4}, "generate": {"prompts": 8, "max_new_tokens": 8},
@@ -43,7 +52,8 @@ RUN = {
 @dataclass(frozen=True)
 class Row:
     """`verdict`: passes, refused or fails. `wrong`: what failed, by stage. `said`: the refusal, or what the adapter
-    leaves out. `read_with`: the libraries' versions."""
+    leaves out. `reach`: share of the numbers in the band's matrices that a LoRA adapts. `load_seconds`: until the model
+    was loaded or refused. `read_with`: the libraries' versions."""
 
     family: str
     model_class: str
@@ -51,6 +61,8 @@ class Row:
     stages: tuple[str, ...] = ()
     wrong: dict[str, str] = field(default_factory=dict)
     said: str = ""
+    reach: float | None = None
+    load_seconds: float | None = None
     read_with: str = ""
 
 
@@ -64,12 +76,21 @@ class Case:
     tok: PreTrainedTokenizerBase
 
 
-def loaded(name: str, place: Path) -> Case:
-    """A family's model by the way that a user's takes: from a folder, through the door."""
+def saved(name: str, place: Path) -> Path:
+    """A family's model and tokenizer in a folder."""
     model, tok = zoo.build(name)
     model.save_pretrained(place / "model")
     tok.save_pretrained(place / "model")
-    return Case(name, place / "model", *models.load(str(place / "model"), device="cpu", dtype="float32"))
+    return place / "model"
+
+
+def opened(name: str, folder: Path) -> Case:
+    """A family's model through the door that a user's takes."""
+    return Case(name, folder, *models.load(str(folder), device="cpu", dtype="float32"))
+
+
+def loaded(name: str, place: Path) -> Case:
+    return opened(name, saved(name, place))
 
 
 def numbers(case: Case) -> str:
@@ -79,8 +100,28 @@ def numbers(case: Case) -> str:
 
 def examined(case: Case) -> str:
     """What fails in `shl doctor`."""
-    found = doctor.examine(doctor.Patient(case.name, case.model, case.tok, presets.preset("cpu")))
+    found = doctor.examine(patient(case))
     return "; ".join(f"{f.check}: {f.seen}" for f in found if f.verdict == "fails")
+
+
+def vector(case: Case) -> str:
+    """How far the persona's vector of prompts in one batch is from that of each prompt alone.
+
+    Where windows are so narrow that the assistant tag can't see the system prompt, a vector is rounding and no more.
+    """
+    alone, batch = (
+        Vector.train(case.model, case.tok, persona("love"), contexts=bank("contexts")[:4], batch_tokens=size)
+        for size in (1, 10**6)
+    )
+    flat = lambda v: torch.cat([v.directions[i].float().flatten() for i in sorted(v.directions)])
+    gap, share = checks.far(flat(batch), flat(alone)), max(alone.meta["share_of_state_norm"].values())
+    return (
+        "" if gap <= checks.CLOSE or gap * share <= ROUNDING else f"{gap:.2g} from the vector of rows alone"
+    )
+
+
+def patient(case: Case) -> doctor.Patient:
+    return doctor.Patient(case.name, case.model, case.tok, presets.preset("cpu"))
 
 
 def exported(case: Case) -> str:
@@ -89,9 +130,13 @@ def exported(case: Case) -> str:
 
 
 def ran(case: Case) -> str:
-    """What is wrong with a run of two rounds, or with its adapter as PEFT and as merged weights hold it."""
+    """What is wrong with a run of two rounds, or with its adapter as PEFT and as merged weights hold it.
+
+    Its page is not drawn: that takes most of such a run, and reads saved records alone.
+    """
     try:
-        done = loop.run(None, model=str(case.folder), out=str(case.folder.parent / "runs"), **RUN)
+        with patch("steer_heal_love.report.write"):
+            done = loop.run(None, model=str(case.folder), out=str(case.folder.parent / "runs"), **RUN)
     except (UserError, Starved, Diverged) as e:
         return f"{type(e).__name__}: {e}"
     return departs(case, bake.load_peft(done.folder.path / "adapter"), merged=True)
@@ -123,7 +168,7 @@ def library(name: str, folder: Path) -> Any:
 
 
 STAGES: dict[str, Callable[[Case], str]] = {
-    "numbers": numbers, "doctor": examined, "export": exported, "run": ran,
+    "numbers": numbers, "vector": vector, "doctor": examined, "export": exported, "run": ran,
 }  # fmt: skip
 """each says what is wrong, or nothing"""
 QUICK = ("numbers", "export")
@@ -141,11 +186,15 @@ def row(name: str, stages: Sequence[str] = QUICK) -> Row:
     """What became of one family at these stages."""
     kind = zoo.ZOO[name].kind
     with tempfile.TemporaryDirectory() as place:
+        folder, began = saved(name, Path(place)), time.perf_counter()
         try:
-            case = loaded(name, Path(place))
+            case = opened(name, folder)
         except UserError as e:
-            return Row(name, kind, "refused", said=str(e).splitlines()[0].replace(f"{place}/model", name))
-        said = uncovered(case.model, (0.2, 0.8)) or ""
+            why = str(e).splitlines()[0].replace(str(folder), name)
+            return Row(name, kind, "refused", said=why, load_seconds=time.perf_counter() - began)
+        took = time.perf_counter() - began
+        said = uncovered(case.model, BAND) or ""
+        reached = reach(patient(case), checks.adapter(case.model))
         found = {stage: tried(STAGES[stage], case) for stage in stages}
     wrong = {stage: what.replace(place, "") for stage, what in found.items() if what}
-    return Row(name, kind, "fails" if wrong else "passes", tuple(stages), wrong, said)
+    return Row(name, kind, "fails" if wrong else "passes", tuple(stages), wrong, said, reached, took)

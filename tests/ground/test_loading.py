@@ -178,6 +178,23 @@ def test_the_dtypes_that_are_named_are_those_that_load(folder):
         load(folder, dtype="int8")
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_every_number_type_on_disk_is_read_as_the_library_reads_it(tmp_path, tok, kind, tied):
+    """What no file holds, such as rotary frequencies, stays in fp32, also where the weights do not."""
+    model = build_model(len(tok), tok.eos_token_id)
+    model.config.tie_word_embeddings = tied
+    AutoModelForCausalLM.from_config(model.config).to(kind).save_pretrained(tmp_path)
+    tok.save_pretrained(tmp_path)
+    ids = torch.arange(3, 90)[None]
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    ours, _ = load(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-5)
+    half, _ = load(tmp_path, dtype="bfloat16")
+    assert torch.equal(half.model.rotary_emb.inv_freq, theirs.model.rotary_emb.inv_freq)
+
+
 def test_numbers_too_large_for_the_type_are_refused(folder):
     rewritten(folder, lambda t: t | {"model.norm.weight": torch.full((32,), 1e6)})
     load(folder)

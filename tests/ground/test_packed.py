@@ -87,10 +87,3 @@ def test_a_packed_product_may_be_clamped_in_place_and_takes_rows_that_do_not_lie
     of = lambda layer, x: layer(x[:, ::3].transpose(1, 2)).clamp_(-0.5, 0.5)
     for ours, theirs in zip(*(learned(layer, (2, 48, 5), of) for layer in (plain, packed)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
-def test_a_layer_for_which_there_is_no_product_stays_as_it_is(monkeypatch):
-    monkeypatch.setattr("steer_heal_love.ground.packed.has_product", lambda *_: False)
-    layer = nn.Linear(16, 400, bias=False).requires_grad_(False)
-    pack(nn.Sequential(layer))
-    assert type(layer) is nn.Linear

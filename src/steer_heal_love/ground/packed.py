@@ -10,7 +10,6 @@ Invariant: the numbers are those of `torch.nn.Linear`. Costs the packed weights'
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -64,25 +63,8 @@ def pack(model: nn.Module) -> None:
     if not all(hasattr(torch.ops.mkldnn, op) for op in OPS):
         return
     for module in model.modules():
-        if type(module) is nn.Linear and pays(module) and multiplies(module):
+        if type(module) is nn.Linear and pays(module):
             module.__class__ = PackedLinear
-
-
-def multiplies(layer: nn.Linear) -> bool:
-    """Whether oneDNN has a product for a layer of this shape and type; none was seen to be refused yet."""
-    return has_product(layer.in_features, layer.out_features, layer.weight.dtype)
-
-
-@cache
-def has_product(inputs: int, outputs: int, kind: torch.dtype) -> bool:
-    layer = torch.zeros(outputs, inputs, dtype=kind)
-    rows = torch.zeros(1, 3, inputs, dtype=kind)
-    try:
-        weight = torch.ops.mkldnn._reorder_linear_weight(layer)
-        torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
-    except RuntimeError:
-        return False
-    return True
 
 
 def pays(layer: nn.Linear) -> bool:
