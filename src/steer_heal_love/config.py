@@ -52,8 +52,13 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class WalkConfig:
-    """How the dose is walked to where steering starts to break the text."""
+    """How the dose is chosen: walked to where steering starts to break the text, or by its divergence."""
 
+    kind: Literal["survival", "iso_kl", "raw"] = "survival"
+    """survival walks the dose to where `survival` of the coherent answers is left; iso_kl takes the dose at which the 95th
+    percentile of per-token KL(steered‖unsteered) over steered answers is `nats`; raw takes `start` as it is"""
+    nats: float = 1.0
+    """the divergence that iso_kl aims for, in nats a token"""
     start: float = 0.2
     """dose tried first in round 0; later rounds start from the last found"""
     span: float = 1.6
@@ -335,7 +340,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "a number above 0": (
         lambda v: 0 < v < math.inf,
-        "walk.start walk.floor walk.ceiling heal.alpha heal.lr heal.lam_growth heal.anchor_temperature",
+        "walk.start walk.floor walk.ceiling walk.nats heal.alpha heal.lr heal.lam_growth heal.anchor_temperature",
     ),
     "a number above 1": (lambda v: 1 < v < math.inf, "walk.span"),
     "from 0 to 1": (lambda v: 0 <= v <= 1, "heal.warmup heal.soft"),
