@@ -22,10 +22,12 @@ from steer_heal_love.filter.record import recorded
 from steer_heal_love.filter.walk import at, walk
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import purposes, records
+from steer_heal_love.ground.adaptive import Policy, band
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.ground.step import COMPLETIONS, JSON, STAGES, Codec, Step
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.examples import referred, unread
@@ -96,8 +98,22 @@ def sample(r: Run, vector: Vector, doses: list[float], *, seed: int) -> list[Com
     prompts = training_prompts(r.persona, r.config.generate.prompts, seed=seed)
     label = f"generate at {doses[0]:.2g}–{doses[-1]:.2g}"
     how: dict[str, Any] = {"directions": vector.directions, "seed": seed, "track": r.track, "label": label}
+    how |= {"operation": r.config.adapt.operation, "adapt": policy(r)}
     with r.student():
         return generate(r.model, r.tok, prompts, doses, config=r.config.generate, **how)
+
+
+def policy(r: Run) -> Policy | None:
+    """How the dose adapts while text is written; None where nothing of it is asked for. The band is that of the base's own
+    answers, read by the pristine base."""
+    a = r.config.adapt
+    if not (a.half_life or a.cap_nats or a.rewinds):
+        return None
+    around = (-math.inf, math.inf)
+    if a.rewinds:
+        own = [c.tokens for c in r.base.calibration]
+        around = band(token_nll(r.model, own, batch_tokens=r.config.batch_tokens), a.window, a.quantile)
+    return Policy(a.half_life or math.inf, a.cap_nats or math.inf, a.rewinds, a.shrink, a.window, around)
 
 
 def judge(r: Run, completions: list[Completion]) -> list[Completion]:
@@ -113,7 +129,7 @@ def dosed(r: Run, number: int, vector: Vector, start: float | None) -> dict[str,
     trials = Trials(rendered, end_of_turn_ids(r.model, r.tok), cfg.generate, seed, cfg.batch_tokens)
     with r.student():
         (found,) = iso_kl(
-            r.model, Steering(vector.directions), [cfg.walk.nats], trials, start=start or cfg.walk.start,
+            r.model, Steering(vector.directions, cfg.adapt.operation), [cfg.walk.nats], trials, start=start or cfg.walk.start,
             track=r.track,
         )  # fmt: skip
     return asdict(found) | {"reached": found.reached}
@@ -129,7 +145,9 @@ def walked(
         found = walk(attempt, cfg.walk, base=r.base.coherent, start=start, least=cfg.filter.least)
     else:
         raw = cfg.walk.kind == "raw"
-        dose = cfg.walk.start if raw else r.once(DOSE, number, lambda: dosed(r, number, vector, start))["dose"]
+        dose = (
+            cfg.walk.start if raw else r.once(DOSE, number, lambda: dosed(r, number, vector, start))["dose"]
+        )
         found = at(attempt, dose, cfg.walk, least=cfg.filter.least)
     eligible = [c for c in found.completions if found.dose is not None and c.dose <= found.dose]
     sieve.select(eligible, cfg.filter.keep)
