@@ -21,10 +21,10 @@ DOSES = [0.5, 1.0, 0.2, 0.8]
 STEPS = 12
 HOW = {"ends": frozenset({2, 7, 30}), "max_new_tokens": STEPS, "seed": 4, "min_p": 0.0}
 GREEDY = HOW | {"temperature": 0.0}
-BACK = Policy(rewinds=2, window=3, band=(0.5, 3.0))
+BACK = Policy(rewinds=2, window=3, band=(1.2, 2.2))
 MODES = {
     "plain": Policy(), "decay": Policy(half_life=4.0), "cap": Policy(cap_nats=0.3), "rewind": BACK,
-    "all": Policy(5.0, 0.5, 2, 0.5, 3, (0.5, 3.0)),
+    "all": Policy(5.0, 0.5, 2, 0.5, 3, (1.2, 2.2)),
 }  # fmt: skip
 EVERY = pytest.mark.parametrize("mode", sorted(MODES))
 
@@ -63,6 +63,13 @@ def test_a_batch_writes_what_single_rows_do_whatever_their_padding(net, mode):
     assert both.read == sum(w.read for w in alone)
 
 
+def push(layer, by):
+    """A hook that adds this to the layer's output."""
+    return layer.register_forward_hook(
+        lambda _m, _a, out: (out[0] + by, *out[1:]) if isinstance(out, tuple) else out + by
+    )
+
+
 def naive(net, policy, prompt, dose):
     """One row, greedy, no cache: the dose of each token by position, the cap by a search of its own, going back by hand."""
     kept, nll, back = [], [], 0
@@ -73,13 +80,8 @@ def naive(net, policy, prompt, dose):
             size = [at] * (len(prompt) + prefix) + [
                 dose * policy.factor ** (t + 1) for t in range(prefix, len(kept))
             ]
-            push = lambda v, size=size: torch.tensor(size)[None, :, None] * v
             handles = [
-                net.model.layers[i].register_forward_hook(
-                    lambda _m, _a, out, v=v: (
-                        (out[0] + push(v), *out[1:]) if isinstance(out, tuple) else out + push(v)
-                    )
-                )
+                push(net.model.layers[i], torch.tensor(size)[None, :, None] * v)
                 for i, v in DIRECTIONS.items()
             ]
             steered = net(ids).logits[0, -1]

@@ -129,11 +129,12 @@ def laid(
     config: RunConfig,
     at: list[int],
     *,
+    contexts: list[str] | None = None,
     track: Track = silent,
 ) -> Bed:
     """A bed with the poles' states at layers `at`, the base's own text and bounds, and the base's own trait."""
     cfg, seed = config, seed_for(config.seed, purposes.SWEEP)
-    pos, neg = poles(model, tok, persona, cfg, at, track)
+    pos, neg = poles(model, tok, persona, cfg, at, track, contexts=contexts)
     prompts = training_prompts(persona, cfg.generate.prompts, seed=seed)
     ends = end_of_turn_ids(model, tok)
     trials = Trials([prompt_ids(tok, p) for p in prompts], ends, cfg.generate, seed, cfg.batch_tokens)

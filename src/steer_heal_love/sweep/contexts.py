@@ -19,9 +19,12 @@ def poles(
     config: RunConfig,
     at: list[int],
     track: Track = silent,
+    *,
+    contexts: list[str] | None = None,
 ) -> tuple[States, States]:
-    """States of the pos pole and of what it is contrasted with, at layers `at`."""
-    contexts = bank("contexts")[: config.vector.contexts]
+    """States of the pos pole and of what it is contrasted with, at layers `at`, over the first of the
+    shared contexts unless others are given."""
+    contexts = bank("contexts")[: config.vector.contexts] if contexts is None else contexts
     other = persona.system("neg") if config.vector.contrast == "neg" else NEUTRAL_SYSTEM
     with track("vector", 2 * len(contexts)) as advance:
         pos, neg = (
