@@ -22,6 +22,7 @@ import json
 import math
 import multiprocessing as mp
 import random
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ from steer_heal_love.vector.iso_kl import IsoDose, iso_kl
 
 WHOLE = {
     "vector": {"contexts": 64}, "generate": {"prompts": 24, "max_new_tokens": 48, "batch": 192},
-    "filter": {"calibration": 64}, "eval": {"probes": 48, "third_answers": False}, "batch_tokens": 32768,
+    "filter": {"calibration": 64}, "eval": {"probes": 48, "third_answers": False}, "batch_tokens": 32768, "heal": {"micro_batch": 6},
 }  # fmt: skip
 SMALL = {
     "vector": {"contexts": 6}, "generate": {"prompts": 4, "max_new_tokens": 6}, "filter": {"calibration": 8, "least": 1, "keep": 4},
@@ -102,6 +103,8 @@ class Worker:
         self.beds: dict[str, Bed] = {}
         self.doses: dict[tuple[str, str, str], list[IsoDose]] = {}
         self.file = a.out / f"seed-{seed}.jsonl"
+        self.folder = tempfile.TemporaryDirectory(prefix="steering-")
+        self.scratch = Path(self.folder.name)
 
     def note(self, part: str, persona: str, **row: Any) -> None:
         line = {"part": part, "persona": persona, "seed": self.seed, **row}
@@ -217,7 +220,7 @@ def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 
 def healed(w: Worker, persona: str) -> None:
     cfg = override(w.config, {
-        "persona": persona, "out": str(w.a.out / f"healed-{persona}"), "eval": HEALED,
+        "persona": persona, "out": str(w.scratch / persona), "eval": HEALED,
         "walk": {"kind": "iso_kl", "nats": w.a.nats[0]},
     })  # fmt: skip
     for name in methods:

@@ -33,7 +33,20 @@ def steering(monkeypatch: pytest.MonkeyPatch, tok):
 
 
 def run(steering, out, *more):
-    argv = ["--out", str(out), "--personas", "love", "--seeds", "0", "--nats", "0.3", "0.6", "--small", "--device", "cpu"]
+    argv = [
+        "--out",
+        str(out),
+        "--personas",
+        "love",
+        "--seeds",
+        "0",
+        "--nats",
+        "0.3",
+        "0.6",
+        "--small",
+        "--device",
+        "cpu",
+    ]
     return steering.main([*argv, *more])
 
 
