@@ -1,9 +1,10 @@
-"""`shl vector sweep` and `shl vector inspect`: what can be known of steering before a run is paid for."""
+"""`shl vector sweep`, `inspect` and `import`: what can be known of steering before a run, and vectors of other tools."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -132,3 +133,42 @@ def saved(file: Path) -> None:
     screen.tell(f"norm {v.norm():.4g} over layers {sorted(v.directions)}")
     for key, value in v.meta.items():
         screen.tell(shown(f"{key}: {value}"))
+
+
+def imported(
+    file: tyro.conf.Positional[Path],
+    layer_base: Literal["0", "1"] | None = None,
+    norm: Literal["raw", "unit"] = "raw",
+    operation: Literal["add"] = "add",
+    layers: tuple[int, ...] = (),
+    *,
+    out: Path,
+) -> None:
+    """Read another tool's steering vector and save it as one of ours.
+
+    Args:
+        file: a GGUF control vector (repeng, llama.cpp), or safetensors: one tensor [layers, width] as persona_vectors
+            stacks them, or one [width] a layer with the layer's number at the end of its name
+        layer_base: what the numbers of a safetensors file mean. 0: number N is the output of decoder layer N. 1: it is the
+            N-th hidden state, the embedding being the 0-th
+        norm: raw keeps every direction's length, unit makes it 1
+        operation: what the vector does to the hidden state; a saved vector is added
+        layers: decoder layers to keep, from 0; all when none is named
+    """
+    from steer_heal_love import vector as vectors
+    from steer_heal_love.bake import llama_cpp
+    from steer_heal_love.vector import imports
+
+    imports.unpickled(file)
+    if file.suffix == ".gguf":
+        found, told = llama_cpp.load_control_vector(file), "as llama.cpp"
+    elif layer_base is None:
+        raise UserError("--layer-base: state 0 or 1, since the file doesn't say how its layers are numbered.")
+    else:
+        found, told = imports.foreign(file, base=0 if layer_base == "0" else 1), layer_base
+    made = vectors.Vector(
+        imports.adjusted(found, norm=norm, at=layers),
+        {"method": "imported", "from": file.name, "layer_base": told, "norm": norm, "operation": operation},
+    )
+    made.save(out)
+    screen.tell(f"{out}: {len(made.directions)} layers, {operation}, norm {made.norm():.4g}")
