@@ -18,7 +18,7 @@ DRAW = torch.Generator().manual_seed(3)
 PROMPTS = [tuple(torch.randint(4, 60, (n,), generator=DRAW).tolist()) for n in (4, 9, 6, 5)]
 DIRECTIONS = {i: torch.randn(32, generator=DRAW) for i in (1, 3)}
 DOSES = [0.5, 1.0, 0.2, 0.8]
-STEPS = 12
+STEPS = 9
 HOW = {"ends": frozenset({2, 7, 30}), "max_new_tokens": STEPS, "seed": 4, "min_p": 0.0}
 GREEDY = HOW | {"temperature": 0.0}
 BACK = Policy(rewinds=2, window=3, band=(1.2, 2.2))
@@ -101,7 +101,7 @@ def naive(net, policy, prompt, dose):
 
 
 def mixed(steered, plain, nats):
-    shares = torch.linspace(0, 1, 20_001)[:, None]
+    shares = torch.linspace(0, 1, 4001)[:, None]
     each = plain + shares * (steered - plain)
     kl = forward_kl(each, plain.expand_as(each))
     return each[(kl <= nats).nonzero().max()]
