@@ -33,8 +33,8 @@ def unpickled(file: Path) -> None:
     """Raise `UserError` for a file of a kind that can run code when it is read."""
     if file.suffix.lower() in PICKLES:
         raise UserError(
-            f"{shown(file)}: a pickle can run code while it is read, so it is not. Where you trust it, save it as safetensors "
-            'yourself: save_file({"vector": torch.load(FILE, weights_only=True)}, "vector.safetensors").'
+            f"{shown(file)}: a pickle can run code while it is read, so it is not. Where you trust it, read it yourself with "
+            "torch's weights_only=True and save its tensor with safetensors."
         )
 
 
