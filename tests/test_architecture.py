@@ -59,6 +59,7 @@ ALLOWED = {
     "session": FLOOR | ROOMS | {"config", "presets"},
     "alone": FLOOR | ROOMS | {"config", "session"},
     "talk": FLOOR | ROOMS | {"config", "session", "talk"},
+    "sweep": FLOOR | ROOMS | {"config", "session", "sweep"},
     "certify": FLOOR | ROOMS | {"config", "session", "alone", "certify"},
     "base": FLOOR | ROOMS | {"config", "session"},
     "steps": FLOOR | ROOMS | {"config", "session", "base"},

@@ -13,7 +13,8 @@ WRONG = {
     "rounds": 0, "batch_tokens": 0, "coherence_floor": -0.1, "patience": -1, "memory": "a lot",
     "vector.contexts": 1, "vector.layers": (0.7, 0.3), "vector.contrast": "pos",
     "generate.prompts": 0, "generate.max_new_tokens": 0, "generate.batch": 0, "generate.temperature": -1.0, "generate.min_p": 1.0,
-    "walk.start": 0.0, "walk.span": 1.0, "walk.doses": 1, "walk.survival": 1.0, "walk.passes": 0, "walk.floor": 0.0, "walk.ceiling": 0.01,
+    "walk.kind": "bisect", "walk.nats": 0.0, "walk.start": 0.0, "walk.span": 1.0, "walk.doses": 1, "walk.survival": 1.0, "walk.passes": 0, "walk.floor": 0.0, "walk.ceiling": 0.01,
+    "adapt.half_life": -1.0, "adapt.cap_nats": -0.1, "adapt.rewinds": -1, "adapt.shrink": 0.0, "adapt.window": 0, "adapt.quantile": 0.0,
     "filter.quantile": 1.5, "filter.keep": 15, "filter.calibration": 0, "filter.least": 0,
     "heal.rank": 0, "heal.alpha": 0.0, "heal.layers": (0.5, 1.5), "heal.epochs": 0, "heal.lr": 0.0, "heal.batch": 0,
     "heal.micro_batch": 0, "heal.weight_decay": -0.1, "heal.spectral": -0.1, "heal.aggregate": "median",
@@ -27,7 +28,7 @@ WRONG = {
 }  # fmt: skip
 """a value just outside for every setting that has limits, against the other defaults"""
 FREE = {
-    "persona", "model", "template", "out", "device", "dtype", "trust_remote_code", "seed", "vector.method", "filter.checks",
+    "persona", "model", "template", "out", "device", "dtype", "trust_remote_code", "seed", "vector.method", "adapt.operation", "filter.checks",
     "heal.divergence", "eval.instruments", "eval.vignette_bank", "eval.judge_model", "eval.lm_eval_tasks",
     "eval.wordings", "eval.nulls", "eval.third_answers",
 }  # fmt: skip

@@ -128,7 +128,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--stages", nargs="+", default=list(matrix.STAGES), choices=list(matrix.STAGES))
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
-    parser.add_argument("--limit", type=float, default=600, help="seconds a family; beyond them it has failed")
+    parser.add_argument(
+        "--limit", type=float, default=600, help="seconds a family; beyond them it has failed"
+    )
     parser.add_argument("--keep", type=Path, help="rows as JSON lines")
     parser.add_argument("--write", type=Path, help="the page to write the table into")
     return parser.parse_args()

@@ -52,8 +52,13 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class WalkConfig:
-    """How the dose is walked to where steering starts to break the text."""
+    """How the dose is chosen: walked to where steering starts to break the text, or by its divergence."""
 
+    kind: Literal["survival", "iso_kl", "raw"] = "survival"
+    """survival walks the dose to where `survival` of the coherent answers is left; iso_kl takes the dose at which the 95th
+    percentile of per-token KL(steered‖unsteered) over steered answers is `nats`; raw takes `start` as it is"""
+    nats: float = 1.0
+    """the divergence that iso_kl aims for, in nats a token"""
     start: float = 0.2
     """dose tried first in round 0; later rounds start from the last found"""
     span: float = 1.6
@@ -69,6 +74,28 @@ class WalkConfig:
     """no dose below this is tried"""
     ceiling: float = 4.0
     """no dose above this is tried"""
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """How steering adapts while the training text is written; nothing of it by default."""
+
+    operation: str = "add"
+    """what the direction does to the hidden state: add, ablate, gate (by cosine), rotate"""
+    half_life: float = 0.0
+    """answer tokens in which the dose halves; 0 keeps it"""
+    cap_nats: float = 0.0
+    """most that the next token's distribution may diverge from the unsteered one; 0 sets no bound. Costs a second
+    reading of every token"""
+    rewinds: int = 0
+    """how often an answer may go back and be written on with less dose, where its running NLL under the unsteered model
+    leaves the band of the base's own answers. Costs a second reading too"""
+    shrink: float = 0.5
+    """what the dose is multiplied by each time"""
+    window: int = 8
+    """tokens that the running NLL is averaged over, and that going back takes out"""
+    quantile: float = 0.95
+    """share of the base's own answers that the band holds on either side"""
 
 
 @dataclass(frozen=True)
@@ -226,6 +253,7 @@ class RunConfig:
     """run code that ships with the model; off unless you ask"""
     vector: VectorConfig = field(default_factory=VectorConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     walk: WalkConfig = field(default_factory=WalkConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     heal: HealConfig = field(default_factory=HealConfig)
@@ -324,18 +352,18 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         """rounds batch_tokens generate.prompts generate.max_new_tokens generate.batch walk.passes filter.keep
         filter.calibration filter.least heal.rank heal.epochs heal.batch heal.micro_batch heal.anchor_tokens
         heal.anchor_batch eval.probes eval.vignettes eval.paraphrases eval.capability_blocks eval.neutral_prompts
-        eval.base_draws eval.healed_draws eval.sample_tokens eval.resamples""",
+        adapt.window eval.base_draws eval.healed_draws eval.sample_tokens eval.resamples""",
     ),
     "at least 2": (lambda v: v >= 2, "vector.contexts walk.doses"),
     "at least 4": (lambda v: v >= 4, "eval.behaviour_prompts"),
     "a number, at least 0": (
         lambda v: 0 <= v < math.inf,
-        """coherence_floor patience generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor heal.teacher
+        """coherence_floor patience adapt.half_life adapt.cap_nats adapt.rewinds generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor heal.teacher
         heal.anchor_prompts heal.budget eval.think_tokens eval.lm_eval_limit eval.sample_prompts""",
     ),
     "a number above 0": (
         lambda v: 0 < v < math.inf,
-        "walk.start walk.floor walk.ceiling heal.alpha heal.lr heal.anchor_temperature",
+        "walk.start walk.floor walk.ceiling walk.nats heal.alpha heal.lr heal.anchor_temperature",
     ),
     "a number above 1": (lambda v: 1 < v < math.inf, "walk.span"),
     "from 0 to 1": (lambda v: 0 <= v <= 1, "heal.soft"),
@@ -343,7 +371,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: 0 <= v < 1,
         "generate.min_p eval.min_p eval.neutral_min_p heal.validation heal.anchor_validation",
     ),
-    "above 0, at most 1": (lambda v: 0 < v <= 1, "filter.quantile"),
+    "above 0, at most 1": (lambda v: 0 < v <= 1, "filter.quantile adapt.shrink adapt.quantile"),
     "above 0 and below 1": (lambda v: 0 < v < 1, "walk.survival"),
     "two shares of the depth, rising": (lambda v: 0 <= v[0] < v[1] <= 1, "vector.layers heal.layers"),
 }

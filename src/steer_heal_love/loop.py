@@ -110,7 +110,7 @@ def steered(r: Run, number: int) -> tuple[Vector, list[Completion]]:
         made = steps.sample(r, vector, doses, seed=r.seed(purposes.WALK, number, next(passes)))
         return steps.judge(r, made)
 
-    return vector, r.once(steps.GENERATE, number, lambda: steps.walked(r, attempt))
+    return vector, r.once(steps.GENERATE, number, lambda: steps.walked(r, number, vector, attempt))
 
 
 def extracted(s: Session, number: int) -> Vector:

@@ -25,6 +25,7 @@ from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.identity import Warn
+from steer_heal_love.ground.operations import operations
 from steer_heal_love.ground.progress import Show, Track, silent, unseen
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.step import Step
@@ -194,7 +195,7 @@ def seed_for(seed: int, *purpose: int) -> int:
 def known(cfg: RunConfig) -> None:
     """Raise `UserError` for the first plug-in that is named in the settings and does not exist, or lacks something."""
     named = [
-        (methods, [cfg.vector.method]), (divergences, [cfg.heal.divergence]), (sieve.checks, cfg.filter.checks),
+        (methods, [cfg.vector.method]), (operations, [cfg.adapt.operation]), (divergences, [cfg.heal.divergence]), (sieve.checks, cfg.filter.checks),
     ]  # fmt: skip
     for registry, names in named:
         for name in names:

@@ -19,12 +19,16 @@ from torch import Tensor
 from steer_heal_love import bake, base, evals
 from steer_heal_love import filter as sieve
 from steer_heal_love.filter.record import recorded
-from steer_heal_love.filter.walk import walk
+from steer_heal_love.filter.walk import at, walk
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import purposes, records, written
+from steer_heal_love.ground.adaptive import Policy, band
 from steer_heal_love.ground.banks import bank
+from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.hooks import adapted
-from steer_heal_love.ground.step import COMPLETIONS, STAGES, Codec, Step
+from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.scoring import token_nll
+from steer_heal_love.ground.step import COMPLETIONS, JSON, STAGES, Codec, Step
 from steer_heal_love.ground.untrusted import shaped
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.examples import referred, unread
@@ -43,6 +47,7 @@ from steer_heal_love.nouns import (
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Run, Session
 from steer_heal_love.vector import Vector
+from steer_heal_love.vector.iso_kl import Trials, iso_kl
 
 
 def save_healed(value: tuple[Adapter, Healing], path: Path) -> None:
@@ -61,6 +66,7 @@ def load_healed(path: Path) -> tuple[Adapter, Healing]:
 
 
 VECTOR = Step("vector", "vector.safetensors", Codec(Vector.load, Vector.save))
+DOSE: Step[dict[str, Any]] = Step("dose", "dose.json", JSON)
 GENERATE = Step("generate", "completions.jsonl", COMPLETIONS)
 HEAL = Step("heal", "healing.json", Codec(load_healed, lambda value, path: save_healed(value, path)))
 EVALUATE: Step[list[Stage]] = Step("evaluate", "scores.json", STAGES)
@@ -93,8 +99,22 @@ def sample(r: Run, vector: Vector, doses: list[float], *, seed: int) -> list[Com
     prompts = training_prompts(r.persona, r.config.generate.prompts, seed=seed)
     label = f"generate at {doses[0]:.2g}–{doses[-1]:.2g}"
     how: dict[str, Any] = {"directions": vector.directions, "seed": seed, "track": r.track, "label": label}
+    how |= {"operation": r.config.adapt.operation, "adapt": policy(r)}
     with r.student():
         return generate(r.model, r.tok, prompts, doses, config=r.config.generate, **how)
+
+
+def policy(r: Run) -> Policy | None:
+    """How the dose adapts while text is written; None where nothing of it is asked for. The band is that of the base's own
+    answers, read by the pristine base."""
+    a = r.config.adapt
+    if not (a.half_life or a.cap_nats or a.rewinds):
+        return None
+    around = (-math.inf, math.inf)
+    if a.rewinds:
+        own = [c.tokens for c in r.base.calibration]
+        around = band(token_nll(r.model, own, batch_tokens=r.config.batch_tokens), a.window, a.quantile)
+    return Policy(a.half_life or math.inf, a.cap_nats or math.inf, a.rewinds, a.shrink, a.window, around)
 
 
 def judge(r: Run, completions: list[Completion]) -> list[Completion]:
@@ -102,11 +122,34 @@ def judge(r: Run, completions: list[Completion]) -> list[Completion]:
     return sieve.judge(r.measured(completions), r.base.bounds)
 
 
-def walked(r: Run, attempt: Callable[[list[float]], list[Completion]]) -> list[Completion]:
-    """Every completion of a walk of the dose; `used` are the most on-trait of those that survive up to it."""
+def dosed(r: Run, number: int, vector: Vector, start: float | None) -> dict[str, Any]:
+    """The dose at which the student's steered answers diverge by `walk.nats`, and what was measured there."""
+    cfg, seed = r.config, r.seed(purposes.ISO_KL, number)
+    prompts = training_prompts(r.persona, cfg.generate.prompts, seed=seed)
+    rendered = [prompt_ids(r.tok, p) for p in prompts]
+    trials = Trials(rendered, end_of_turn_ids(r.model, r.tok), cfg.generate, seed, cfg.batch_tokens)
+    with r.student():
+        (found,) = iso_kl(
+            r.model, Steering(vector.directions, cfg.adapt.operation), [cfg.walk.nats], trials, start=start or cfg.walk.start,
+            track=r.track,
+        )  # fmt: skip
+    return asdict(found) | {"reached": found.reached}
+
+
+def walked(
+    r: Run, number: int, vector: Vector, attempt: Callable[[list[float]], list[Completion]]
+) -> list[Completion]:
+    """Every completion made on the way to the dose; `used` are the most on-trait of those that survive up to it."""
     cfg = r.config
     start = r.rounds[-1].walk.dose if r.rounds else None
-    found = walk(attempt, cfg.walk, base=r.base.coherent, start=start, least=cfg.filter.least)
+    if cfg.walk.kind == "survival":
+        found = walk(attempt, cfg.walk, base=r.base.coherent, start=start, least=cfg.filter.least)
+    else:
+        raw = cfg.walk.kind == "raw"
+        dose = (
+            cfg.walk.start if raw else r.once(DOSE, number, lambda: dosed(r, number, vector, start))["dose"]
+        )
+        found = at(attempt, dose, cfg.walk, least=cfg.filter.least)
     eligible = [c for c in found.completions if found.dose is not None and c.dose <= found.dose]
     sieve.select(eligible, cfg.filter.keep)
     return found.completions

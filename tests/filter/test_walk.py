@@ -11,7 +11,7 @@ import statistics
 import pytest
 
 from steer_heal_love.config import WalkConfig
-from steer_heal_love.filter.walk import choose_dose, dose_leaving, rates, respond, spread, tally, walk
+from steer_heal_love.filter.walk import at, choose_dose, dose_leaving, rates, respond, spread, tally, walk
 from steer_heal_love.nouns import Completion, Response, Tokens
 
 SETTINGS = WalkConfig(start=1.0, span=2.0, doses=4, survival=0.6, passes=3, floor=0.05, ceiling=8.0)
@@ -191,3 +191,14 @@ def test_too_few_survivors_are_topped_up_just_below_the_dose(least, passes):
     found = walk(attempt, SETTINGS, base=0.9, least=least)
     assert len(tried) == passes
     assert max(tried[-1]) <= 0.95 and found.dose == pytest.approx((2 / 3) ** 0.25, rel=0.06)
+
+
+def test_text_at_a_given_dose_is_as_much_as_a_walk_makes_and_its_dose_is_that_one():
+    attempt, tried = simulated(hill(0.95, 0.1), n=3)
+    given = but(kind="iso_kl")
+    found = at(attempt, 0.7, given)
+    assert tried == [[0.7] * SETTINGS.doses] * SETTINGS.passes and found.dose == 0.7
+    assert choose_dose(found.completions, given, 0.95) == tally(found.completions, given, 0.95)["dose"] == 0.7
+    assert choose_dose(found.completions, SETTINGS, 0.95) != 0.7
+    at(attempt, 0.7, given, least=10**6)
+    assert len(tried) == SETTINGS.passes + 2 * SETTINGS.passes

@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 import tyro
 
-from steer_heal_love.cli import certifying, runs, signals, trying, verbs
+from steer_heal_love.cli import certifying, runs, signals, steering, trying, verbs
 from steer_heal_love.cli.screen import lenient, output, say, tell
 from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "eval": verbs.evaluate, "vector extract": verbs.vector_extract, "vector inspect": verbs.vector_inspect,
+    "eval": verbs.evaluate, "vector extract": verbs.vector_extract, "vector inspect": steering.inspect,
+    "vector sweep": steering.sweep, "vector import": steering.imported,
     "vector convert": verbs.vector_convert, "export": verbs.export, "report": verbs.show, "doctor": verbs.doctor,
     "list": verbs.listed, "lint": verbs.lint,
     "certify": certifying.certify, "matrix": certifying.matrix, "try": trying.attempt,

@@ -14,6 +14,7 @@ from steer_heal_love import presets
 from steer_heal_love.cli.screen import importing, out, say, tell, warn
 from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground.errors import UserError, resumable
+from steer_heal_love.ground.overrides import override
 from steer_heal_love.persona import load as load_persona
 
 G = TypeVar("G", bound=RunConfig)
@@ -29,6 +30,8 @@ class Run(RunConfig):
     fight: Path | None = None
     """instead of the loop: fine-tune on this JSONL file of prompts and answers, or chat messages, so that the persona's
     neg pole isn't learned from it; says what was prevented and what was still learned"""
+    choice: Path | None = None
+    """take steering method and layers from what `shl vector sweep` chose: its sweep.json"""
     config: Path | None = None
     """settings from a TOML file, such as a run's config.toml"""
     preset: Preset = "auto"
@@ -73,6 +76,8 @@ def run(argv: list[str]) -> None:
     with importing():
         from steer_heal_love import loop, report
 
+    if given.choice and settings:
+        settings = with_choice(settings, given.choice)
     if given.resume and finished(given.resume):
         say(f"{given.resume}: already finished, nothing is left to do", "dim")
         show(given.resume)
@@ -83,6 +88,14 @@ def run(argv: list[str]) -> None:
     with report.progress(out, told) as track:
         done = loop.run(settings, resume=given.resume, track=track, warn=warn, show=seen, **trust)
     show(done.folder.path)
+
+
+def with_choice(settings: RunConfig, file: Path) -> RunConfig:
+    """The settings with the method and the layers that a sweep chose for this persona and model."""
+    from steer_heal_love.sweep import chosen
+
+    persona = load_persona(settings.persona).name
+    return override(settings, {"vector": chosen(file, persona=persona, model=settings.model)})
 
 
 def vaccinate(given: Run, settings: RunConfig | None) -> None:

@@ -15,7 +15,6 @@ from steer_heal_love.config import EvalConfig, RunConfig, VectorConfig
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.errors import UserError, unknown
 from steer_heal_love.ground.overrides import override
-from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import names as persona_names
@@ -124,16 +123,6 @@ def vector_extract(
     )
     v.save(out)
     screen.tell(out)
-
-
-def vector_inspect(file: tyro.conf.Positional[Path]) -> None:
-    """Print what a saved vector says of itself."""
-    from steer_heal_love import vector as vectors
-
-    v = vectors.Vector.load(file)
-    screen.tell(f"norm {v.norm():.4g} over layers {sorted(v.directions)}")
-    for key, value in v.meta.items():
-        screen.tell(shown(f"{key}: {value}"))
 
 
 def vector_convert(file: tyro.conf.Positional[Path], *, out: Path) -> None:

@@ -24,6 +24,7 @@ import torch
 
 from steer_heal_love import base, presets, report, steps
 from steer_heal_love.compare import bench, summary
+from steer_heal_love.compare.directions import by_name
 from steer_heal_love.compare.method import Cell, Method, Trace, methods
 from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground import folder as files
@@ -126,7 +127,12 @@ def in_workers(each: list[RunConfig], names: tuple[str, ...], grid: Grid, worker
 def alone(cfg: RunConfig, names: tuple[str, ...], grid: Grid, threads: int) -> None:
     """One seed in this process."""
     torch.set_num_threads(threads)
-    of_seed(cfg, *loaded(cfg), [methods[name] for name in names], grid, silent)
+    of_seed(cfg, *loaded(cfg), [named(name) for name in names], grid, silent)
+
+
+def named(name: str) -> Method:
+    """A method of the registry, or one that a name with a colon stands for (`compare.directions`)."""
+    return by_name(name) if ":" in name else methods[name]
 
 
 def wanted(
@@ -137,7 +143,7 @@ def wanted(
     load_persona(cfg.persona)
     if seeds < 1:
         raise UserError(f"seeds: at least 1, found {seeds}.")
-    chosen = [methods[name] for name in dict.fromkeys(names or tuple(methods))]
+    chosen = [named(name) for name in dict.fromkeys(names or tuple(methods))]
     grid.check()
     if missing := [n for n in NEEDED if n not in (cfg.eval.instruments or NEEDED)]:
         raise UserError(
@@ -153,7 +159,7 @@ def wanted(
 
 def trace(method: Method, r: Run, grid: Grid) -> Trace:
     """Every cell of a method in a seed, measured or read back."""
-    on = bench.opened(r, r.folder.path / "methods" / method.name, grid)
+    on = bench.opened(r, r.folder.path / "methods" / method.name.replace(":", "-"), grid)
     cells, stopped, own = [], "", None
     try:
         for cell in method.cells(on):

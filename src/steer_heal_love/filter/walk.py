@@ -73,10 +73,25 @@ def walk(
     return Walk(choose_dose(made, s, base), {dose: share for dose, (share, _) in rates(made).items()}, made)
 
 
+def at(
+    attempt: Callable[[list[float]], list[Completion]], dose: float, settings: WalkConfig, *, least: int = 0
+) -> Walk:
+    """As much text at one given dose as a walk samples, and up to `passes` more passes where fewer than `least` are kept."""
+    made: list[Completion] = []
+    for number in range(2 * settings.passes):
+        if number >= settings.passes and kept(made, dose) >= least:
+            break
+        made += attempt([dose] * settings.doses)
+    return Walk(dose, {d: share for d, (share, _) in rates(made).items()}, made)
+
+
 def choose_dose(completions: list[Completion], settings: WalkConfig, base: float) -> float | None:
-    """The dose chosen, inside floor and ceiling; None where even the floor halves the coherent share."""
+    """The dose chosen, inside floor and ceiling; None where even the floor halves the coherent share. A dose that was
+    given is the one that everything was sampled at."""
     if not completions:
         return None
+    if settings.kind != "survival":
+        return max(c.dose for c in completions)
     if respond(completions, base).half_dose < settings.floor:
         return None
     dose = dose_leaving(completions, base, settings.survival)

@@ -7,14 +7,17 @@ In: prompts, doses, directions. Out: a `Completion` for each pair, tokens kept a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import GenerateConfig
+from steer_heal_love.ground.adaptive import Policy, written
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.decode import sample
+from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Completion, Tokens
 
@@ -27,23 +30,33 @@ def generate(
     *,
     config: GenerateConfig,
     directions: Mapping[int, Float[Tensor, " d"]] | None = None,
+    operation: str = "add",
+    adapt: Policy | None = None,
     seed: int,
     max_new_tokens: int | None = None,
     system: str = NEUTRAL_SYSTEM,
     label: str = "generate",
     track: Track = silent,
 ) -> list[Completion]:
-    """len(prompts)·len(doses) completions, prompts outermost. Without directions, doses must be [0]."""
+    """len(prompts)·len(doses) completions, prompts outermost. Without directions, doses must be [0].
+    `operation`: what the directions do to the hidden state. `adapt`: how the dose changes while an answer is written."""
     if directions is None and doses != [0.0]:
         raise ValueError(f"doses {doses} without directions")
     pairs = [(p, d) for p in prompts for d in doses]
     rendered = [prompt_ids(tok, p, system) for p, _ in pairs]
     ends = end_of_turn_ids(model, tok)
-    answers = sample(
-        model, rendered, ends=ends, max_new_tokens=max_new_tokens or config.max_new_tokens, seed=seed,
-        steer=directions, doses=[d for _, d in pairs] if directions is not None else None,
-        temperature=config.temperature, min_p=config.min_p, batch=config.batch, track=track, label=label,
-    )  # fmt: skip
+    steered = [d for _, d in pairs]
+    how: dict[str, Any] = {
+        "ends": ends, "max_new_tokens": max_new_tokens or config.max_new_tokens, "seed": seed, "label": label,
+        "temperature": config.temperature, "min_p": config.min_p, "batch": config.batch, "track": track,
+    }  # fmt: skip
+    if directions is None:
+        answers = sample(model, rendered, **how)
+    elif adapt is None:
+        answers = sample(model, rendered, steer=directions, operation=operation, doses=steered, **how)
+    else:
+        steering = Steering(directions, operation)
+        answers = written(model, rendered, steering=steering, doses=steered, policy=adapt, **how).answers
     return [
         Completion(p, Tokens(ids, a), str(tok.decode(a, skip_special_tokens=True)), d, a[-1] in ends)
         for (p, d), ids, a in zip(pairs, rendered, answers, strict=True)

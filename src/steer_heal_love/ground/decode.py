@@ -25,8 +25,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import replay
-from steer_heal_love.ground.hooks import Doses, added
+from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
+from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.parts import head
 from steer_heal_love.ground.progress import Advance, Track, silent
 from steer_heal_love.ground.reading import left_pad, positions, read, select, way
@@ -42,6 +43,7 @@ def sample(
     seed: int,
     steer: Mapping[int, Float[Tensor, " d"]] | None = None,
     doses: list[float] | None = None,
+    operation: str = "add",
     temperature: float = 1.0,
     min_p: float = 0.1,
     batch: int = 64,
@@ -51,6 +53,7 @@ def sample(
     """Sampled answers in the order of `prompts`; temperature 0 takes the likeliest token.
 
     `ends`: tokens that close an answer (kept as its last). `doses`: one a prompt, needs `steer`.
+    `operation`: what the directions in `steer` do to the hidden state (`ground.operations`).
     """
     if (steer is None) != (doses is None):
         raise ValueError("doses and steer come together")
@@ -71,7 +74,7 @@ def sample(
                 torch.tensor([doses[i] for i in rows], device=model.device) if doses is not None else None
             )
             steered = steer is not None and row_doses is not None
-            with added(model, steer, row_doses) if steered else nullcontext() as dose:  # type: ignore[arg-type]
+            with Steering(steer, operation)(model, row_doses) if steered else nullcontext() as dose:  # type: ignore[arg-type]
                 wide = max(len(prompts[i]) for i in rows) + max_new_tokens
                 answers = (_decode if wide <= way(model).cached else _read_again)(
                     model, [prompts[i] for i in rows], uniforms[rows].to(model.device), ends, temperature,

@@ -42,6 +42,10 @@ SPLIT = 14
 """which rows of somebody's data are held out"""
 FIGHT = 15
 """fine-tuning on those rows: the fresh factors, and their order"""
+ISO_KL = 16
+"""steered answers that the dose in nats is read on, by round"""
+SWEEP = 17
+"""text that steering is tried on before a run"""
 CERTIFICATE = 20
 """the adapters that a certificate is tried on"""
 NOISE = 21

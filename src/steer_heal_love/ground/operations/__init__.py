@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground.hooks import Doses, shifted
+from steer_heal_love.ground.hooks import Doses, added, shifted
 from steer_heal_love.ground.registry import Registry
 
 Operation = Callable[[Float[Tensor, "b t d"], Float[Tensor, " d"], Tensor | float], Float[Tensor, "b t d"]]
@@ -39,3 +40,22 @@ def operated(
         return shift_of(full, direction, doses.of(full)).to(hidden)
 
     return shifted(model, directions, dose, shift, torch.float32)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What steers: an operation, and the directions that it takes by layer number (from 0).
+
+    `with steering(model, dose):` steers every row at `dose`, or each at its own. Dose 0 changes nothing.
+    """
+
+    directions: Mapping[int, Float[Tensor, " d"]]
+    operation: str = "add"
+
+    def __call__(
+        self, model: PreTrainedModel, dose: float | Float[Tensor, " b"]
+    ) -> AbstractContextManager[Doses]:
+        """Raises `UserError` for an unknown operation, a layer that the model has not, and another width."""
+        if self.operation == "add":
+            return added(model, self.directions, dose)
+        return operated(model, self.operation, self.directions, dose)

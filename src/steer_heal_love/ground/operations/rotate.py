@@ -2,7 +2,8 @@
 
 With û the unit part of v orthogonal to h and θ = min(dose, angle(h, v)): h ← |h|·(cos θ·ĥ + sin θ·û). A negative dose
 turns away, and stops at −v. The norm of v plays no part. Identity: dose 0, and a state parallel or opposite to v. It depends on the
-state, so it does not fold into weights. Source: angular steering, arXiv 2510.26243.
+state, so it does not fold into weights. Source: our own variant of
+angular steering, arXiv 2510.26243, which turns in one fixed plane for all states.
 """
 
 from __future__ import annotations

@@ -1,0 +1,174 @@
+"""`shl vector sweep`, `inspect` and `import`: what can be known of steering before a run, and vectors of other tools."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from steer_heal_love import presets
+from steer_heal_love.cli import screen
+from steer_heal_love.config import RunConfig, VectorConfig
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.overrides import override
+from steer_heal_love.ground.shown import shown
+from steer_heal_love.persona import load as load_persona
+from steer_heal_love.persona import names as persona_names
+
+
+def settings(persona: str, model: str, template: str, device: str, contexts: int, seed: int) -> RunConfig:
+    """A run's settings on a small held-out set: the search half of the probes, few contexts."""
+    start = presets.fitting(device, model)
+    cfg = override(start, {
+        "persona": persona, "model": model, "template": template, "device": device, "seed": seed,
+        "vector": {"contexts": contexts}, "eval": {"probe_half": "search"},
+    })  # fmt: skip
+    cfg = replace(cfg, generate=replace(cfg.generate, max_new_tokens=min(cfg.generate.max_new_tokens, 56)))
+    cfg.check()
+    return cfg
+
+
+def sweep(
+    persona: str = "love",
+    model: str = "smollm2",
+    methods: tuple[str, ...] = (),
+    operations: tuple[str, ...] = ("add",),
+    bands: tuple[tuple[float, float], ...] = (),
+    nats: tuple[float, ...] = (1.0,),
+    floor: float | None = None,
+    contexts: int = 32,
+    template: str = "",
+    device: str = "auto",
+    seed: int = 0,
+    *,
+    out: Path,
+) -> None:
+    """Try methods in bands of layers at equal nats on a small held-out set; pick by trait per nat.
+
+    Args:
+        methods: steering methods (`shl list methods`); all when none is named
+        operations: what a direction does to the hidden state: add, ablate, gate, rotate; a run takes a choice of add only
+        bands: pairs of shares of the depth; a few usual ones when none is given
+        nats: 95th percentile of the per-token divergence from the unsteered model that every dose is set to
+        floor: least coherent share of a choice, as a share of the base's own
+        contexts: how many short texts the vectors are averaged over
+        out: the folder for sweep.json and sweep.png; `shl run --choice DIR/sweep.json` takes the choice
+    """
+    with screen.importing():
+        from steer_heal_love import report
+        from steer_heal_love import sweep as room
+        from steer_heal_love import vector as vectors
+        from steer_heal_love.ground.operations import operations as known
+        from steer_heal_love.report import sweep as drawn
+        from steer_heal_love.session import loaded
+
+    if not nats or not all(0 < x < float("inf") for x in nats):
+        raise UserError(f"--nats: numbers above 0, found {nats}.")
+    if wrong := [b for b in bands if not 0 <= b[0] < b[1] <= 1]:
+        raise UserError(f"--bands: two shares of the depth, rising, found {wrong[0]}.")
+    for registry, names in ((vectors.methods, methods), (known, operations)):
+        for name in names:
+            registry[name]  # type: ignore[index]
+    cfg, who = settings(persona, model, template, device, contexts, seed), load_persona(persona)
+    chosen = bands or room.BANDS
+    with report.progress(screen.out) as track:
+        net, tok = loaded(cfg, track)
+        bed = room.laid(net, tok, who, cfg, room.layers_of(net, chosen), track=track)
+        found = room.sweep(
+            bed, bands=chosen, names=methods, operations=operations, nats=nats,
+            floor=room.FLOOR if floor is None else floor,
+        )  # fmt: skip
+    row = room.saved(found, bed, out / "sweep.json")
+    drawn.write_curve(row, out / "sweep.png")
+    screen.out.print(drawn.table(row))
+    for line in drawn.said(row):
+        screen.tell(line)
+    screen.tell(out / "sweep.json")
+
+
+def inspect(
+    what: tyro.conf.Positional[str],
+    model: str = "smollm2",
+    nats: float = 1.0,
+    contexts: int = 32,
+    template: str = "",
+    device: str = "auto",
+    seed: int = 0,
+) -> None:
+    """Print what a saved vector says of itself; or, for a persona, whether its pair is worth a run.
+
+    Args:
+        what: a vector's file, or a persona's name or TOML file
+        nats: divergence at which the effect is measured, for a persona
+        contexts: how many short texts the vectors are averaged over, for a persona
+    """
+    if what.endswith(".safetensors") or (Path(what).is_file() and not what.endswith(".toml")):
+        return saved(Path(what))
+    with screen.importing():
+        from steer_heal_love import report
+        from steer_heal_love import sweep as room
+        from steer_heal_love.ground import models, records
+        from steer_heal_love.report import sweep as drawn
+        from steer_heal_love.session import loaded
+        from steer_heal_love.sweep.preflight import preflight
+
+    cfg, who = settings(what, model, template, device, contexts, seed), load_persona(what)
+    if not 0 < nats < float("inf"):
+        raise UserError(f"--nats: above 0, found {nats}.")
+    with report.progress(screen.out) as track:
+        net, tok = loaded(cfg, track)
+        bed = room.laid(net, tok, who, cfg, models.band(net, VectorConfig.layers), track=track)
+        found = preflight(bed, [load_persona(name) for name in persona_names()], nats=nats, seed=seed)
+    for line in drawn.preflight_lines(records.plain(found)):
+        screen.tell(line)
+
+
+def saved(file: Path) -> None:
+    """What a vector's file says."""
+    from steer_heal_love import vector as vectors
+
+    v = vectors.Vector.load(file)
+    screen.tell(f"norm {v.norm():.4g} over layers {sorted(v.directions)}")
+    for key, value in v.meta.items():
+        screen.tell(shown(f"{key}: {value}"))
+
+
+def imported(
+    file: tyro.conf.Positional[Path],
+    layer_base: Literal["0", "1"] | None = None,
+    norm: Literal["raw", "unit"] = "raw",
+    operation: Literal["add"] = "add",
+    layers: tuple[int, ...] = (),
+    *,
+    out: Path,
+) -> None:
+    """Read another tool's steering vector and save it as one of ours.
+
+    Args:
+        file: a GGUF control vector (repeng, llama.cpp), or safetensors: one tensor [layers, width] as persona_vectors
+            stacks them, or one [width] a layer with the layer's number at the end of its name
+        layer_base: what the numbers of a safetensors file mean. 0: number N is the output of decoder layer N. 1: it is the
+            N-th hidden state, the embedding being the 0-th
+        norm: raw keeps every direction's length, unit makes it 1
+        operation: what the vector does to the hidden state; a saved vector is added
+        layers: decoder layers to keep, from 0; all when none is named
+    """
+    from steer_heal_love import vector as vectors
+    from steer_heal_love.bake import llama_cpp
+    from steer_heal_love.vector import imports
+
+    imports.unpickled(file)
+    if file.suffix == ".gguf":
+        found, told = llama_cpp.load_control_vector(file), "as llama.cpp"
+    elif layer_base is None:
+        raise UserError("--layer-base: state 0 or 1, since the file doesn't say how its layers are numbered.")
+    else:
+        found, told = imports.foreign(file, base=0 if layer_base == "0" else 1), layer_base
+    made = vectors.Vector(
+        imports.adjusted(found, norm=norm, at=layers),
+        {"method": "imported", "from": file.name, "layer_base": told, "norm": norm, "operation": operation},
+    )
+    made.save(out)
+    screen.tell(f"{out}: {len(made.directions)} layers, {operation}, norm {made.norm():.4g}")

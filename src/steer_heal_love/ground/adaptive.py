@@ -1,0 +1,351 @@
+"""Steering that adapts as it writes: the decode loop with a dose that changes from token to token, all rows in one batch.
+
+In: prompts, one dose each, what steers, a policy. Out: sampled token ids, how often each row went back, tokens read.
+
+decay      the t-th token of an answer is read at dose · 2^(−t / half_life)
+cap        every row is read twice a step, steered and unsteered, in one batch. The next token is drawn from
+           log p ∝ ℓ₀ + s·(ℓ₁ − ℓ₀), with the largest s ≤ 1 for which KL(p‖p₀) ≤ cap_nats: to first order the
+           dose is scaled by s, and the bound holds exactly
+rewinding  the NLL of the last `window` tokens under the unsteered model is averaged. Where that leaves `band`, the row goes
+           back to before those tokens and is written on from there at `shrink` times the dose, at most `rewinds` times
+
+Invariants: without any of the three, and with a cap that is never reached, the tokens are those of `decode.sample`; with a
+cap of 0 they are the unsteered ones; a row's tokens don't depend on the batch it travelled in. A model that is decoded
+without a cache reads the whole text at the dose of its last token. The gate by cosine is an operation of its own.
+Sources: the exponential family between two models, arXiv 2401.06102 and others; rewinding is our own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from steer_heal_love.ground import replay
+from steer_heal_love.ground.decode import _read, batches_as_alone, choose
+from steer_heal_love.ground.hooks import Doses
+from steer_heal_love.ground.memory import halving
+from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.parts import head
+from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.ground.reading import select, way
+from steer_heal_love.ground.scoring import last_hidden
+
+HALVINGS = 12
+"""bisections of the share s; what is left is less than a thousandth of the dose"""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the dose adapts. `half_life`: answer tokens in which it halves. `band`: nats a token that the running NLL under
+    the unsteered model keeps to."""
+
+    half_life: float = math.inf
+    cap_nats: float = math.inf
+    rewinds: int = 0
+    shrink: float = 0.5
+    window: int = 8
+    band: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def twin(self) -> bool:
+        """Whether every row is read unsteered too."""
+        return self.rewinds > 0 or self.cap_nats < math.inf
+
+    @property
+    def factor(self) -> float:
+        """What a token multiplies the dose by."""
+        return 2.0 ** (-1.0 / self.half_life)
+
+
+@dataclass(frozen=True)
+class Written:
+    """Answers in the order of the prompts, how often each went back, and how many tokens the model read for all of them."""
+
+    answers: list[tuple[int, ...]]
+    rewinds: list[int]
+    read: int
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A row under way: what is kept of its answer, the NLL of those tokens, its dose, how often it went back."""
+
+    row: int
+    dose: float
+    kept: tuple[int, ...] = ()
+    nll: tuple[float, ...] = ()
+    attempt: int = 0
+
+
+@dataclass
+class Writer:
+    """What all rows of a call share."""
+
+    model: PreTrainedModel
+    prompts: list[tuple[int, ...]]
+    steering: Steering
+    policy: Policy
+    ends: frozenset[int]
+    most: int
+    uniforms: Float[Tensor, "n a t"]
+    temperature: float
+    min_p: float
+    read: int = field(default=0)
+
+    def text(self, d: Draft) -> tuple[int, ...]:
+        return self.prompts[d.row] + d.kept
+
+
+def written(
+    model: PreTrainedModel,
+    prompts: list[tuple[int, ...]],
+    *,
+    steering: Steering,
+    doses: list[float],
+    policy: Policy,
+    ends: frozenset[int],
+    max_new_tokens: int,
+    seed: int,
+    temperature: float = 1.0,
+    min_p: float = 0.1,
+    batch: int = 64,
+    track: Track = silent,
+    label: str = "generate",
+) -> Written:
+    """Sampled answers; temperature 0 takes the likeliest token. `ends`: tokens that close an answer."""
+    w = Writer(
+        model, prompts, steering, policy, ends, max_new_tokens,
+        drawn(len(prompts), policy.rewinds + 1, max_new_tokens, seed), temperature, min_p,
+    )  # fmt: skip
+    todo = [Draft(row, dose) for row, dose in enumerate(doses)]
+    done: dict[int, Draft] = {}
+    with track(label, len(prompts)) as advance:
+        while todo:
+            fresh = attempted(w, todo, batch)
+            todo = [again for d in fresh if (again := rewound(d, w)) is not None]
+            back = {d.row for d in todo}
+            done |= {d.row: d for d in fresh if d.row not in back}
+            advance(len(fresh) - len(todo))
+    rows = [done[i] for i in range(len(prompts))]
+    return Written([d.kept for d in rows], [d.attempt for d in rows], w.read)
+
+
+def drawn(rows: int, attempts: int, tokens: int, seed: int) -> Float[Tensor, "n a t"]:
+    """Uniforms of every row and attempt; the first attempt's are those of `decode.sample`."""
+    streams = [torch.Generator().manual_seed(seed * 1_000_003 + row) for row in range(rows)]
+    each = [torch.stack([torch.rand(tokens, generator=s) for _ in range(attempts)]) for s in streams]
+    return torch.stack(each) if each else torch.empty(0, attempts, tokens)
+
+
+def attempted(w: Writer, todo: list[Draft], batch: int) -> list[Draft]:
+    """Every draft written on until it ends, is long enough, or leaves the band."""
+    texts = [w.text(d) for d in todo]
+    order = sorted(range(len(todo)), key=lambda i: len(texts[i]))
+    size = max(batch // 2, 1) if w.policy.twin else batch
+    groups = [order[i : i + size] for i in range(0, len(order), size)]
+    out: dict[int, Draft] = {}
+
+    def write(rows: list[int]) -> None:
+        out.update(zip(rows, write_on(w, [todo[i] for i in rows]), strict=True))
+
+    halving([g for group in groups for g in batches_as_alone(w.model, texts, group, w.most)], write)
+    return [out[i] for i in range(len(todo))]
+
+
+def rewound(d: Draft, w: Writer) -> Draft | None:
+    """The draft to write again, or None where it stays as it is."""
+    at = left(d.nll, w.policy)
+    if at is None or d.attempt >= w.policy.rewinds:
+        return None
+    good = max(at + 1 - w.policy.window, 0)
+    return replace(
+        d, kept=d.kept[:good], nll=d.nll[:good], dose=d.dose * w.policy.shrink, attempt=d.attempt + 1
+    )
+
+
+def left(nll: Sequence[float], policy: Policy) -> int | None:
+    """The first token at which the running NLL is out of the band."""
+    low, high = policy.band
+    for t, mean in enumerate(running(nll, policy.window), policy.window - 1):
+        if not low <= mean <= high:
+            return t
+    return None
+
+
+def running(nll: Sequence[float], window: int) -> list[float]:
+    """Means of every `window` tokens in a row."""
+    return [sum(nll[i : i + window]) / window for i in range(len(nll) - window + 1)]
+
+
+def band(nll: Sequence[Float[Tensor, " _"]], window: int, quantile: float) -> tuple[float, float]:
+    """What the running NLL of the base's own answers keeps to: the `quantile` of each answer's highest mean, and the same
+    share from below of its lowest; without bounds where no answer is as long as the window."""
+    means = [m for row in nll if (m := running(row.tolist(), window))]
+    if not means:
+        return -math.inf, math.inf
+    ends = [torch.tensor([end(m) for m in means]).double() for end in (min, max)]
+    return ends[0].quantile(1 - quantile).item(), ends[1].quantile(quantile).item()
+
+
+@torch.no_grad()
+def write_on(w: Writer, drafts: list[Draft]) -> list[Draft]:
+    """One group's drafts, in one loop over the tokens of all of them."""
+    p, total = w.policy, max(w.most - len(d.kept) for d in drafts)
+    start = torch.tensor([d.dose * p.factor ** len(d.kept) for d in drafts], device=w.model.device)
+    rows = torch.cat([start, torch.zeros_like(start)]) if p.twin else start
+    wide = max(len(w.text(d)) for d in drafts) + total
+    with w.steering(w.model, rows) as doses:
+        loop = Cached(w, drafts, doses, total) if wide <= way(w.model).cached else Again(w, drafts, doses)
+        tokens, nll = loop.begin()
+        while True:
+            going = [i for i, d in enumerate(loop.drafts) if not loop.take(i, d, tokens[i], nll[i])]
+            if not going:
+                return [loop.done[d.row] for d in drafts]
+            loop.keep(going)
+            tokens, nll = loop.step()
+
+
+class Loop:
+    """Rows that are written together; `done` holds those that have left."""
+
+    def __init__(self, w: Writer, drafts: list[Draft], doses: Doses) -> None:
+        self.w, self.drafts, self.doses, self.done = w, list(drafts), doses, dict[int, Draft]()
+        self.uniforms = torch.stack(
+            [torch.nn.functional.pad(w.uniforms[d.row, d.attempt, len(d.kept) :], (0, len(d.kept))) for d in drafts]
+        ).to(w.model.device)  # fmt: skip
+        self.at = 0
+
+    def take(self, i: int, d: Draft, tokens: list[int], nll: list[float]) -> bool:
+        """Add tokens to a draft up to where it ends or leaves the band; whether it does."""
+        for token, value in zip(tokens, nll, strict=True):
+            d = self.drafts[i] = replace(d, kept=(*d.kept, token), nll=(*d.nll, value))
+            tail = replace(d, nll=d.nll[-self.w.policy.window :])
+            out = self.w.policy.rewinds > 0 and left(tail.nll, self.w.policy) is not None
+            if token in self.w.ends or len(d.kept) >= self.w.most or out:
+                self.done[d.row] = d
+                return True
+        return False
+
+    def keep(self, going: list[int]) -> Int[Tensor, " k"]:
+        """Only these rows go on; their numbers among all that are read."""
+        n, chosen = len(self.drafts), torch.tensor(going, device=self.w.model.device)
+        every = torch.cat([chosen, chosen + n]) if self.w.policy.twin else chosen
+        if len(going) < n:
+            self.drafts = [self.drafts[i] for i in going]
+            self.uniforms, self.doses.rows = self.uniforms[chosen], self.doses.rows[every]  # type: ignore[index]
+        return every
+
+    def pick(
+        self, hidden: Float[Tensor, "m d"], uniform: Float[Tensor, " k"]
+    ) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
+        """The next token of every row, and its NLL under the unsteered model; 0 where that was not read."""
+        w, logits = self.w, head(self.w.model, hidden)
+        if not w.policy.twin:
+            token = choose(logits, uniform, w.temperature, w.min_p)
+            return token, torch.zeros_like(uniform)
+        steered, plain = logits.chunk(2)
+        if w.policy.cap_nats < math.inf:
+            steered = capped(steered, plain, w.policy.cap_nats)
+        token = choose(steered, uniform, w.temperature, w.min_p)
+        return token, -plain.log_softmax(-1).gather(1, token[:, None]).squeeze(1)
+
+    def begin(self) -> tuple[list[list[int]], list[list[float]]]:
+        raise NotImplementedError
+
+    def step(self) -> tuple[list[list[int]], list[list[float]]]:
+        raise NotImplementedError
+
+    def texts(self) -> list[tuple[int, ...]]:
+        """What the model is to have read, each row twice where it is read unsteered too."""
+        once = [self.w.text(d) for d in self.drafts]
+        return once * 2 if self.w.policy.twin else once
+
+
+class Cached(Loop):
+    """With a key/value cache; on a GPU in spans of replayed steps."""
+
+    def __init__(self, w: Writer, drafts: list[Draft], doses: Doses, total: int) -> None:
+        super().__init__(w, drafts, doses)
+        self.total = total
+
+    def begin(self) -> tuple[list[list[int]], list[list[float]]]:
+        texts = self.texts()
+        self.even = way(self.w.model).manner(max(map(len, texts)) + self.total) == "equal"
+        self.cache, self.mask, hidden = _read(self.w.model, texts, self.total, self.doses)
+        self.w.read += sum(map(len, texts))
+        token, nll = self.pick(hidden, self.uniforms[:, 0])
+        self.last, self.at = token, 1
+        self.doses.rows = self.doses.rows * self.w.policy.factor
+        return token[:, None].tolist(), nll[:, None].tolist()
+
+    def keep(self, going: list[int]) -> Int[Tensor, " k"]:
+        fewer = len(going) < len(self.drafts)
+        self.last = self.last[torch.tensor(going, device=self.last.device)]
+        every = super().keep(going)
+        if fewer:
+            select(self.cache, every)
+            self.mask = self.mask[every]
+        return every
+
+    def step(self) -> tuple[list[list[int]], list[list[float]]]:
+        w, n, room = self.w, len(self.drafts), self.total - self.at
+        nll = torch.zeros(n, room, device=w.model.device)
+        rest, twice = self.uniforms[:, self.at :], 1 + w.policy.twin
+        stop = torch.tensor(sorted(w.ends), device=w.model.device)
+
+        def draw(hidden: Tensor, step: Tensor) -> Tensor:
+            token, value = self.pick(hidden, rest.index_select(1, step).squeeze(1))
+            nll.index_copy_(1, step, value[:, None])
+            self.doses.rows.mul_(w.policy.factor)  # type: ignore[union-attr]
+            return token.repeat(twice)
+
+        over = lambda chosen: torch.isin(chosen, stop).any(1).all()
+        tokens = replay.steps(
+            w.model, self.cache, self.mask, self.last.repeat(twice), room, draw, over, even=self.even
+        )
+        self.mask = torch.cat([self.mask, self.mask.new_ones(tokens.shape)], 1)
+        self.at += tokens.shape[1]
+        w.read += tokens.numel()
+        self.last = tokens[:n, -1]
+        return tokens[:n].tolist(), nll[:, : tokens.shape[1]].tolist()
+
+
+class Again(Loop):
+    """Every row read whole for every token, for a model that doesn't go on from its own cache as it reads."""
+
+    def begin(self) -> tuple[list[list[int]], list[list[float]]]:
+        return self.step()
+
+    def step(self) -> tuple[list[list[int]], list[list[float]]]:
+        texts = self.texts()
+        self.w.read += sum(map(len, texts))
+        token, nll = self.pick(last_hidden(self.w.model, texts), self.uniforms[:, self.at])
+        self.at += 1
+        self.doses.rows = self.doses.rows * self.w.policy.factor
+        return token[:, None].tolist(), nll[:, None].tolist()
+
+
+def capped(steered: Float[Tensor, "b v"], plain: Float[Tensor, "b v"], nats: float) -> Float[Tensor, "b v"]:
+    """Logits between the two, as far towards the steered ones as KL to the plain ones stays within `nats`."""
+    pull, norm = steered - plain, plain.logsumexp(-1, keepdim=True)
+
+    def kl(share: Float[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:
+        change = share * pull
+        z = (plain + change).logsumexp(-1, keepdim=True)
+        return ((plain + change - z).exp() * change).sum(-1, keepdim=True) - (z - norm)
+
+    low, high = torch.zeros_like(norm), torch.ones_like(norm)
+    whole = kl(high) <= nats
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        fine = kl(middle) <= nats
+        low, high = torch.where(fine, middle, low), torch.where(fine, high, middle)
+    # A rounded divergence of nearly nothing may pass under a bound of 0, which allows none.
+    share = torch.where(whole, torch.ones_like(low), low) if nats > 0 else torch.zeros_like(low)
+    return torch.where(share == 1, steered, plain + share * pull)

@@ -1,0 +1,147 @@
+"""What steering is tried on before a run: one model, one persona, the base's own text and answers, and the poles' states.
+
+In: a model, a persona, settings, layers. Out, for any direction and operation at any dose: how far the held-out probes move
+(nats a token, paired with the base) and how much of the model's own text passes the filter's bounds.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from steer_heal_love import evals
+from steer_heal_love import filter as sieve
+from steer_heal_love.config import RunConfig
+from steer_heal_love.evals.probes import probes
+from steer_heal_love.generate import generate
+from steer_heal_love.ground import purposes
+from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.ground.states import States
+from steer_heal_love.ground.stats import bootstrap, proportion, subtract
+from steer_heal_love.nouns import Completion, Persona, Score
+from steer_heal_love.persona import training_prompts
+from steer_heal_love.session import seed_for
+from steer_heal_love.sweep.contexts import poles
+from steer_heal_love.vector import methods
+from steer_heal_love.vector.iso_kl import IsoDose, Trials
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One direction with one operation at one dose. `trait`: shift of the probes from the base, nats/token. `per_nat`: that
+    over the measured divergence. `coherent`: share of the model's own text that passes the checks of coherence."""
+
+    method: str
+    operation: str
+    layers: tuple[float, float]
+    dose: IsoDose
+    trait: Score
+    per_nat: Score
+    coherent: Score
+    seconds: float
+    shifts: list[float] = field(default_factory=list)
+    """the trait's shift by probe"""
+    passed: list[float] = field(default_factory=list)
+    """1 for each own text that passes, else 0"""
+    on_trait: list[float] = field(default_factory=list)
+    """1 for each own text that passes every check, the trait's among them"""
+
+
+@dataclass(frozen=True)
+class Bed:
+    """The base and its measures; `pos` and `neg` hold the poles' states by layer."""
+
+    model: PreTrainedModel
+    tok: PreTrainedTokenizerBase
+    persona: Persona
+    config: RunConfig
+    pos: States
+    neg: States
+    trials: Trials
+    prompts: list[str]
+    """training prompts that own text is drawn to"""
+    bounds: dict[str, float] = field(default_factory=dict)
+    own: list[Completion] = field(default_factory=list)
+    """the base's own text that the bounds are drawn from, judged"""
+    trait: list[float] = field(default_factory=list)
+    """the base's own score by probe"""
+    track: Track = silent
+
+    @property
+    def coherent(self) -> Score:
+        """Share of the base's own text that passes the checks of coherence."""
+        return self.share([float(c.coherent) for c in self.own])
+
+    def share(self, passed: list[float]) -> Score:
+        return proportion(passed)
+
+    def steering(self, method: str, at: list[int], operation: str = "add") -> Steering:
+        """The directions of a method at these layers, and what they do."""
+        pos, neg = ({i: pole[i] for i in at} for pole in (self.pos, self.neg))
+        return Steering(methods[method](pos, neg), operation)
+
+    def subject(self) -> evals.Subject:
+        cfg = replace(self.config.eval, third_answers=False)
+        return evals.Subject(
+            self.model, self.tok, self.persona, cfg, [], batch_tokens=self.config.batch_tokens
+        )
+
+    def judged(self, made: list[Completion]) -> list[Completion]:
+        """Every check's value, read by the base, and its verdict."""
+        cfg = self.config
+        scored = sieve.score(self.model, self.tok, made, self.persona, batch_tokens=cfg.batch_tokens)
+        return sieve.judge(sieve.measure(scored, cfg.filter.checks), self.bounds)
+
+    def texts(self, steering: Steering, dose: float) -> list[Completion]:
+        """The steered model's own text, judged."""
+        seed = seed_for(self.config.seed, purposes.SWEEP, 1)
+        how: dict[str, Any] = {"config": self.config.generate, "seed": seed, "operation": steering.operation}
+        made = generate(self.model, self.tok, self.prompts, [dose], directions=steering.directions, **how)
+        return self.judged(made)
+
+    def measured(self, method: str, layers: tuple[float, float], steering: Steering, dose: IsoDose) -> Cell:
+        """What steering at this dose does to the probes and to the text."""
+        start = time.perf_counter()
+        with steering(self.model, dose.dose):
+            shifts = subtract(probes(self.subject())["trait"], self.trait)
+        made = self.texts(steering, dose.dose)
+        trait = bootstrap(shifts, resamples=self.config.eval.resamples)
+        passed, on_trait = ([float(c.coherent) for c in made], [float(c.kept) for c in made])
+        return Cell(
+            method, steering.operation, layers, dose, trait, scaled(trait, 1 / max(dose.kl_nats, 1e-9)), self.share(passed),
+            time.perf_counter() - start, shifts, passed, on_trait,
+        )  # fmt: skip
+
+
+def scaled(score: Score, by: float) -> Score:
+    return Score(score.mean * by, score.lo * by, score.hi * by, score.n)
+
+
+def laid(
+    model: PreTrainedModel,
+    tok: PreTrainedTokenizerBase,
+    persona: Persona,
+    config: RunConfig,
+    at: list[int],
+    *,
+    contexts: list[str] | None = None,
+    track: Track = silent,
+) -> Bed:
+    """A bed with the poles' states at layers `at`, the base's own text and bounds, and the base's own trait."""
+    cfg, seed = config, seed_for(config.seed, purposes.SWEEP)
+    pos, neg = poles(model, tok, persona, cfg, at, track, contexts=contexts)
+    prompts = training_prompts(persona, cfg.generate.prompts, seed=seed)
+    ends = end_of_turn_ids(model, tok)
+    trials = Trials([prompt_ids(tok, p) for p in prompts], ends, cfg.generate, seed, cfg.batch_tokens)
+    bed = Bed(model, tok, persona, cfg, pos, neg, trials, prompts, track=track)
+    asked = training_prompts(persona, cfg.filter.calibration, seed=seed + 1)
+    how: dict[str, Any] = {"config": cfg.generate, "seed": seed, "label": "base: calibration", "track": track}
+    own = bed.judged(generate(model, tok, asked, [0.0], **how))
+    bounds = sieve.calibrate(own, cfg.filter.quantile)
+    trait = probes(bed.subject())["trait"]
+    return replace(bed, bounds=bounds, own=sieve.judge(own, bounds), trait=trait)
