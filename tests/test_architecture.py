@@ -58,6 +58,7 @@ ALLOWED = {
     "doctor": FLOOR | ROOMS | {"config", "doctor"},
     "session": FLOOR | ROOMS | {"config", "presets"},
     "alone": FLOOR | ROOMS | {"config", "session"},
+    "drafting": FLOOR | ROOMS | {"config", "session"},
     "talk": FLOOR | ROOMS | {"config", "session", "talk"},
     "certify": FLOOR | ROOMS | {"config", "session", "alone", "certify"},
     "base": FLOOR | ROOMS | {"config", "session"},
