@@ -61,6 +61,8 @@ ALLOWED = {
     "drafting": FLOOR | ROOMS | {"config", "session"},
     "talk": FLOOR | ROOMS | {"config", "session", "talk"},
     "certify": FLOOR | ROOMS | {"config", "session", "alone", "certify"},
+    "serve": FLOOR | ROOMS | {"config", "presets", "session", "alone", "talk", "certify"},
+    "inspect_provider": FLOOR | {"serve"},
     "base": FLOOR | ROOMS | {"config", "session"},
     "steps": FLOOR | ROOMS | {"config", "session", "base"},
     "control": FLOOR | ROOMS | {"config", "session", "steps"},
