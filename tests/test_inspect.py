@@ -62,7 +62,8 @@ def test_every_stage_becomes_a_log_with_its_samples_scores_and_means(run, tmp_pa
 def test_without_the_extra_the_message_says_how_to_get_it(run, tmp_path, monkeypatch):
     import sys
 
-    monkeypatch.setitem(sys.modules, "inspect_ai", None)
+    for name in ("inspect_ai", "inspect_ai.log"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=r"steer-heal-love\[inspect\]"):
         report.write_inspect(run[0], tmp_path / "logs")
     assert not (tmp_path / "logs").exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_heal_love.ground import records
-from steer_heal_love.ground.declared import declared, in_order
+from steer_heal_love.ground.declared import declared
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.nouns import Stage
 from steer_heal_love.report.read import RunRecord
@@ -107,7 +107,8 @@ def means(stage: Stage) -> list[Any]:
     """Every defined score with its 95% interval."""
     log, _, _ = package()
     out = []
-    for name in in_order(stage.scores):
+    place = lambda name: declared[name].place if name in declared else math.inf
+    for name in sorted(stage.scores, key=place):
         s = stage.scores[name]
         if not math.isfinite(s.mean):
             continue
