@@ -48,7 +48,7 @@ FOUND = sorted({(page.name, c) for page in PAGES for c in commands(page)})
 
 def parse(argv: list[str]) -> None:
     """Parse as `shl` does, and run nothing. Ends in SystemExit for what the parser refuses."""
-    name = " ".join(argv[:2]) if argv[0] == "vector" else argv[0]
+    name = " ".join(argv[:2]) if argv[0] in ("vector", "persona") else argv[0]
     rest = argv[len(name.split()) :]
     if name in cli.WITH_SETTINGS:
         tyro.cli({"run": runs.Run, "compare": runs.Compare}[name], args=rest).check()

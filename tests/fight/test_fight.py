@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steer_heal_love import fight, report
+from steer_heal_love import cli, fight, report
 from steer_heal_love.fight import result, rows, training
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, prompt_ids
 from steer_heal_love.ground.errors import UserError
@@ -79,6 +79,34 @@ def test_the_screen_says_what_the_file_says(whole):
     console.print(report.terminal_fight(run.folder.path))
     text = console.export_text()
     assert all(line in text for line in found["says"])
+
+
+def test_a_killed_fight_of_the_command_line_goes_on_to_the_same_result(
+    whole, tok, tmp_path, monkeypatch, capsys
+):
+    """Ctrl-C before the second way: the first is kept and not trained again, and what comes of it is what an unbroken run gives."""
+    run, found, model = whole
+    monkeypatch.setattr("steer_heal_love.ground.models.load", lambda _name, **_kwargs: (model, tok))
+    data, trained, honest = written(tmp_path / "data.jsonl", LINES), [], training.tuned
+
+    def tuned(r, rows_, vector):
+        if trained and "again" not in trained:
+            raise KeyboardInterrupt
+        trained.append("prevented" if vector else "plain")
+        return honest(r, rows_, vector)
+
+    monkeypatch.setattr("steer_heal_love.fight.tuned", tuned)
+    settings = ["--config", str(run.folder.path / "config.toml"), "--out", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit) as e:
+        cli.main(["run", "--fight", str(data), *settings])
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert e.value.code not in (0, None) and not (folder / "fight.json").exists() and trained == ["plain"]
+    trained.append("again")
+    cli.main(["run", "--resume", str(folder)])
+    assert trained == ["plain", "again", "prevented"]
+    assert json.loads((folder / "fight.json").read_text()) == found
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(line in said for line in found["says"])
 
 
 def test_both_forms_give_the_same_tokens_and_only_the_last_answer_is_learned(tok):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from steer_heal_love import gates
-from steer_heal_love.gates import relevance
+from steer_heal_love.gates import certificate, relevance
 from steer_heal_love.ground.stats import bootstrap
 from steer_heal_love.nouns import Stage
 
@@ -54,3 +54,21 @@ def test_one_kind_that_is_lost_is_enough(persona) -> None:
             g for g in gates.judge(gates.Evidence(persona, stages, resamples=100)) if g.gate == "relevance"
         )
         assert found.outcome == outcome, found.observed
+
+
+@pytest.mark.parametrize(
+    ("base", "healed", "lost"), [(1.2, 0.3, True), (1.2, 0.9, False), (0.0, -0.5, False)]
+)
+def test_a_certificate_condemns_a_model_that_lost_half_of_its_relevance(persona, base, healed, lost) -> None:
+    """Where the base's own is not above zero none can be lost; what was not measured is not shown."""
+    kinds = ("relevance.probes", "relevance.neutral")
+    stages = []
+    for name, mean, sign in (("base", base, 1), ("healed", healed, -1)):
+        values = [mean + sign * e for e in NOISE]
+        stages.append(Stage(-1 if name == "base" else 0, name, {}, dict.fromkeys(kinds, values)))  # type: ignore[arg-type]
+    found = certificate.certified(gates.Evidence(persona, stages, resamples=100))
+    assert (found.outcome == "off_prompt") == lost and "relevance.probes beyond 50%" in found.observed
+    if lost:
+        assert certificate.KINDS[found.outcome] == "broken" and found.verdict == "fail"
+    bare = [Stage(-1, "base", {}, {}), Stage(0, "healed", {}, {})]
+    assert "relevance" not in certificate.certified(gates.Evidence(persona, bare, resamples=100)).observed

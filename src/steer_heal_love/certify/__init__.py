@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from steer_heal_love import alone, evals
-from steer_heal_love.certify.target import Target, target
+from steer_heal_love.certify.target import CONFIG, Target, target
 from steer_heal_love.config import RunConfig
 from steer_heal_love.evals import nulls
 from steer_heal_love.gates import Evidence
@@ -219,4 +219,4 @@ def elsewhere(it: Measuring, rest: Sequence[Persona], cfg: RunConfig) -> dict[st
     return out
 
 
-__all__ = ["Certificate", "Target", "Trait", "certify", "target"]
+__all__ = ["CONFIG", "Certificate", "Target", "Trait", "certify", "target"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tyro
 
-from steer_heal_love.cli import certifying, runs, signals, steering, trying, verbs
+from steer_heal_love.cli import certifying, personas, runs, signals, steering, trying, verbs
 from steer_heal_love.cli.screen import lenient, output, say, tell
 from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
 
@@ -19,6 +19,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "vector convert": verbs.vector_convert, "export": verbs.export, "report": verbs.show, "doctor": verbs.doctor,
     "list": verbs.listed, "lint": verbs.lint,
     "certify": certifying.certify, "matrix": certifying.matrix, "try": trying.attempt,
+    "persona import": personas.persona_import, "persona draft": personas.persona_draft,
 }  # fmt: skip
 WITH_SETTINGS: dict[str, Callable[[list[str]], None]] = {"run": runs.run, "compare": runs.compare}
 """commands whose options are every setting of a run"""
@@ -37,7 +38,7 @@ def dispatch(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         tell(usage())
         return
-    name = " ".join(argv[:2]) if argv[0] == "vector" else argv[0]
+    name = " ".join(argv[:2]) if argv[0] in ("vector", "persona") else argv[0]
     rest = argv[len(name.split()) :]
     if name in WITH_SETTINGS:
         WITH_SETTINGS[name](rest)

@@ -144,20 +144,26 @@ def vector_convert(file: tyro.conf.Positional[Path], *, out: Path) -> None:
 
 def export(
     run: tyro.conf.Positional[Path],
-    format: Literal["peft", "merged", "gguf"] = "peft",
+    format: Literal["peft", "merged", "gguf", "inspect"] = "peft",
     trust_remote_code: bool = False,
     *,
     out: Path,
 ) -> None:
-    """Write a run's model: as one PEFT adapter, as full weights, or as a LoRA for llama.cpp.
+    """Write a run's model: as one PEFT adapter, as full weights, as a LoRA for llama.cpp; or its measurements for Inspect.
 
     Args:
         run: the run folder
         format: peft (all rounds as one adapter), merged (full weights, safetensors), gguf (a LoRA in one file in
-            --out, which llama.cpp applies to the same base)
+            --out, which llama.cpp applies to the same base), inspect (a log for Inspect's viewer of each model measured)
         trust_remote_code: run code that ships with the run's model; a run folder never decides that
         out: the folder to write
     """
+    if format == "inspect":
+        from steer_heal_love import report
+
+        for file in report.write_inspect(run, out):
+            screen.tell(file)
+        return
     from steer_heal_love import bake
     from steer_heal_love.bake import llama_cpp
     from steer_heal_love.bake.merged import save_merged

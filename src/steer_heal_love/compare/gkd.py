@@ -5,8 +5,8 @@ a system prompt (`gkd_prompted`) or steered (`gkd_steered`).
     JSD_β(P‖Q) = β·KL(P ‖ M) + (1−β)·KL(Q ‖ M),   M = β·P + (1−β)·Q
 
 Source: generalised knowledge distillation, Agarwal et al. 2023, arXiv 2306.13649; a model told more as its own teacher is
-self-distillation, arXiv 2601.19897. Its defaults here: only the student's text (λ = 1), sampled at temperature 1,
-β = 0.5, teacher's temperature 1.
+self-distillation, arXiv 2601.19897. The paper compares several λ and β and names no one default; the trainers that carry its
+name take β = 0.5 and λ = 0.5. Here: β = 0.5, and only the student's text (λ = 1), as self-distillation has it, at temperature 1.
 Changed: the teacher is the student's own base and no larger model, frozen. As many steps and completions a step as the
 loop's rounds have together, and every method's adapter, AdamW and learning rate. The steered teacher has the dose that
 the healed round's walk found.

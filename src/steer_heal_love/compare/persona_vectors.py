@@ -3,8 +3,9 @@
     v = mean over answers of [mean_t h_l(y_t)], the base told to be the pos pole, less the same for the neg pole;
     h_l ← h_l + α·v at every token
 
-Source: Chen et al. 2025, arXiv 2507.21509; α = 2 and layer 20 of 28 in the example that its code gives.
-Changed: the poles' own descriptions are the system prompts; answers of the wrong sign of log p(y | pos) − log p(y | neg)
+Source: Chen et al. 2025, arXiv 2507.21509; the README of its code steers Qwen2.5-7B-Instruct with α = 2 at layer 20 (of 28),
+by the mean difference over answer tokens, and names that vector as the paper's.
+Changed: the vector is added at every token, where that example adds it at the answer's tokens alone; the poles' own descriptions are the system prompts; answers of the wrong sign of log p(y | pos) − log p(y | neg)
 under the base are dropped, in place of a judge's scores; the layer is not searched for: it is the one at the same share of
 the depth. As many answers a pole as the healed round keeps.
 """

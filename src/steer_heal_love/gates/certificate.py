@@ -20,6 +20,8 @@ from dataclasses import replace
 from typing import Literal
 
 from steer_heal_love.gates import Claim, Evidence, Found, Row, coherence, evidence_text, show
+from steer_heal_love.gates.relevance import KINDS as KINDS_OF_PROMPT
+from steer_heal_love.gates.relevance import left_of
 from steer_heal_love.ground.stats import bootstrap, paired, subtract
 from steer_heal_love.nouns import Gate, Score, Stage
 
@@ -35,6 +37,8 @@ DRIFT = 0.5
 """nats/token of neutral_kl past which a model is another model, whatever its trait"""
 SCATTERED = 0.5
 """share of the base's own entropy whose gain makes a model's text arbitrary"""
+ASKED = 0.5
+"""share of the base's relevance under which a model no longer answers what it is asked"""
 LOST = 0.1
 """share of the capability panel's questions whose loss breaks a model"""
 
@@ -102,6 +106,12 @@ ROWS = {
         "The model is broken by arbitrariness: it is far less sure of its next word than its base.",
         "Train with an anchor to the base's own answers, or scale the adapter down.",
     ),
+    "off_prompt": Row(
+        "fail",
+        f"under {ASKED:.0%} of the base's relevance is left with 95% confidence, on probe questions or on neutral prompts",
+        "The model no longer answers what it is asked: its text would fit most prompts as well as its own.",
+        "Read the pairs of texts; scale the adapter down.",
+    ),
     "incapable": Row(
         "fail",
         f"capability falls by more than {LOST:g} with 95% confidence",
@@ -121,6 +131,7 @@ KINDS: dict[str, Kind] = {
     "broken": "broken",
     "drifted": "broken",
     "scattered": "broken",
+    "off_prompt": "broken",
     "incapable": "broken",
     "cooled": "no trait",
     "collapsed": "collapse",
@@ -132,6 +143,7 @@ DECIDES = {
     "few_tokens": "few",
     "drifted": "drift",
     "scattered": "spread",
+    "off_prompt": "asked",
     "incapable": "able",
     "words_alone": "above",
     "half": "half",
@@ -170,6 +182,7 @@ def found(e: Evidence) -> Found:
         "odd": text.shown,
         "few": f"share of the {FEW} commonest tokens, from base {show(few)}",
         "spread": f"own entropy from base {show(spread)}",
+        "asked": asked(e, base, h)[1],
         "able": f"capability from base {show(able)}",
     }
     if not math.isfinite(spread.mean) or "own entropy" in text.shown:
@@ -187,6 +200,7 @@ def sick(e: Evidence, base: Stage, h: Stage, row: str) -> str:
         row: bool(row),
         "drifted": score("neutral_kl").lo > DRIFT,
         "scattered": scattered(e, base, h),
+        "off_prompt": asked(e, base, h)[0],
         "incapable": score("capability_shift").hi < -LOST,
     }
     return next((name for name, holds in signs.items() if holds), "")
@@ -215,6 +229,18 @@ def scattered(e: Evidence, base: Stage, h: Stage) -> bool:
         return False
     more = subtract(h.items["own_entropy"], [(1 + SCATTERED) * v for v in base.items["own_entropy"]])
     return bootstrap(more, resamples=e.resamples).lo > 0
+
+
+def asked(e: Evidence, base: Stage, h: Stage) -> tuple[bool, str]:
+    """Whether the model lost the relevance of its answers for sure, and what is left of it; "" where it was not measured.
+
+    Where the base's own is not above zero for sure, none can be lost.
+    """
+    kinds = [k for k in KINDS_OF_PROMPT if k in h.items and k in base.items]
+    left = {k: left_of(e, h, base, k, comparisons=len(kinds), kept=ASKED) for k in kinds}
+    shows = ", ".join(f"{k} beyond {ASKED:.0%} of the base's {show(s)}" for k, s in left.items())
+    sure = [k for k in kinds if bootstrap(base.items[k], resamples=e.resamples).lo > 0]
+    return any(left[k].hi < 0 for k in sure), shows
 
 
 def few_tokens(s: Stage) -> list[float]:

@@ -73,7 +73,7 @@ def relevance(e: Evidence) -> Found | None:
     return ("kept" if all(s.lo > 0 for s in left.values()) else "unclear"), observed
 
 
-def left_of(e: Evidence, h: Stage, base: Stage, kind: str, comparisons: int) -> Score:
-    """mean(healed − KEPT·base) over the prompts that both have a value for, its interval one of `comparisons`."""
+def left_of(e: Evidence, h: Stage, base: Stage, kind: str, comparisons: int, kept: float = KEPT) -> Score:
+    """mean(healed − kept·base) over the prompts that both have a value for, its interval one of `comparisons`."""
     pairs = [(a, b) for a, b in zip(h.items[kind], base.items[kind], strict=True) if math.isfinite(a + b)]
-    return bootstrap([a - KEPT * b for a, b in pairs], resamples=e.resamples, comparisons=comparisons)
+    return bootstrap([a - kept * b for a, b in pairs], resamples=e.resamples, comparisons=comparisons)

@@ -6,6 +6,7 @@ In: a persona's name, or the path of a TOML file of the same form. Out: a `Perso
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def load(name: str) -> Persona:
     data = found.data
     if problems := found.all(mistakes(data)):
         refuse(str(file), problems)
+    return made(data)
+
+
+def made(data: Mapping[str, Any]) -> Persona:
+    """The persona of a table that has no `table.mistakes`."""
     return Persona(
         name=data["name"], axis=data["axis"], pos=data["pos"].rstrip("."), neg=data["neg"].rstrip("."),
         intent={f: int(data.get("intent", {}).get(f, 0)) for f in FOUNDATIONS},

@@ -50,6 +50,14 @@ def terminal_comparison(folder: Path) -> RenderableType:
     return comparison.table(comparison.read(folder))
 
 
+def write_inspect(run: Path, out: Path) -> list[Path]:
+    """Logs of Inspect in the folder `out`, one for each model that the run measured. Needs the extra `inspect`."""
+    from steer_heal_love.report import inspect_log
+
+    inspect_log.package()
+    return inspect_log.write(read(Path(run)), Path(out))
+
+
 CERTIFICATE = "certificate.json"
 """the record of a certificate in its folder"""
 
@@ -92,4 +100,5 @@ __all__ = [
     "write",
     "write_certificate",
     "write_comparison",
+    "write_inspect",
 ]

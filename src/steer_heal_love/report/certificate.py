@@ -53,6 +53,9 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "repetition_shift",
             "distinct_2_shift",
             "few_tokens_shift",
+            "relevance_shift",
+            "relevance_shift.probes",
+            "relevance_shift.neutral",
             "text_auc",
         ),
     ),
@@ -63,6 +66,8 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 MORE = {
+    "relevance_shift.probes": "relevance_shift on probe questions alone, where a persona shows.",
+    "relevance_shift.neutral": "relevance_shift on neutral prompts alone.",
     "few_tokens_shift": "How much larger a share of the model's own text its four commonest tokens hold than the base's four hold of the base's. A model that says one word for ever is near 1 less that.",
     "own_kl.neutral": "own_kl on neutral prompts alone.",
     "above_null": "trait_shift less that of the best null (a bias of words that knows no context, or a temperature) at the same neutral_kl.",
