@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Callable
@@ -11,9 +12,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["STEER_HEAL_LOVE_CACHE"] = "off"
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
-install_import_hook("steer_heal_love", "shape_checks.checked")
+from shape_checks import lazily
+
+jaxtyping.jaxtyped = lazily(jaxtyping.jaxtyped)
+jaxtyping.install_import_hook("steer_heal_love", "shape_checks.checked")
 
 import pytest
 import torch
@@ -23,6 +27,12 @@ from steer_heal_love.nouns import FOUNDATIONS, Adapter, Persona, Probe, Tokens
 from tiny_model import DROPS, RAISES, TURNS, build_model, build_tokenizer, hooks_of
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is looked for among what tests make, and not each time in all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
