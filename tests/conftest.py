@@ -21,6 +21,7 @@ jaxtyping.install_import_hook("steer_heal_love", "shape_checks.checked")
 
 import pytest
 import torch
+from markupsafe import Markup
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from steer_heal_love.nouns import FOUNDATIONS, Adapter, Persona, Probe, Tokens
@@ -47,6 +48,16 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
             return real(self, address)
 
         monkeypatch.setattr(socket.socket, name, guarded)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports get empty figures, which are half of what a tiny run costs: the tests of the report draw them, and so do
+    the runs that `tests/test_loop.py` and `tests/compare` share."""
+    from steer_heal_love.report import canvas
+
+    monkeypatch.setattr(canvas, "svg", lambda *_: Markup("<svg></svg>"))
+    monkeypatch.setattr(canvas, "png", lambda _draws, _size, to: to.write_text(canvas.MARK))
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,7 @@ def full(*_args, **_kwargs):
     raise OSError(28, "No space left on device")
 
 
-def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch):
+def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch, undrawn):
     from steer_heal_love import loop
 
     monkeypatch.setattr(

@@ -48,7 +48,7 @@ SETTINGS = {
 
 
 @pytest.fixture
-def tiny_load(tok, monkeypatch):
+def tiny_load(tok, monkeypatch, undrawn):
     """`models.load` gives a tiny model built anew, as another process would."""
     made = []
 
