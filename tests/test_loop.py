@@ -49,7 +49,7 @@ SETTINGS = {
 
 
 @pytest.fixture
-def tiny_load(tok, monkeypatch, undrawn):
+def drawn_load(tok, monkeypatch):
     """`models.load` gives a tiny model built anew, as another process would."""
     made = []
 
@@ -59,6 +59,12 @@ def tiny_load(tok, monkeypatch, undrawn):
 
     monkeypatch.setattr("steer_heal_love.ground.models.load", load)
     return made
+
+
+@pytest.fixture
+def tiny_load(drawn_load, undrawn):
+    """The same, and reports without figures."""
+    return drawn_load
 
 
 @pytest.fixture(scope="module")
@@ -494,7 +500,7 @@ cli.main(sys.argv[1:])
 """
 
 
-def test_a_process_that_is_killed_leaves_a_run_that_ends_as_the_unbroken_one(whole, tiny_load, tmp_path):
+def test_a_process_that_is_killed_leaves_a_run_that_ends_as_the_unbroken_one(whole, drawn_load, tmp_path):
     """SIGKILL in the second round, resumed in another process: the same files with the same content."""
     files.save_config(override(whole.run.config, {"out": "runs"}), tmp_path / "c.toml")
     places = [str(Path(loop.__file__).parents[1]), str(Path(__file__).parent)]
@@ -649,7 +655,7 @@ def test_a_round_that_diverges_keeps_the_one_before(whole, tiny_load, tmp_path, 
     path = after_round_0(whole.path, tmp_path / "run")
     real = steps.teacher_states_of
     poisoned = lambda r, *args: [h * (math.nan if r.history else 1.0) for h in real(r, *args)]
-    monkeypatch.setattr(steps, "taught", poisoned)
+    monkeypatch.setattr(steps, "teacher_states_of", poisoned)
     with pytest.raises(SystemExit) as e:
         cli.main(["run", "--resume", str(path)])
     said = capsys.readouterr().err
