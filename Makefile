@@ -6,8 +6,9 @@ PY := .venv/bin/python
 demo: .venv/.installed
 	.venv/bin/shl run --preset demo --persona love --model smollm2 --out runs
 
+# One process a core, up to four (each takes about 1 GB); a file's tests stay together, since they share what is dear.
 test: .venv/.installed
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # More cases of what kills, damage and hostile files do: CI's long part.
 long: .venv/.installed

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["STEER_HEAL_LOVE_CACHE"] = "off"
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
-install_import_hook("steer_heal_love", "shape_checks.checked")
+from shape_checks import lazily
+
+jaxtyping.jaxtyped = lazily(jaxtyping.jaxtyped)
+jaxtyping.install_import_hook("steer_heal_love", "shape_checks.checked")
 
 import pytest
-import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from steer_heal_love.nouns import FOUNDATIONS, Adapter, Persona, Probe, Tokens
-from tiny_model import DROPS, RAISES, TURNS, build_model, build_tokenizer, hooks_of
+if TYPE_CHECKING:  # seconds, which the process that only hands out tests to others needn't spend
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-torch.set_num_threads(1)
+    from steer_heal_love.nouns import Adapter, Persona, Tokens
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is looked for among what tests make, and not each time in all that was imported; one thread a process."""
+    import torch
+
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -39,25 +52,45 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(socket.socket, name, guarded)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports get empty figures, which are half of what a tiny run costs: the tests of the report draw them, and so do
+    the runs that `tests/test_loop.py` and `tests/compare` share."""
+    from markupsafe import Markup
+
+    from steer_heal_love.report import canvas
+
+    monkeypatch.setattr(canvas, "svg", lambda *_: Markup("<svg></svg>"))
+    monkeypatch.setattr(canvas, "png", lambda _draws, _size, to: to.write_text(canvas.MARK))
+
+
 @pytest.fixture(scope="session")
 def tok() -> PreTrainedTokenizerFast:
+    from tiny_model import build_tokenizer
+
     return build_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def tok_raises() -> PreTrainedTokenizerFast:
     """Its template refuses a system message."""
+    from tiny_model import RAISES, TURNS, build_tokenizer
+
     return build_tokenizer(RAISES + TURNS)
 
 
 @pytest.fixture(scope="session")
 def tok_drops() -> PreTrainedTokenizerFast:
     """Its template silently leaves a system message out."""
+    from tiny_model import DROPS, TURNS, build_tokenizer
+
     return build_tokenizer(DROPS + TURNS)
 
 
 @pytest.fixture
 def model(tok: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    from tiny_model import build_model
+
     return build_model(len(tok), tok.eos_token_id)
 
 
@@ -69,6 +102,8 @@ def tiny(model: LlamaForCausalLM, tok: PreTrainedTokenizerFast) -> SimpleNamespa
 
 @pytest.fixture(scope="session")
 def persona() -> Persona:
+    from steer_heal_love.nouns import FOUNDATIONS, Persona, Probe
+
     intent = dict.fromkeys(FOUNDATIONS, 0) | {"Care": 1}
     ask = "What about the {}?".format
     things = ("cat", "mat", "loaf", "neighbour", "time", "bread")
@@ -87,6 +122,10 @@ def persona() -> Persona:
 @pytest.fixture(scope="session")
 def sequences(tok: PreTrainedTokenizerFast) -> list[Tokens]:
     """Prompts and answers of random tokens, all of different lengths."""
+    import torch
+
+    from steer_heal_love.nouns import Tokens
+
     draw = torch.Generator().manual_seed(5)
 
     def ids(n: int) -> tuple[int, ...]:
@@ -97,6 +136,8 @@ def sequences(tok: PreTrainedTokenizerFast) -> list[Tokens]:
 
 @pytest.fixture(scope="session")
 def hooks() -> Callable[[torch.nn.Module], int]:
+    from tiny_model import hooks_of
+
     return hooks_of
 
 
@@ -109,7 +150,10 @@ def bits() -> Callable[[torch.nn.Module], dict[str, torch.Tensor]]:
 @pytest.fixture(scope="session")
 def random_adapter() -> Callable[..., Adapter]:
     """An adapter whose B is not zero."""
+    import torch
+
     from steer_heal_love.heal.lora import fresh
+    from steer_heal_love.nouns import Adapter
 
     def make(
         model,

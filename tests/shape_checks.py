@@ -1,7 +1,74 @@
-"""The type checker of the import hook: beartype, with int for float as PEP 484 says."""
+"""The type checker of the import hook: beartype, with int for float as PEP 484 says; each check is written once, late.
+
+jaxtyping writes and compiles two functions for every function that it decorates: milliseconds each time, and a function
+inside another is decorated anew whenever the outer one runs. `lazily` waits for the first call, and lets all functions
+of one source share what was compiled for the first of them.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
 
 from beartype import BeartypeConf, beartype
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+class Shared(threading.local):
+    """The check of one source, and the functions of that source that run in this thread, the newest last."""
+
+    def __init__(self) -> None:
+        self.running: list[Callable] = []
+        self.check: Callable | None = None
+
+    def compiled(self, function: Callable, decorate: Callable[[Callable], Callable]) -> Callable:
+        """What checks arguments and result by `function`'s annotations and calls the newest that runs."""
+        if self.check is None:
+            newest = lambda *args, **kwargs: self.running[-1](*args, **kwargs)
+            # The annotations are strings, and mean what they mean in the function's own module.
+            stand_in = types.FunctionType(
+                newest.__code__, function.__globals__, function.__name__, None, newest.__closure__
+            )
+            self.check = decorate(functools.update_wrapper(stand_in, function))
+            del stand_in.__wrapped__  # or the first function would live on, and whatever it closes over
+        return self.check
+
+
+def lazily(jaxtyped: Callable) -> Callable:
+    """`jaxtyping.jaxtyped` that compiles a source's check at the first call of a function that was made of it."""
+    sources: dict[tuple[str, str, types.CodeType], Shared] = {}
+
+    def decorated(function: Any, *, typechecker: Any) -> Any:
+        if inspect.isclass(function):
+            if dataclasses.is_dataclass(function) and "__init__" in vars(function):
+                function.__init__ = decorated(function.__init__, typechecker=typechecker)
+            return function
+        if not isinstance(function, types.FunctionType):
+            return jaxtyped(function, typechecker=typechecker)
+        source = (function.__module__, function.__qualname__, function.__code__)
+        shared = sources.setdefault(source, Shared())
+        decorate = functools.partial(jaxtyped, typechecker=typechecker)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            check = shared.compiled(function, decorate)
+            shared.running.append(function)
+            try:
+                return check(*args, **kwargs)
+            finally:
+                shared.running.pop()
+
+        return call
+
+    def decorator(function: Any = None, *, typechecker: Any) -> Any:
+        if function is None:
+            return functools.partial(decorated, typechecker=typechecker)
+        return decorated(function, typechecker=typechecker)
+
+    return decorator

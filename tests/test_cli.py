@@ -203,7 +203,7 @@ def full(*_args, **_kwargs):
     raise OSError(28, "No space left on device")
 
 
-def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch):
+def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch, undrawn):
     from steer_heal_love import loop
 
     monkeypatch.setattr(
@@ -211,18 +211,19 @@ def test_a_full_disk_keeps_the_last_good_state(tok, here, monkeypatch):
         lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok),
     )
 
+    one = SETTINGS | {"rounds": 1, "eval": SETTINGS["eval"] | {"instruments": ["probes"], "transfer": "off"}}
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", full)
         with pytest.raises(UserError, match=r"persona\.toml: No space left"):
-            loop.run(out="runs", **SETTINGS)
+            loop.run(out="runs", **one)
     shutil.rmtree("runs")
     with monkeypatch.context() as patch:
         patch.setattr("steer_heal_love.steps.save_healed", full)
         with pytest.raises(UserError, match="No space left"):
-            loop.run(out="runs", **SETTINGS)
+            loop.run(out="runs", **one)
     (run,) = (here / "runs").iterdir()
     assert (run / "base" / "scores.json").is_file()
-    assert loop.run(resume=run).summary["rounds"] == 2
+    assert loop.run(resume=run).summary["rounds"] == 1
 
 
 def test_resume_takes_no_other_settings(capsys, here):

@@ -42,6 +42,7 @@ def gemma():
     return models.load("gemma3-270m", device="cpu", dtype="float32")
 
 
+@pytest.mark.weights
 @absent
 @unasked
 @pytest.mark.timeout(1800)
@@ -51,6 +52,7 @@ def test_text_comes_back(gemma, text):
     assert tok.decode(tok(text)["input_ids"], skip_special_tokens=True) == text
 
 
+@pytest.mark.weights
 @absent
 @unasked
 def test_english_is_likely(gemma):
@@ -60,6 +62,7 @@ def test_english_is_likely(gemma):
     assert token_nll(model, [Tokens(ids[:1], ids[1:])])[0].mean().item() < 4.5
 
 
+@pytest.mark.weights
 @absent
 @unasked
 def test_a_plain_prompt_is_the_default(gemma):

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ SETTINGS = {
 
 
 @pytest.fixture
-def tiny_load(tok, monkeypatch):
+def drawn_load(tok, monkeypatch):
     """`models.load` gives a tiny model built anew, as another process would."""
     made = []
 
@@ -57,6 +58,12 @@ def tiny_load(tok, monkeypatch):
 
     monkeypatch.setattr("steer_heal_love.ground.models.load", load)
     return made
+
+
+@pytest.fixture
+def tiny_load(drawn_load, undrawn):
+    """The same, and reports without figures."""
+    return drawn_load
 
 
 @pytest.fixture(scope="module")
@@ -446,25 +453,28 @@ def kill_at(patch, target, runs, after, how=Killed):
     patch.setattr(f"steer_heal_love.{target}", once)
 
 
-@pytest.mark.parametrize(
-    ("target", "after"),
-    [
-        ("evals.measure", "rounds/01/healing.json"),
-        ("filter.select", "rounds/00/vector.safetensors"),
-        ("bake.save_peft", "base/control/completions.jsonl"),
-        ("bake.save_peft", "rounds/01/completions.jsonl"),
-    ],
-)
-def test_a_run_killed_and_resumed_is_the_unbroken_one(whole, tiny_load, tmp_path, target, after):
-    with pytest.MonkeyPatch.context() as patch:
-        kill_at(patch, target, tmp_path, after)
-        with pytest.raises(Killed):
-            loop.run(out=str(tmp_path), **SETTINGS)
-    (path,) = tmp_path.iterdir()
-    if target == "evals.measure":
-        assert (path / "rounds/01/healing.json").exists() and not (path / "rounds/01/scores.json").exists()
+KILLS = [
+    ("filter.select", "rounds/00/vector.safetensors"),  # in round 0's walk
+    ("bake.save_peft", "base/control/completions.jsonl"),  # round 0's is saved, the control's is not
+    ("bake.save_peft", "rounds/01/completions.jsonl"),  # the control's is saved too, round 1's is not
+    ("evals.measure", "rounds/01/healing.json"),  # round 1 is healed and nothing of it measured
+]
+"""the kills of one run: the first call of each after this file is there, in the run as the one before left it"""
+
+
+def test_a_run_killed_again_and_again_and_resumed_is_the_unbroken_one(whole, tiny_load, tmp_path):
+    for number, (target, after) in enumerate(KILLS):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, target, tmp_path, after)
+            with pytest.raises(Killed):
+                loop.run(resume=path) if number else loop.run(out=str(tmp_path), **SETTINGS)
+        (path,) = tmp_path.iterdir()
+        healed = ("rounds/00/healing.json", "base/control/healing.json", "rounds/01/healing.json")
+        found = [(path / f).exists() for f in healed]
+        assert found == [number > k for k in range(3)], (target, "was not killed where it should be")
+    assert not (path / "rounds/01/scores.json").exists()
     run = loop.run(resume=path)
-    assert len(tiny_load) == 2
+    assert len(tiny_load) == len(KILLS) + 1
     assert repr(healed_items(path)) == repr(healed_items(whole.path)), "repr, since NaN is not NaN"
     ours, theirs = read(path / "summary.json"), read(whole.path / "summary.json")
     for key in ("stages", "gates", "rounds"):
@@ -473,7 +483,7 @@ def test_a_run_killed_and_resumed_is_the_unbroken_one(whole, tiny_load, tmp_path
         for module, (a, b) in adapter.factors.items():
             assert torch.equal(a, whole.run.history[n].factors[module][0])
             assert torch.equal(b, whole.run.history[n].factors[module][1])
-    assert hooks_of(tiny_load[0]) == hooks_of(tiny_load[1]) == 0
+    assert all(hooks_of(m) == 0 for m in tiny_load)
     before = whole.before
     assert all(torch.equal(t, before[n]) for m in tiny_load for n, t in m.state_dict().items())
 
@@ -490,7 +500,7 @@ cli.main(sys.argv[1:])
 """
 
 
-def test_a_process_that_is_killed_leaves_a_run_that_ends_as_the_unbroken_one(whole, tiny_load, tmp_path):
+def test_a_process_that_is_killed_leaves_a_run_that_ends_as_the_unbroken_one(whole, drawn_load, tmp_path):
     """SIGKILL in the second round, resumed in another process: the same files with the same content."""
     files.save_config(override(whole.run.config, {"out": "runs"}), tmp_path / "c.toml")
     places = [str(Path(loop.__file__).parents[1]), str(Path(__file__).parent)]
@@ -547,23 +557,17 @@ def test_the_peak_is_that_of_every_sitting(tmp_path):
     assert folder.peak_memory_gb() == 2.5
 
 
-def test_steps_are_told_by_round(tiny_load, tmp_path):
-    told = []
-
-    @contextmanager
-    def track(label, _total):
-        told.append(label)
-        yield lambda _n: None
-
-    loop.run(out=str(tmp_path), track=track, **SETTINGS)
+def test_steps_are_told_by_round(whole):
+    told = {step.label for step in whole.steps}
     for number in range(2):
-        assert f"round {number}: heal" in told and f"round {number}: evaluate healed" in told
+        assert {f"round {number}: heal", f"round {number}: evaluate healed"} <= told
     assert "evaluate base" in told
 
 
 def test_a_loop_that_gains_nothing_stops_and_a_resumed_one_too(tiny_load, tmp_path):
     """A learning rate of next to nothing: no gain, so that the third round is never begun."""
-    still = SETTINGS | {"rounds": 3, "patience": 1, "heal": SETTINGS["heal"] | {"lr": 1e-9}}
+    little = {"instruments": ["probes", "neutral"], "transfer": "off", "nulls": False, "wordings": False}
+    still = SETTINGS | {"rounds": 3, "patience": 1, "heal": SETTINGS["heal"] | {"lr": 1e-9}, "eval": SETTINGS["eval"] | little}  # fmt: skip
     run = loop.run(out=str(tmp_path), **still)
     log = (run.folder.path / "events.jsonl").read_text().splitlines()
     (stopped,) = (e for e in map(json.loads, log) if e["event"] == "stop")
@@ -634,17 +638,28 @@ def test_the_teacher_is_the_student_moved_by_what_steering_adds_and_its_opposite
         torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
 
 
+def after_round_0(whole, to):
+    """A copy of the unbroken run as it was when its second round began."""
+    shutil.copytree(
+        whole, to, ignore=shutil.ignore_patterns("01", "summary.json", "report.html", "trajectory.png")
+    )
+    shutil.rmtree(to / "adapter")
+    log = (whole / "events.jsonl").read_text().splitlines(keepends=True)
+    second = next(i for i, line in enumerate(log) if "rounds/01" in line)
+    (to / "events.jsonl").write_text("".join(log[:second]))
+    return to
+
+
 def test_a_round_that_diverges_keeps_the_one_before(whole, tiny_load, tmp_path, monkeypatch, capsys):
     """The second round's teacher is not a number, and so is the loss: exit 3, summary and adapter of the first."""
-    files.save_config(override(whole.run.config, {"out": str(tmp_path / "runs")}), tmp_path / "c.toml")
+    path = after_round_0(whole.path, tmp_path / "run")
     real = steps.teacher_states_of
     poisoned = lambda r, *args: [h * (math.nan if r.history else 1.0) for h in real(r, *args)]
     monkeypatch.setattr(steps, "teacher_states_of", poisoned)
     with pytest.raises(SystemExit) as e:
-        cli.main(["run", "--config", str(tmp_path / "c.toml")])
+        cli.main(["run", "--resume", str(path)])
     said = capsys.readouterr().err
-    assert e.value.code == 3 and said.startswith("stopped: round 1, step 0") and "heal.lr" in said
-    (path,) = (tmp_path / "runs").iterdir()
+    assert e.value.code == 3 and "stopped: round 1, step 0" in said and "heal.lr" in said
     summary = read(path / "summary.json")
     assert summary["rounds"] == 1 and summary["stages"] == read(whole.path / "summary.json")["stages"][:4]
     kept, first = bake.load_peft(path / "adapter"), bake.stack(whole.run.history[:1])

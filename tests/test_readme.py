@@ -43,7 +43,7 @@ INLINE = [
 
 
 @pytest.fixture
-def small(tok, monkeypatch, tmp_path):
+def small(tok, monkeypatch, tmp_path, undrawn):
     """An empty folder to work in, the tiny model for every name, small settings on every device."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(

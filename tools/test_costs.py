@@ -62,7 +62,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if (file := config.getoption("--costs")) is not None:
+    divided = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if (file := config.getoption("--costs")) is not None and not divided:  # each worker writes for itself
         config.pluginmanager.register(Costs(file))
 
 

