@@ -12,7 +12,7 @@ rewinding  the NLL of the last `window` tokens under the unsteered model is aver
 Invariants: without any of the three, and with a cap that is never reached, the tokens are those of `decode.sample`; with a
 cap of 0 they are the unsteered ones; a row's tokens don't depend on the batch it travelled in. A model that is decoded
 without a cache reads the whole text at the dose of its last token. The gate by cosine is an operation of its own.
-Sources: the exponential family between two models, arXiv 2401.06102 and others; rewinding is our own.
+Source: our own.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ is that many nats, what was measured there, and every dose tried. The curve is r
 the secant in log dose and log nats says where to read next. Doses of different methods and operations are comparable so.
 
 Identity: at dose 0 every D_t is 0. Where the target can't be reached (a rotation stops at its direction) the nearest
-reading is given, and `reached` is false. Source: our own; the divergence is that of arXiv 2402.01618's interventions.
+reading is given, and `reached` is false. Source: our own.
 """
 
 from __future__ import annotations
