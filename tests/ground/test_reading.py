@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from steer_heal_love.ground import reading
 from steer_heal_love.ground.errors import UserError
@@ -65,3 +66,30 @@ def test_the_trial_leaves_the_dice_alone(model):
     before = torch.get_rng_state()
     way(model)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_rounding_in_a_deep_model_is_no_fault_and_a_fault_still_is(monkeypatch):
+    config = LlamaConfig(
+        hidden_size=96, num_hidden_layers=24, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96,
+        vocab_size=300, initializer_range=0.15,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    deep = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+    exact = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    exact.load_state_dict({name: w.float() for name, w in deep.state_dict().items()})
+    ids = torch.arange(1, 17)[None]
+    with torch.no_grad():
+        ours, theirs = (reading.read(m, ids, use_cache=False)[0].float() for m in (deep, exact))
+    gap = ((ours - theirs).norm(dim=-1) / theirs.norm(dim=-1)).max()
+    assert reading.COARSE < gap < reading.closeness(deep), (
+        "this model makes more of rounding than a fixed bound"
+    )
+    assert way(deep).inside > 0, "and is read in the quickest way all the same"
+
+    forgetful = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+    plain = reading.read
+    forget = lambda m, ids, mask=None, places=None, cache=None, **how: plain(
+        m, ids, mask, places, None, **how
+    )
+    monkeypatch.setattr(reading, "read", forget)
+    assert way(forgetful).cached == 0

@@ -29,8 +29,10 @@ from steer_heal_love.ground.parts import body
 
 START, OWN, TAIL = 6, (9, 2, 14), 4
 """tokens that all tried rows begin with, that each goes on with, and that each is then given one by one"""
-CLOSE, COARSE = 2e-4, 0.05
-"""largest relative distance of two readings that are still one, in fp32 and below it: some ten times what rounding makes"""
+CLOSE, COARSE, COARSEST = 2e-4, 0.05, 0.25
+"""largest relative distance of two readings that are still one: in fp32, and below it the least and the most, between
+which it is `TIMES` what rounding makes of this very model"""
+TIMES = 3
 FAILS = (
     RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError, AssertionError,
 )  # fmt: skip
@@ -66,6 +68,7 @@ class Way:
 
 
 _known: WeakKeyDictionary[nn.Module, Way] = WeakKeyDictionary()
+_rounding: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
 
 
 def way(model: PreTrainedModel) -> Way:
@@ -285,7 +288,39 @@ class Trial:
 
 def closeness(model: PreTrainedModel) -> float:
     """The largest relative distance at which two readings of this model are one."""
-    return CLOSE if torch.finfo(model.dtype).bits >= 32 else COARSE
+    if torch.finfo(model.dtype).bits >= 32:
+        return CLOSE
+    if model not in _rounding:
+        _rounding[model] = rounding(model)
+    return min(max(COARSE, TIMES * _rounding[model]), COARSEST)
+
+
+@torch.no_grad()
+def rounding(model: PreTrainedModel) -> float:
+    """How far a row's final states move, relatively, when its embeddings move by a rounding error of the model's type.
+
+    A deep or wide model makes more of it than a small one: a fixed bound would take its rounding for a fault. 0 where the
+    model can't be asked.
+    """
+    draw = torch.Generator().manual_seed(0)
+    top = model.config.get_text_config(decoder=True).vocab_size
+    ids = torch.randint(1, top, (1, 16), generator=draw).to(model.device)
+
+    def moved(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        noise = torch.randn(output.shape, generator=draw) * torch.finfo(output.dtype).eps / 4
+        return (output.float() * (1 + noise.to(output.device))).to(output.dtype)
+
+    try:
+        plain = read(model, ids, use_cache=False)[0].float()
+        hook = model.get_input_embeddings().register_forward_hook(moved)
+        try:
+            found = read(model, ids, use_cache=False)[0].float()
+        finally:
+            hook.remove()
+    except FAILS:
+        return 0.0
+    gap = ((found - plain).norm(dim=-1) / plain.norm(dim=-1)).max().item()
+    return gap if math.isfinite(gap) else 0.0
 
 
 def select(cache: Any, rows: Int[Tensor, " b"]) -> None:
