@@ -153,7 +153,8 @@ def adapted(model: PreTrainedModel, factors: Factors, scaling: float = 1.0) -> I
 
             def hook(_module, args, output, a=a, b=b):
                 x = args[0]
-                return output + (x @ a.to(x).T) @ (b * scaling).to(x).T
+                low, back = (x @ a.to(x).T).flatten(0, -2), (b * scaling).to(x).T
+                return torch.addmm(output.flatten(0, -2), low, back).view(output.shape)
 
             stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
         yield
