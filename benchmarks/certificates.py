@@ -31,7 +31,7 @@ from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Diverged, Starved
 from steer_heal_love.ground.folder import load_completions
 from steer_heal_love.ground.overrides import override
-from steer_heal_love.heal.examples import Example
+from steer_heal_love.heal.examples import NOTHING, Example
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.train import heal
 from steer_heal_love.nouns import Adapter, Tokens
@@ -78,7 +78,7 @@ def copies(r: Run) -> Adapter:
 
 def imitated(r: Run, texts: list[tuple[str, Tokens]], **changes: Any) -> Adapter:
     """A LoRA that imitates these texts on the pristine base, without anchor, budget or teacher."""
-    kept = [Example(t, steps.NOTHING, p) for p, t in texts]
+    kept = [Example(t, NOTHING, p) for p, t in texts]
     config = replace(r.config.heal, **PLAIN, **changes)
     return heal(
         r.model, kept, [], config, seed=r.seed(purposes.CERTIFICATE), batch_tokens=r.config.batch_tokens

@@ -89,8 +89,8 @@ OF_THE_PLACE = {
 def differing(ours: Path, right: Path, *, elsewhere: bool = False) -> list[str]:
     """Files that differ, or that only one has; of runs begun `elsewhere` also what says where."""
     a, b = contents(ours), contents(right)
-    for name, place in OF_THE_PLACE.items() if elsewhere else ():
-        for found in (a, b):
-            if name in found:
+    for found in (a, b) if elsewhere else ():
+        for name in found:
+            if place := OF_THE_PLACE.get(Path(name).name):
                 found[name] = place.sub(type(found[name])(), found[name])  # type: ignore[arg-type]
     return [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]

@@ -19,7 +19,7 @@ from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside, json_object
 from steer_heal_love.nouns import Adapter
 
-CONFIG = "adapter_config.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,13 @@ def target(name: str, base: str = "") -> Target:
     if (folder / "manifest.json").is_file() and (folder / "adapter").is_dir():
         RunFolder.open(folder).check(derived=True)
         folder = inside(folder, folder / "adapter")
+        if not (folder / CONFIG).is_file():
+            raise UserError(
+                f"{shown(folder)} has no {CONFIG}: the run's adapter is damaged. Export the run again with shl export, "
+                "and certify that."
+            )
+    if (folder / WEIGHTS).is_file() and not (folder / CONFIG).is_file():
+        raise UserError(f"{shown(folder)} holds an adapter's {WEIGHTS} and no {CONFIG}.")
     if not (folder / CONFIG).is_file():
         if not base:
             raise UserError(

@@ -65,8 +65,9 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Half of a surrogate pair, which only a forged file can bring here, is written as its escape."""
     with whole(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def as_json(value: Any, *, ascii: bool = False) -> str:
