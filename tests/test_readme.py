@@ -76,6 +76,7 @@ def test_the_commands_run_in_order(small):
     assert Path("love.safetensors").is_file()
     assert Path("scores.json").is_file()
     assert Path("gguf/adapter.gguf").is_file()
+    assert Path("steered/model.safetensors").is_file()
     assert Path("compare/compare.html").is_file()
     assert '"resumed": true' not in (runs[0] / "events.jsonl").read_text(), (
         "a finished run is not begun again"
