@@ -102,6 +102,9 @@ def test_a_sweep_is_told_and_drawn_from_its_file_alone(bed, found, tmp_path):
     assert (tmp_path / "sweep.png").read_bytes()[:4] == b"\x89PNG"
     assert drawn.table(row).row_count == len(found.cells)
     assert found.choice.method in drawn.said(row)[0] and "trait per nat" in drawn.said(row)[1]
+    usual = {"method": "mean_diff", "operation": "add", "layers": [0.3, 0.7]}
+    for choice, told in ((usual, True), (usual | {"layers": [0.1, 0.4]}, False)):
+        assert ("That is the default." in drawn.said(row | {"choice": choice})) == told
     assert "nothing is chosen" in drawn.said(row | {"choice": None})[0]
 
 

@@ -66,9 +66,11 @@ def preflight(bed: Bed, others: Iterable[Persona], *, nats: float = 1.0, seed: i
     at = models.band(bed.model, cfg.layers)
     vector = Vector(dict(bed.steering(cfg.method, at).directions))
     effect, random = (
-        effect_of(bed, v, name, nats)
-        for v, name in ((vector, cfg.method), (random_like(vector, seed), "random"))
-    )
+        effect_of(bed, v, name, nats, label)
+        for v, name, label in (
+            (vector, cfg.method, "effect"), (random_like(vector, seed), "random", "effect of a random direction"),
+        )
+    )  # fmt: skip
     apart = [[s / c.dose.kl_nats for s in c.shifts] for c in (effect, random)]
     above = bootstrap(subtract(*apart), resamples=bed.config.eval.resamples)
     rivals = {p.name: rival(bed, p, at) for p in others if p.name != bed.persona.name}
@@ -82,11 +84,14 @@ def preflight(bed: Bed, others: Iterable[Persona], *, nats: float = 1.0, seed: i
     return Preflight(bed.persona.name, nats, **found, **judged(found, nats))
 
 
-def effect_of(bed: Bed, vector: Vector, name: str, nats: float) -> Cell:
-    """What a direction does at these nats."""
+def effect_of(bed: Bed, vector: Vector, name: str, nats: float, label: str) -> Cell:
+    """What a direction does at these nats; `label` is what the wait for it is called."""
     steering = Steering(vector.directions)
-    (dose,) = iso_kl(bed.model, steering, [nats], bed.trials, start=bed.config.walk.start)
-    return bed.measured(name, bed.config.vector.layers, steering, dose)
+    with bed.track(label, 1) as advance:
+        (dose,) = iso_kl(bed.model, steering, [nats], bed.trials, start=bed.config.walk.start)
+        found = bed.measured(name, bed.config.vector.layers, steering, dose)
+        advance(1)
+    return found
 
 
 def reliability(bed: Bed, at: list[int]) -> float:
