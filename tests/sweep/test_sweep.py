@@ -17,7 +17,7 @@ from steer_heal_love.ground.overrides import override
 from steer_heal_love.nouns import Score
 from steer_heal_love.report import sweep as drawn
 from steer_heal_love.sweep.bed import Cell
-from steer_heal_love.sweep.preflight import in_span, preflight, separability
+from steer_heal_love.sweep.preflight import in_span, judged, preflight, separability
 from steer_heal_love.vector import Vector
 from steer_heal_love.vector.iso_kl import IsoDose
 from tiny_model import build_model, hooks_of
@@ -138,3 +138,17 @@ def test_the_share_in_a_span_is_that_of_the_projection():
     assert in_span(v, [Vector({0: axis[0]})]) == pytest.approx(0.6)
     assert in_span(v, [Vector({0: axis[0]}), Vector({0: axis[0] + axis[1]})]) == pytest.approx(1.0)
     assert in_span(v, []) == 0.0
+
+
+@pytest.mark.parametrize(("auc", "verdict"), [(1.0, "undecided"), (0.2, "not worth it")])
+def test_few_contexts_leave_a_pair_undecided_and_only_a_bad_reading_speaks_against_it(found, auc, verdict):
+    cell = replace(
+        found.cells[0],
+        trait=Score(1.0, 0.5, 1.5, 9),
+        dose=replace(found.cells[0].dose, kl_nats=1.0, nats=1.0),
+    )
+    seen = {
+        "lint": [], "reliability": 0.9, "separability": {1: Score(auc, auc - 0.8, 1.0, 2)}, "effect": cell,
+        "above_random": Score(1.0, 0.5, 1.5, 9), "off_target": 0.1,
+    }  # fmt: skip
+    assert judged(seen, 1.0)["verdict"] == verdict

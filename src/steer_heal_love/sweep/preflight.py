@@ -135,19 +135,21 @@ def in_span(vector: Vector, others: list[Vector]) -> float:
 def judged(found: dict[str, Any], nats: float) -> dict[str, Any]:
     """The verdict and its reasons: what speaks against the pair, or else what is not sure of it."""
     effect: Cell = found["effect"]
-    best = max((s.lo for s in found["separability"].values()), default=0.5)
+    best = max(found["separability"].values(), key=lambda s: s.lo, default=Score.undefined())
     against = [f"lint: {finding}" for finding in found["lint"]]
     if found["reliability"] < RELIABLE:
         against.append(
             f"two halves of the contexts give vectors of cosine {found['reliability']:.2f}, below {RELIABLE:g}."
         )
-    if not best > 0.5:
+    if best.mean <= 0.5:
         against.append(
             "no layer tells the poles' states apart on contexts that the direction was not read on."
         )
     if effect.trait.hi < 0:
         against.append("steering moves the probes away from the pos pole.")
     unsure = []
+    if not best.lo > 0.5:
+        unsure.append(f"{best.n} contexts are too few to say that a layer tells the poles' states apart.")
     if not effect.trait.lo > 0:
         unsure.append("the probes' shift can't be told from zero.")
     if not found["above_random"].lo > 0:
