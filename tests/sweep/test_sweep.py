@@ -17,7 +17,7 @@ from steer_heal_love.ground.overrides import override
 from steer_heal_love.nouns import Score
 from steer_heal_love.report import sweep as drawn
 from steer_heal_love.sweep.bed import Cell
-from steer_heal_love.sweep.preflight import in_span, preflight, separability
+from steer_heal_love.sweep.preflight import in_span, judged, preflight, separability
 from steer_heal_love.vector import Vector
 from steer_heal_love.vector.iso_kl import IsoDose
 from tiny_model import build_model, hooks_of
@@ -102,6 +102,9 @@ def test_a_sweep_is_told_and_drawn_from_its_file_alone(bed, found, tmp_path):
     assert (tmp_path / "sweep.png").read_bytes()[:4] == b"\x89PNG"
     assert drawn.table(row).row_count == len(found.cells)
     assert found.choice.method in drawn.said(row)[0] and "trait per nat" in drawn.said(row)[1]
+    usual = {"method": "mean_diff", "operation": "add", "layers": [0.3, 0.7]}
+    for choice, told in ((usual, True), (usual | {"layers": [0.1, 0.4]}, False)):
+        assert ("That is the default." in drawn.said(row | {"choice": choice})) == told
     assert "nothing is chosen" in drawn.said(row | {"choice": None})[0]
 
 
@@ -135,3 +138,17 @@ def test_the_share_in_a_span_is_that_of_the_projection():
     assert in_span(v, [Vector({0: axis[0]})]) == pytest.approx(0.6)
     assert in_span(v, [Vector({0: axis[0]}), Vector({0: axis[0] + axis[1]})]) == pytest.approx(1.0)
     assert in_span(v, []) == 0.0
+
+
+@pytest.mark.parametrize(("auc", "verdict"), [(1.0, "undecided"), (0.2, "not worth it")])
+def test_few_contexts_leave_a_pair_undecided_and_only_a_bad_reading_speaks_against_it(found, auc, verdict):
+    cell = replace(
+        found.cells[0],
+        trait=Score(1.0, 0.5, 1.5, 9),
+        dose=replace(found.cells[0].dose, kl_nats=1.0, nats=1.0),
+    )
+    seen = {
+        "lint": [], "reliability": 0.9, "separability": {1: Score(auc, auc - 0.8, 1.0, 2)}, "effect": cell,
+        "above_random": Score(1.0, 0.5, 1.5, 9), "off_target": 0.1,
+    }  # fmt: skip
+    assert judged(seen, 1.0)["verdict"] == verdict

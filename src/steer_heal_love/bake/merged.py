@@ -27,13 +27,18 @@ def save_merged(model: PreTrainedModel, tok: PreTrainedTokenizerBase, adapter: A
             "export --format merged: the base's weights are quantised, and rounding them again would lose part of the "
             "update. Take --format peft, which is exact beside them."
         )
+    with folded(model, [adapter]):
+        save_whole(model, tok, out)
+
+
+def save_whole(model: PreTrainedModel, tok: PreTrainedTokenizerBase, out: Path) -> None:
+    """The model as it now is. Raises `UserError` where the folder can't be written."""
     own = model.generation_config
     with records.writing(out):
         out.mkdir(parents=True, exist_ok=True)  # the library says nothing of a file in its place
         try:
             model.generation_config = GenerationConfig()
-            with folded(model, [adapter]):
-                model.save_pretrained(out, safe_serialization=True)
+            model.save_pretrained(out, safe_serialization=True)
         finally:
             model.generation_config = own
         tok.save_pretrained(out)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -14,8 +15,12 @@ from steer_heal_love.config import RunConfig, VectorConfig
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.untrusted import inside
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import names as persona_names
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def settings(persona: str, model: str, template: str, device: str, contexts: int, seed: int) -> RunConfig:
@@ -133,6 +138,39 @@ def saved(file: Path) -> None:
     screen.tell(f"norm {v.norm():.4g} over layers {sorted(v.directions)}")
     for key, value in v.meta.items():
         screen.tell(shown(f"{key}: {value}"))
+
+
+def written(
+    net: PreTrainedModel,
+    tok: PreTrainedTokenizerBase,
+    run: Path,
+    operation: str,
+    dose: float | None,
+    out: Path,
+) -> None:
+    """`shl export --steered`: round 0's vector at its dose, without hooks."""
+    from steer_heal_love import vector as vectors
+    from steer_heal_love.bake.steered import save_steered
+    from steer_heal_love.ground.operations import Steering
+
+    file = run / "rounds" / "00" / "vector.safetensors"
+    if not file.is_file():
+        raise UserError(f"{shown(run)}: no steering vector yet: round 0 has not read one.")
+    at = walked(run) if dose is None else dose
+    if at is None or not math.isfinite(at):
+        raise UserError(f"{shown(run)}: round 0 found no dose; give one with --dose.")
+    vector = vectors.Vector.load(inside(run, file))
+    save_steered(net, tok, Steering(vector.directions, operation), at, out)
+
+
+def walked(run: Path) -> float | None:
+    """The dose that round 0 found, where the run's summary has one."""
+    from steer_heal_love.ground import records
+
+    file = run / "summary.json"
+    walks = records.read_json(file).get("walks", []) if file.is_file() else []
+    found = walks[0].get("dose") if walks else None
+    return float(found) if isinstance(found, int | float) else None
 
 
 def imported(

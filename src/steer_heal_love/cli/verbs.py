@@ -145,6 +145,8 @@ def vector_convert(file: tyro.conf.Positional[Path], *, out: Path) -> None:
 def export(
     run: tyro.conf.Positional[Path],
     format: Literal["peft", "merged", "gguf", "inspect"] = "peft",
+    steered: bool = False,
+    dose: float | None = None,
     trust_remote_code: bool = False,
     *,
     out: Path,
@@ -155,9 +157,16 @@ def export(
         run: the run folder
         format: peft (all rounds as one adapter), merged (full weights, safetensors), gguf (a LoRA in one file in
             --out, which llama.cpp applies to the same base), inspect (a log for Inspect's viewer of each model measured)
+        steered: the base with round 0's steering vector in its biases, as full weights without hooks, instead of the healed
+            model; refused where that isn't exactly the steered model
+        dose: of --steered; the one that round 0 found when none is given
         trust_remote_code: run code that ships with the run's model; a run folder never decides that
         out: the folder to write
     """
+    if dose is not None and not steered:
+        raise UserError("--dose is of --steered alone: the healed model has no dose.")
+    if steered and format not in ("peft", "merged"):
+        raise UserError(f"--steered writes full weights, so it has no --format {format}.")
     if format == "inspect":
         from steer_heal_love import report
 
@@ -172,16 +181,22 @@ def export(
 
     folder = RunFolder.open(run)
     folder.check(derived=True)
-    if not (run / "adapter").is_dir():
+    if not steered and not (run / "adapter").is_dir():
         raise UserError(f"{run}: no adapter yet: no round of it was healed.")
     cfg = presets.read(folder.path / "config.toml", trust_remote_code=trust_remote_code)
-    was, adapter = identity.of_run(run), bake.load_peft(inside(run, run / "adapter"))
+    was = identity.of_run(run)
     kept = run / "chat_template.jinja"
     net, tok = load(
         cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code,
         template=str(kept) if cfg.template and kept.is_file() else cfg.template,
     )  # fmt: skip
     identity.check(net, tok, was, where=run, name=cfg.model, warn=screen.warn)
+    if steered:
+        from steer_heal_love.cli.steering import written
+
+        written(net, tok, run, cfg.adapt.operation, dose, out)
+        return screen.tell(out)
+    adapter = bake.load_peft(inside(run, run / "adapter"))
     fits.adapter(net, adapter.factors)
     if format == "peft":
         bake.save_peft(adapter, out, base_model=models.base_name(cfg.model), note=was.note())

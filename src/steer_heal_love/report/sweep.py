@@ -9,10 +9,13 @@ from typing import Any
 from matplotlib.axes import Axes
 from rich.table import Table
 
+from steer_heal_love.config import VectorConfig
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.report.canvas import FIFTH, FOURTH, HEALED, INK, PROMPT, STEERED, png
 
 LOOKS = ((HEALED, "o"), (STEERED, "s"), (PROMPT, "D"), (FOURTH, "v"), (FIFTH, "^"), (INK, "P"))
+
+DEFAULT = (VectorConfig.method, "add", VectorConfig.layers)
 
 
 def with_interval(score: dict[str, Any] | None, digits: int = 3) -> str:
@@ -50,6 +53,8 @@ def said(row: dict[str, Any]) -> list[str]:
     out = [
         f"Most trait per nat: {shown(choice['method'])}, {shown(choice['operation'])}, layers {low:g}–{high:g}."
     ]
+    if (choice["method"], choice["operation"], tuple(choice["layers"])) == DEFAULT:
+        return [*out, "That is the default."]
     if lead["lo"] is None:
         return [*out, "The default was not measured beside it."]
     ahead = lead["lo"] > 0

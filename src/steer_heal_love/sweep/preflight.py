@@ -66,9 +66,11 @@ def preflight(bed: Bed, others: Iterable[Persona], *, nats: float = 1.0, seed: i
     at = models.band(bed.model, cfg.layers)
     vector = Vector(dict(bed.steering(cfg.method, at).directions))
     effect, random = (
-        effect_of(bed, v, name, nats)
-        for v, name in ((vector, cfg.method), (random_like(vector, seed), "random"))
-    )
+        effect_of(bed, v, name, nats, label)
+        for v, name, label in (
+            (vector, cfg.method, "effect"), (random_like(vector, seed), "random", "effect of a random direction"),
+        )
+    )  # fmt: skip
     apart = [[s / c.dose.kl_nats for s in c.shifts] for c in (effect, random)]
     above = bootstrap(subtract(*apart), resamples=bed.config.eval.resamples)
     rivals = {p.name: rival(bed, p, at) for p in others if p.name != bed.persona.name}
@@ -82,11 +84,14 @@ def preflight(bed: Bed, others: Iterable[Persona], *, nats: float = 1.0, seed: i
     return Preflight(bed.persona.name, nats, **found, **judged(found, nats))
 
 
-def effect_of(bed: Bed, vector: Vector, name: str, nats: float) -> Cell:
-    """What a direction does at these nats."""
+def effect_of(bed: Bed, vector: Vector, name: str, nats: float, label: str) -> Cell:
+    """What a direction does at these nats; `label` is what the wait for it is called."""
     steering = Steering(vector.directions)
-    (dose,) = iso_kl(bed.model, steering, [nats], bed.trials, start=bed.config.walk.start)
-    return bed.measured(name, bed.config.vector.layers, steering, dose)
+    with bed.track(label, 1) as advance:
+        (dose,) = iso_kl(bed.model, steering, [nats], bed.trials, start=bed.config.walk.start)
+        found = bed.measured(name, bed.config.vector.layers, steering, dose)
+        advance(1)
+    return found
 
 
 def reliability(bed: Bed, at: list[int]) -> float:
@@ -130,19 +135,21 @@ def in_span(vector: Vector, others: list[Vector]) -> float:
 def judged(found: dict[str, Any], nats: float) -> dict[str, Any]:
     """The verdict and its reasons: what speaks against the pair, or else what is not sure of it."""
     effect: Cell = found["effect"]
-    best = max((s.lo for s in found["separability"].values()), default=0.5)
+    best = max(found["separability"].values(), key=lambda s: s.lo, default=Score.undefined())
     against = [f"lint: {finding}" for finding in found["lint"]]
     if found["reliability"] < RELIABLE:
         against.append(
             f"two halves of the contexts give vectors of cosine {found['reliability']:.2f}, below {RELIABLE:g}."
         )
-    if not best > 0.5:
+    if best.mean <= 0.5:
         against.append(
             "no layer tells the poles' states apart on contexts that the direction was not read on."
         )
     if effect.trait.hi < 0:
         against.append("steering moves the probes away from the pos pole.")
     unsure = []
+    if not best.lo > 0.5:
+        unsure.append(f"{best.n} contexts are too few to say that a layer tells the poles' states apart.")
     if not effect.trait.lo > 0:
         unsure.append("the probes' shift can't be told from zero.")
     if not found["above_random"].lo > 0:

@@ -1,7 +1,8 @@
 """What a steering direction does to the hidden state at run time. How the direction was found is the room `vector`.
 
 In: a hidden state h, a direction v, a dose. Out: the shift that is added to h. An operation is one file here with
-`@operations(name)`. It acts on each position alone, and dose 0 gives a shift of zero.
+`@operations(name)`, and beside it a `Folding`: whether weights alone can do the same. It acts on each position alone, and
+dose 0 gives a shift of zero.
 """
 
 from __future__ import annotations
@@ -20,6 +21,18 @@ from steer_heal_love.ground.registry import Registry
 
 Operation = Callable[[Float[Tensor, "b t d"], Float[Tensor, " d"], Tensor | float], Float[Tensor, "b t d"]]
 operations: Registry[Operation] = Registry("steering operation", __name__)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Whether an operation at some layers is exactly another set of weights: a constant, which is a bias; or why not."""
+
+    exact: bool
+    why: str
+
+
+foldings: Registry[Folding] = Registry("steering operation", __name__)
+"""of each operation, by its name"""
 
 
 def operated(

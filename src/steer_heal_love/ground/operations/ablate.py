@@ -9,7 +9,16 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from steer_heal_love.ground.operations import operations
+from steer_heal_love.ground.operations import Folding, foldings, operations
+
+foldings.register(
+    "ablate",
+    Folding(
+        exact=False,
+        why="the stream at a layer also carries what earlier layers and the embedding wrote, and the layer's own MLP has read "
+        "it before it is taken out",
+    ),
+)
 
 
 @operations("ablate")

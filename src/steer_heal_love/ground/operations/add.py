@@ -9,7 +9,11 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from steer_heal_love.ground.operations import operations
+from steer_heal_love.ground.operations import Folding, foldings, operations
+
+foldings.register(
+    "add", Folding(exact=True, why="what is added is the same for every state, so it is a bias")
+)
 
 
 @operations("add")

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steer_heal_love.ground.operations import operations
+from steer_heal_love.ground.operations import Folding, foldings, operations
+
+foldings.register("rotate", Folding(exact=False, why="how much is added depends on the state"))
 
 
 @operations("rotate")

@@ -1,0 +1,97 @@
+"""A steered model without hooks: the library alone loads the folder, and its logits are the steered ones; or a refusal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.tiny_model import build_model, build_tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from steer_heal_love.bake.steered import save_steered
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.operations import Steering, foldings, operations
+
+IDS = torch.randint(4, 60, (2, 12), generator=torch.Generator().manual_seed(0))
+SHAPE = {
+    "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "initializer_range": 0.25,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tok():
+    return build_tokenizer()
+
+
+def neox():
+    torch.manual_seed(0)
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE)).eval().requires_grad_(False)
+
+
+def llama():
+    return build_model(400, 2)
+
+
+@pytest.fixture(scope="module")
+def steering():
+    draw = torch.Generator().manual_seed(1)
+    return Steering({i: torch.randn(32, generator=draw) for i in (1, 2)})
+
+
+def test_every_operation_says_whether_it_folds():
+    assert set(foldings) == set(operations)
+
+
+@pytest.mark.parametrize("build", [llama, neox], ids=["a switch adds biases", "has biases"])
+def test_the_library_loads_the_steered_model(tok, steering, build, tmp_path):
+    net = build()
+    before = {n: p.clone() for n, p in net.named_parameters()}
+    biased = {k: v for k, v in net.config.to_dict().items() if "bias" in k}
+    with steering(net, 0.7):
+        want = net(IDS).logits
+    save_steered(net, tok, steering, 0.7, tmp_path / "out")
+    found, told = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", output_loading_info=True, dtype=torch.float32
+    )
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    torch.testing.assert_close(found(IDS).logits, want, atol=1e-3, rtol=1e-4)
+    after = dict(net.named_parameters())
+    assert after.keys() == before.keys() and all(torch.equal(after[n], p) for n, p in before.items())
+    assert {k: v for k, v in net.config.to_dict().items() if "bias" in k} == biased
+
+
+@pytest.mark.parametrize("operation", sorted(set(operations) - {"add"}))
+def test_what_depends_on_the_state_is_refused(tok, steering, operation, tmp_path):
+    with pytest.raises(UserError, match=f"{operation} doesn't fold"):
+        save_steered(llama(), tok, Steering(steering.directions, operation), 0.7, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def mistral():
+    return MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, head_dim=8))
+
+
+def gemma():
+    # Its writers could be given a bias by hand; what they give is normalised before it reaches the stream.
+    net = Gemma2ForCausalLM(Gemma2Config(**SHAPE, num_key_value_heads=2, head_dim=8))
+    for block in net.model.layers:
+        block.mlp.down_proj.bias = torch.nn.Parameter(torch.zeros(32))
+    return net
+
+
+@pytest.mark.parametrize(("build", "said"), [(mistral, "has no bias"), (gemma, "normalised")])
+def test_a_model_that_cannot_hold_the_vector_is_refused(tok, steering, build, said, tmp_path):
+    torch.manual_seed(0)
+    net = build().eval().requires_grad_(False)
+    names = [n for n, _ in net.named_parameters()]
+    with pytest.raises(UserError, match=said):
+        save_steered(net, tok, steering, 0.7, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and names == [n for n, _ in net.named_parameters()]
