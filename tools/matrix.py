@@ -1,4 +1,4 @@
-"""Every family of tiny models through every stage, as a table: `python tools/matrix.py [NAME …] [--workers N]`.
+"""Every family of tiny models through every stage, as two tables, by root cause and by family: `python tools/matrix.py [NAME …] [--workers N]`.
 
 It runs from a source tree with the tool's packages and needs nothing installed, no network and no accelerator. In: names
 of families of tests/families/zoo.toml; all when none is named. Out: a Markdown table on the screen, or with `--write
@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -40,6 +41,7 @@ from steer_heal_love.ground.errors import UserError
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 LIBRARIES = ("torch", "transformers", "peft")
 WORDS = {"passes": "whole", "refused": "refused", "fails": "**fails**"}
+CAUSES = ROOT / "tests/families/causes.toml"
 SAID = 240
 """characters of a cell"""
 
@@ -114,6 +116,21 @@ def line(r: matrix.Row) -> str:
     return f"| {r.family} | {r.model_class} | {WORDS[r.verdict]} | {reach} | {at}{said[:SAID]} |"
 
 
+def by_cause(found: Sequence[matrix.Row]) -> str:
+    """How many of the families that each root cause concerned are whole or refused now; tests/families/causes.toml."""
+    became = {r.family: r.verdict for r in found}
+    lines = [
+        "| root cause | before | families | whole now | refused now | fail now |",
+        "|---|---|---:|---:|---:|---|",
+    ]
+    for cause, entry in tomllib.loads(CAUSES.read_text(encoding="utf-8")).items():
+        verdicts = {name: became[name] for name in entry["families"] if name in became}
+        whole, refused = (sum(v == word for v in verdicts.values()) for word in ("passes", "refused"))
+        failing = ", ".join(name for name, v in verdicts.items() if v == "fails") or "none"
+        lines.append(f"| {cause} | {entry['before']} | {len(verdicts)} | {whole} | {refused} | {failing} |")
+    return "\n".join(lines)
+
+
 def written(page: Path, text: str) -> None:
     """The page with `text` between its marks."""
     whole = page.read_text(encoding="utf-8")
@@ -147,7 +164,8 @@ def main() -> None:
             with given.keep.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
     print(f"{len(todo)} families in {time.monotonic() - began:.0f} s", file=sys.stderr)
-    text = table([found[n] for n in zoo.ZOO if n in found])
+    there = [found[n] for n in zoo.ZOO if n in found]
+    text = f"{by_cause(there)}\n\n{table(there)}"
     if given.write:
         written(given.write, text)
     else:

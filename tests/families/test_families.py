@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +46,12 @@ def check(name: str, stages: Sequence[str] = matrix.QUICK) -> None:
     found = matrix.row(name, stages)
     assert found.verdict == ("refused" if name in matrix.REFUSED else "passes"), found.wrong or found.said
     assert found.verdict == "passes" or found.load_seconds < SOON
+
+
+def test_every_root_cause_names_families_of_the_zoo():
+    causes = tomllib.loads((Path(__file__).parent / "causes.toml").read_text(encoding="utf-8"))
+    named = [name for cause in causes.values() for name in cause["families"]]
+    assert causes and set(named) <= set(zoo.ZOO)
 
 
 def test_most_prompts_are_longer_than_any_window_of_the_zoo():

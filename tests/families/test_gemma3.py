@@ -16,6 +16,10 @@ from steer_heal_love.ground.chat import end_of_turn_ids
 
 HUB_ID = "google/gemma-3-4b-it"
 COMMIT = "a" * 40
+LITTLE = matrix.RUN | {
+    "vector": {"contexts": 2}, "heal": matrix.RUN["heal"] | {"anchor_prompts": 2},
+    "eval": matrix.RUN["eval"] | {"instruments": ["neutral"], "neutral_prompts": 2},
+}  # fmt: skip
 OLD = ("rope_parameters", "layer_types", "_sliding_window_pattern", "use_bidirectional_attention", "dtype")
 """what the hub's configuration, written by transformers 4.50, doesn't hold"""
 
@@ -75,8 +79,8 @@ def test_the_hub_id_loads_every_weight_from_the_cache_and_reads_long_prompts_as_
 
 
 def test_two_rounds_adapt_the_text_alone_and_are_exported_as_the_live_model(hub, tmp_path):
-    with patch("steer_heal_love.report.write"):
-        done = loop.run(None, model=HUB_ID, out=str(tmp_path / "runs"), **matrix.RUN)
+    with patch("steer_heal_love.report.write"), patch("steer_heal_love.ground.records.release_memory"):
+        done = loop.run(None, model=HUB_ID, out=str(tmp_path / "runs"), **LITTLE)
     adapter = bake.load_peft(done.folder.path / "adapter")
     assert adapter.factors and all("language_model" in name for name in adapter.factors)
     case = matrix.opened("gemma3-multimodal", hub)
