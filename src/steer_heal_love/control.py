@@ -99,6 +99,7 @@ def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> di
     student, previous = (lambda: steps.exported(r, r.history)), (lambda: steps.exported(r, r.history[:-1]))
     with r.track("transfer", transfer.count(s, steps.contexts(r), healed, full=full)) as advance:
         shift, states = own_shift(r, vector, r.history, advance)
+        r.folder.still_there()
         Vector(shift, {"method": "own shift", "round": number}).save(
             r.folder.round(number) / "shift.safetensors"
         )

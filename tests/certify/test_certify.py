@@ -117,7 +117,7 @@ def test_a_run_folder_stands_for_its_adapter_and_the_embedded_base_is_known(
     bake.save_peft(
         random_adapter(model, 1), run / "adapter", base_model="HuggingFaceTB/SmolLM2-135M-Instruct"
     )
-    (run / "manifest.json").write_text("{}")
+    (run / "manifest.json").write_text(json.dumps({"schema": records.SCHEMA}))
     found = certify.target(str(run))
     assert (found.base, found.kind, found.folder) == ("smollm2", "adapter", run / "adapter")
 

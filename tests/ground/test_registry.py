@@ -14,6 +14,7 @@ from steer_heal_love.ground import declared, operations
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.heal import terms
+from steer_heal_love.persona import importers
 
 REGISTRIES = {
     r.kind: r
@@ -23,6 +24,8 @@ REGISTRIES = {
         vector.methods,
         compare.methods,
         operations.operations,
+        operations.foldings,
+        importers.forms,
         heal.divergences,
         terms.terms,
         evals.instruments,
@@ -33,8 +36,13 @@ REGISTRIES = {
 }
 COMPUTED = {"score", "curve"}
 """kinds whose names are partly made from other names"""
-OWN = {"divergence": r"@?divergences(?:\.register)?\(", "loss term": r"term\(\s*Term\("}
-"""what registers in a room that has two registries"""
+OWN = {
+    "divergence": r"@?divergences(?:\.register)?\(",
+    "loss term": r"term\(\s*Term\(",
+    "form of a persona's file": r"@form\(",
+    "folding of a steering operation": r"foldings\.register\(\s*",
+}
+"""what registers in a room that has two registries, or a word of its own"""
 
 
 @pytest.fixture

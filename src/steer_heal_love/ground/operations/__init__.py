@@ -31,7 +31,7 @@ class Folding:
     why: str
 
 
-foldings: Registry[Folding] = Registry("steering operation", __name__)
+foldings: Registry[Folding] = Registry("folding of a steering operation", __name__)
 """of each operation, by its name"""
 
 
