@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from steer_heal_love import bake, certify, control, loop, presets, report, steps
+from steer_heal_love import bake, certify, control, loop, presets, report
 from steer_heal_love.ground import purposes, records
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Diverged, Starved

@@ -100,7 +100,9 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
                         terms = trainer.update(trainer.gradient(got.examples, beside))
                 tokens = sum(len(c.tokens.answer) for c in got.made)
                 counts = {"made": len(got.made), "used": len(got.examples), "tokens": tokens}
-                record.steps.append(terms | {"step": student.step} | counts)  # a step that kept no text is a row too
+                record.steps.append(
+                    terms | {"step": student.step} | counts
+                )  # a step that kept no text is a row too
                 advance(1)
         trainer.end()
         if not any(row["used"] for row in record.steps):
