@@ -4,7 +4,7 @@
 
 Needs this source tree and the package's own dependencies, Linux, and no GPU. Each case is a seed, from --first on: it
 says after how much of an unbroken run's CPU time the process is killed, and in one case of three that the resumed one
-is killed too. One unbroken run a worker goes first: they give that time under the same load, and must equal each other.
+is killed too. A run that ends before its kill is thrown away and begun again with an earlier one. One unbroken run a worker goes first: they give that time under the same load, and must equal each other.
 A case is lost when a sitting fails or hangs; it is different when a file differs; it lacks events when the log's list
 of finished steps, with their files' hashes, isn't the unbroken run's. Exit 1 when there is any such case. Cases that
 --limit seconds don't suffice for are counted as not done, never as survived.
@@ -49,6 +49,8 @@ from steer_heal_love.ground import records
 
 AGAIN = 1 / 3
 """share of the cases that are killed a second time"""
+LATEST, TRIES = 0.9, 8
+"""share of an unbroken run's time by which the first kill comes; and how often a case that ended before it is begun"""
 HANGS_AFTER = 300.0
 """seconds of a sitting after which it is taken to hang"""
 
@@ -154,16 +156,28 @@ def case(kind: str, seed: int, right: Path, seconds: float, to: Path) -> None:
     """A case from its kills to its comparison, written to the file `to`."""
     draw, home = random.Random(f"{kind}-{seed}"), to.with_suffix("")
     home.mkdir()
-    first = draw.uniform(0, seconds)
-    second = [draw.uniform(0, max(seconds - first, seconds / 10))] if draw.random() < AGAIN else []
-    found = Case(kind, seed, [round(k / seconds, 4) for k in (first, *second)], home=str(home))
-    for kill in [first, *second, None]:
+    found = Case(kind, seed, home=str(home))
+    latest = LATEST * seconds
+    for _ in range(TRIES):
+        first = draw.uniform(0, latest)
+        second = [draw.uniform(0, max(seconds - first, seconds / 10))] if draw.random() < AGAIN else []
+        found.at = [round(k / seconds, 4) for k in (first, *second)]
+        how, spent = sitting(home, kind, first)
+        found.cpu_seconds += spent
+        if how:
+            break
+        latest = first
+        shutil.rmtree(home)
+        home.mkdir()
+    found.kills += how == "killed"
+    for kill in [*second, None] if how == "killed" else []:
         how, spent = sitting(home, kind, kill)
         found.cpu_seconds += spent
         found.kills += how == "killed"
         if how not in ("", "killed"):
-            found.lost = how
             break
+    if how:
+        found.lost = how
     else:
         compared(found, newest(home), right)
     finish(found, home, to)
