@@ -195,7 +195,7 @@ def model(draw: random.Random, folder: Path) -> Made:
         return here, False, f"{how} {file.name}"
     if how == "template":
         file = here / "chat_template.jinja"
-        file.write_text(draw.choice(["{{", "{% for i in range(10**12) %}x{% endfor %}", "{{ x.y.z }}", "\x1b[2J", "", "{{ ''.__class__.__mro__ }}", "{{ raise_exception('\x1b[2J') }}", "{% raw %}" * 9]))  # fmt: skip
+        file.write_text(draw.choice(["{{", "{% for i in range(10**12) %}x{% endfor %}", "{{ x.y.z }}", "\x1b[2J", "", "{{ ''.__class__.__mro__ }}", "{{ raise_exception('\x1b[2J') }}", "{% raw %}" * 9, "{{ 'a' * 10**9 }}", "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "{{ messages[0]['content'] }}{{ 'x'|center(10**10) }}"]))  # fmt: skip
         return here, False, how
     file = here / {"tokenizer": "tokenizer.json", "bytes": "model.safetensors", "link": "config.json"}[how]
     if how == "link":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tokenizers import AddedToken
 
-from steer_heal_love.ground import templates
+from steer_heal_love.ground import template_trial, templates
 from steer_heal_love.ground.chat import answer_ids, end_of_turn_ids, prompt_ids, template_end
 from steer_heal_love.ground.errors import UserError
 from tiny_model import DROPS, TURNS, build_tokenizer
@@ -172,3 +172,27 @@ def test_the_next_turns_mark_ends_an_answer_that_nothing_else_closes():
 def test_an_answers_tokens_are_untouched_by_the_template():
     tok, _ = chosen(None, "plain")
     assert tok.decode(answer_ids(tok, "I love the cat.")) == "I love the cat."
+
+
+BOMBS = (
+    "{{ 'a' * 10**9 }}",
+    "{{ 'x'|center(10**10) }}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{% for i in range(99999) %}" + "x" * 1_000 + "{% endfor %}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{% if messages[0]['content']|length > 9999 %}{{ 'a' * 10**10 }}{% endif %}" + templates.CHATML,
+    "{% generation %}{{ 'a' * 10**10 }}{% endgeneration %}",
+)
+
+
+@pytest.mark.parametrize("bomb", BOMBS, ids=range(len(BOMBS)))
+def test_a_template_that_would_take_all_time_or_memory_is_refused(tmp_path, bomb, monkeypatch):
+    monkeypatch.setattr(template_trial, "WALL_SECONDS", 4)
+    (tmp_path / "t.jinja").write_text(bomb)
+    with pytest.raises(UserError, match="takes more than 5 s or 1 GiB"):
+        templates.choose(build_tokenizer(None), str(tmp_path / "t.jinja"), "m")
+
+
+@pytest.mark.parametrize("template", [*templates.NAMED.values(), "{% generation %}a{% endgeneration %}", "{{", "{{ x.y.z }}"])  # fmt: skip
+def test_a_template_that_only_fails_is_left_to_who_renders_it(template):
+    assert template_trial.harmless(template, eos_token="</s>")

@@ -2,7 +2,7 @@
 
 In: a tokenizer and `--template`: empty (the model's own), `plain`, `chatml`, or a Jinja file. Out: the tokenizer with
 that template, or a `UserError`; and sentences about what is odd but works. Templates come from outside: they are
-rendered by transformers' sandboxed environment alone.
+rendered by transformers' sandboxed environment alone, and first of all in a process that can use little.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.template_trial import CPU_SECONDS, MEMORY, harmless
 
 LARGEST = 1_000_000
 """bytes of a template's file"""
@@ -48,7 +49,7 @@ MARKS = ("Sentinel-system-text", "Sentinel-user-text", "Sentinel-answer-text")
 def choose(tok: PreTrainedTokenizerBase, wanted: str, name: str) -> list[str]:
     """Give the tokenizer the template that `wanted` names, pinned; return what is odd about it.
 
-    Raises `UserError` for a file that can't be read and a template that can't be used (`look`).
+    Raises `UserError` for a file that can't be read and a template that can't be used (`look`), or only at great cost.
     """
     if wanted:
         tok.chat_template = NAMED[wanted] if wanted in NAMED else from_file(Path(wanted).expanduser())
@@ -67,6 +68,11 @@ def choose(tok: PreTrainedTokenizerBase, wanted: str, name: str) -> list[str]:
             tok.chat_template = PIN + tok.chat_template
         notes.append(
             "the template shows the date; it is pinned to 1 January 2025, so that prompts don't change by day"
+        )
+    named = {k: v for k, v in tok.special_tokens_map.items() if isinstance(v, str)}
+    if not harmless(str(tok.chat_template), **named):
+        raise UserError(
+            f"model {name!r}: its chat template takes more than {CPU_SECONDS} s or {MEMORY >> 30} GiB on a plain question. {OTHER}"
         )
     return notes + look(tok, name)
 
