@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM
 
-from steer_heal_love.ground import attention, decode
+from steer_heal_love.ground import attention, decode, models
+from steer_heal_love.ground.hooks import added
 from tiny_model import build_model
 
 PROMPTS = [(5, 9, 2, 40), (7, 3), (11, 60, 8, 8, 21, 33, 2), (50,)]
@@ -85,9 +86,14 @@ def test_an_architecture_whose_attention_does_more_keeps_its_own():
 
 
 def test_the_embedded_model_and_others_on_a_cpu_are_loaded_with_it(tmp_path, tok):
-    from steer_heal_love.ground import models
-
     build_model(len(tok), tok.eos_token_id).save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
     model, _ = models.load(str(tmp_path), device="cpu", dtype="float32")
     assert isinstance(model, LlamaForCausalLM) and model.config._attn_implementation == attention.NAME
+
+
+def test_attention_is_tried_before_anything_steers():
+    """A model that steers five rows can't read the two of the trial, which would then say no for good."""
+    model = models.placed(build_model(40, 2), "cpu")
+    with added(model, {0: torch.zeros(model.config.hidden_size)}, torch.ones(5)):
+        assert attention.ours(model)

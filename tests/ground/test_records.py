@@ -44,13 +44,13 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_scrap(tmp_path, monkeyp
 def test_a_write_cut_short_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     records.write_json(path, {"good": 1})
-    real = type(path).write_text
+    real = type(path).write_bytes
 
-    def torn(self, text, **kwargs):
-        real(self, text[:3], **kwargs)
+    def torn(self, data):
+        real(self, data[:3])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(path), "write_text", torn)
+    monkeypatch.setattr(type(path), "write_bytes", torn)
     with pytest.raises(UserError, match="No space left"):
         records.write_json(path, {"bad": 2})
     monkeypatch.undo()

@@ -50,6 +50,10 @@ def target(name: str, base: str = "") -> Target:
     if (folder / WEIGHTS).is_file() and not (folder / CONFIG).is_file():
         raise UserError(f"{shown(folder)} holds an adapter's {WEIGHTS} and no {CONFIG}.")
     if not (folder / CONFIG).is_file():
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise UserError(
+                f"{shown(folder)} is no model (no config.json), no adapter (no {CONFIG}) and no run (no manifest.json)."
+            )
         if not base:
             raise UserError(
                 f"shl certify {shown(name)}: a whole model is measured against its base; give --base BASE."

@@ -143,18 +143,23 @@ class RunFolder:
         """Log the hashes of what was worked out of the steps."""
         self.event("wrote", files=made.hashes(self.path, [self.path / name for name in made.DERIVED]))
 
+    def given(self) -> made.Hashes:
+        """What the settings and the persona were when the run began, by name."""
+        file = self.path / "manifest.json"
+        return made.named(json_object(file, str(file)).data.get("files")) if file.is_file() else {}
+
     def lost(self) -> list[str]:
-        """Files that the log says were made, and that are gone."""
-        names = {**self.hashes(), **self.derived()}
+        """Files that the run began with or that the log says were made, and that are gone."""
+        names = {**self.given(), **self.hashes(), **self.derived()}
         return sorted(n for n in made.named(names) if not (self.path / n).is_file())
 
     def changed(self) -> list[str]:
         """Files of steps that are not what this run wrote, with its settings and its persona."""
-        file = self.path / "manifest.json"
-        kept = made.named(json_object(file, str(file)).data.get("files")) if file.is_file() else {}
         last = {str(e.get("file")): made.named(e.get("files")) for e in self.done()}
         steps = [n for files in last.values() for n in made.differing(self.path, files)]
-        return [n for name, was in kept.items() for n in made.differing(self.path, {name: was})] + steps
+        return [
+            n for name, was in self.given().items() for n in made.differing(self.path, {name: was})
+        ] + steps
 
     def stale(self) -> list[str]:
         """Derived files that are not what was last worked out; the next sitting writes them anew."""

@@ -54,11 +54,13 @@ def attend(model: PreTrainedModel, device: str) -> None:
 
 
 def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
-    """The model on the device, frozen, in eval mode, its head known to be recomputable and its way of reading known."""
+    """The model on the device, frozen, in eval mode; its head known to be recomputable, its way of reading and whether
+    our attention gives its numbers known too, since both are tried on the model as it is, which hooks would change."""
     model.to(device).eval().requires_grad_(False)
     packed.pack(model)
     check_head(model)
     reading.way(model)
+    attention.ours(model)
     return model
 
 
