@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import tiny_run
 from steer_heal_love import bake, doctor, presets
 from steer_heal_love.bake.merged import save_merged
 from steer_heal_love.ground import models
@@ -70,11 +71,11 @@ def test_quantised_weights_are_never_merged(coarse, tok, random_adapter, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(
-    find_spec("bitsandbytes") is None,
-    reason="bitsandbytes is not installed; pip install 'steer-heal-love[4bit]' brings it",
-)
-def test_a_base_in_four_bits_passes_the_doctor(tok, tmp_path):
+@pytest.fixture
+def four(tok, tmp_path):
+    """A model in four bits, as bitsandbytes stores it."""
+    if find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed; pip install 'steer-heal-love[4bit]' brings it")
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     build_model(len(tok), tok.eos_token_id).save_pretrained(tmp_path / "whole")
@@ -86,7 +87,26 @@ def test_a_base_in_four_bits_passes_the_doctor(tok, tmp_path):
     )
     quantised.save_pretrained(tmp_path / "four")
     tok.save_pretrained(tmp_path / "four")
-    model, _ = models.load(str(tmp_path / "four"), device="cpu", dtype="float32")
+    return tmp_path / "four"
+
+
+def test_a_base_in_four_bits_passes_the_doctor(four):
+    model, tok = models.load(str(four), device="cpu", dtype="float32")
     assert not model.model.layers[2].mlp.up_proj.weight.is_floating_point()
     found = doctor.examine(doctor.Patient("four", model, tok, presets.preset("cpu")))
     assert [f for f in found if f.verdict == "fails"] == []
+
+
+def test_the_adapter_of_a_run_on_a_base_in_four_bits_is_the_live_model_by_peft(four, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run = tiny_run.run(tmp_path / "runs", model=str(four), rounds=2)
+    model, _ = models.load(str(four), device="cpu", dtype="float32")
+    plain, whole = logits(model), bake.load_peft(run / "adapter")
+    with adapted(model, whole.factors, whole.scaling):
+        ours = logits(model)
+    base = AutoModelForCausalLM.from_pretrained(four, device_map={"": "cpu"}, dtype=torch.float32)
+    theirs = logits(PeftModel.from_pretrained(base, run / "adapter"))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(theirs, plain, atol=1e-2)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.linear import shape
 from steer_heal_love.ground.parts import layers
 from steer_heal_love.ground.shown import shown
 
@@ -44,8 +44,8 @@ def adapter(
         weight = getattr(module, "weight", None)
         if weight is None:
             wrong.append(f"{name}: no such module")
-        elif tuple(weight.shape) != (wanted[::-1] if isinstance(module, Conv1D) else wanted):
-            wrong.append(f"{name}: of shape {tuple(weight.shape)}, the adapter's is {wanted}")
+        elif (found := shape(module) if weight.ndim == 2 else tuple(weight.shape)) != wanted:
+            wrong.append(f"{name}: of shape {found}, the adapter's is {wanted}")
     refuse(wrong, f"this adapter is not of {type(model).__name__}")
 
 

@@ -70,7 +70,9 @@ def turned(module: nn.Module) -> bool:
 
 
 def shape(module: nn.Module) -> tuple[int, int]:
-    """Features out and in."""
+    """Features out and in; a quantised weight is packed and has a shape of its own."""
+    if not module.weight.is_floating_point():  # type: ignore[union-attr, operator]
+        return module.out_features, module.in_features  # type: ignore[return-value]
     o, i = module.weight.shape  # type: ignore[union-attr, misc]
     return (i, o) if turned(module) else (o, i)
 
@@ -134,7 +136,10 @@ def left_out(model: PreTrainedModel, band: list[int]) -> tuple[dict[str, int], i
     """
     blocks, names, missing, whole = layers(model), set(adaptable(model, band)), Counter[str](), 0
     inside = {
-        id(p) for i in band for p in blocks[i].parameters() if p.ndim in (2, 3) and min(p.shape[-2:]) > 1
+        id(p)
+        for i in band
+        for p in blocks[i].parameters()
+        if p.ndim in (2, 3) and (min(p.shape[-2:]) > 1 or not p.is_floating_point())
     }
     for name, weight in model.named_parameters():
         if id(weight) in inside:
