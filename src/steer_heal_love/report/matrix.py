@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -42,8 +41,8 @@ def table(rows: Sequence[Any]) -> RenderableType:
 
 
 def named(rows: Sequence[Any]) -> list[str]:
-    """A short name a row: its persona where one row has it, or the end of its path; numbered where that is no name."""
-    short = [shown(row.persona or PurePath(row.target).name or row.target) for row in rows]
+    """A short name a row, its persona or `model`; with its number where several have it. The path stands beside it."""
+    short = [shown(row.persona or "model") for row in rows]
     often = Counter(short)
     return [f"{s} {i}" if often[s] > 1 else s for i, s in enumerate(short, 1)]
 
