@@ -55,7 +55,7 @@ def limited() -> None:
 
 
 def main() -> None:
-    from jinja2 import nodes
+    from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -72,6 +72,15 @@ def main() -> None:
     def refused(said: object = "") -> str:
         raise ValueError(said)
 
+    raised = (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TemplateError,
+        TypeError,
+        ValueError,
+    )
     template, tokens = json.loads(sys.stdin.read())
     limited()
     room = ImmutableSandboxedEnvironment(
@@ -90,7 +99,7 @@ def main() -> None:
                         sys.exit(1)
             except (MemoryError, RecursionError):
                 sys.exit(1)
-            except Exception:  # whatever a template raises, the library's own rendering will say
+            except raised:  # the library's own rendering will say so
                 continue
 
 
