@@ -52,6 +52,14 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(socket.socket, name, guarded)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _memory_kept() -> None:
+    """Tiny models free nothing worth looking for, and a look between any two steps is a tenth of a run's seconds."""
+    from steer_heal_love.ground import records
+
+    records.release_memory = lambda: None
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports get empty figures, which are half of what a tiny run costs: the tests of the report draw them, and so do

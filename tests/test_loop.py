@@ -500,6 +500,7 @@ cli.main(sys.argv[1:])
 """
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_leaves_a_run_that_ends_as_the_unbroken_one(whole, drawn_load, tmp_path):
     """SIGKILL in the second round, resumed in another process: the same files with the same content."""
     files.save_config(override(whole.run.config, {"out": "runs"}), tmp_path / "c.toml")

@@ -45,17 +45,16 @@ SMALL |= {"eval": SETTINGS["eval"] | {"instruments": ["neutral", "probes", "samp
 @pytest.fixture(scope="module")
 def load(tok):
     """`models.load` gives a tiny model built anew, as another process would; the models it made. The seeds' own
-    reports, and giving memory back after each of many small steps, have tests elsewhere and cost most here."""
+    reports have tests elsewhere and cost most here."""
     made = []
 
     def make(_name, **_kwargs):
-        made.append(build_model(len(tok), tok.eos_token_id))
+        made.append(build_model(len(tok), tok.eos_token_id, depth=3))
         return made[-1], tok
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("steer_heal_love.ground.models.load", make)
         patch.setattr("steer_heal_love.report.write", lambda _runs, _to: None)
-        patch.setattr("steer_heal_love.ground.records.release_memory", lambda: None)
         yield made
 
 
@@ -479,7 +478,7 @@ def test_other_weights_are_refused(whole, tok, monkeypatch):
 
 
 def test_the_models_weights_are_left_as_they_were(whole, load, tok):
-    fresh = build_model(len(tok), tok.eos_token_id).state_dict()
+    fresh = build_model(len(tok), tok.eos_token_id, depth=3).state_dict()
     for model in load:
         assert hooks_of(model) == 0
         assert all(torch.equal(t, fresh[n]) for n, t in model.state_dict().items())

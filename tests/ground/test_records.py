@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import json
 import math
 import os
+import weakref
 
 import pytest
 import torch
@@ -205,3 +208,24 @@ def test_a_torn_last_event_does_not_stop_a_resumed_run(tmp_path):
     again.event("start", resumed=True)
     again.event("done", room="heal", seconds=2.0)
     assert again.seconds() == {"heal": 3.0}
+
+
+def test_garbage_that_holds_itself_is_given_back():
+    """By the function as it is written: the other tests run without it."""
+    spec = importlib.util.find_spec(records.__name__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    class Node:
+        pass
+
+    node = Node()
+    node.itself, gone = node, weakref.ref(node)
+    gc.disable()
+    try:
+        del node
+        assert gone() is not None
+        module.release_memory()
+        assert gone() is None
+    finally:
+        gc.enable()
