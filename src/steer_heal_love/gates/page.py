@@ -10,8 +10,8 @@ HEAD = """# Verdicts
 What a run can say against or for itself: every outcome of every gate, what it looks like in the run's numbers, what
 it says, and what to try. The run's own numbers select the row; `summary.json`, the report and the terminal show the
 row with its evidence. Coherence is judged first; ratios are read only for coherent text. Intervals are
-95% intervals, paired by item; where several are read at once they share the error that one may make. That the
-filter can tell babble from the rest at all is shown on a labelled set ([coherence](coherence/README.md)). The last
+95% intervals, paired by item; where a verdict reads several, they are widened so that together they are wrong in at
+most 5% of runs. That the filter can tell babble from the rest at all is shown on a labelled set ([coherence](coherence/README.md)). The last
 table, certificate, is that of `shl certify` ([certify](certify.md)), and no gate of a run.
 
 Printed by `python -m steer_heal_love.gates.page`; a test holds this page to the code.

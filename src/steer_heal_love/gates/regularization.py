@@ -30,7 +30,7 @@ ROWS = {
     "throttles": Row(
         "fail",
         f"the barrier's gradient is more than {DOMINATES:g} times the imitation's",
-        "The barrier throttles: on on-trait text, divergence from the base is the trait itself.",
+        "The barrier, a penalty on divergence from the base, holds the trait down: on text that shows the trait, divergence is the trait itself.",
         "Lower heal.lam, raise heal.tau, or set heal.reference to previous.",
     ),
     "anchor": Row(
