@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from steer_heal_love import bake, cli, doctor, presets
+from steer_heal_love.doctor.gradient import sloped
 from steer_heal_love.doctor.plan import work
 from steer_heal_love.doctor.screen import screen, summary
 from steer_heal_love.ground import reading
@@ -181,3 +182,11 @@ def test_the_command_prints_json_and_exits_with_3_when_a_check_fails(tok, capsys
     with pytest.raises(SystemExit) as stop:
         cli.main(["doctor", "--model", "tiny"])
     assert stop.value.code == 3 and "export" in capsys.readouterr().out
+
+
+def test_a_step_so_small_that_rounding_decides_does_not_count():
+    """Both sides of the smallest step agree on half as much again, by rounding; the larger ones bend a little."""
+    x = torch.zeros(1, dtype=torch.float64)
+    rounded = lambda: ((x + x.pow(2) / 2).sum() / 3e-5).round() * 3e-5
+    found = sloped(rounded, [x], [torch.ones(1, dtype=torch.float64)], [0.005, 1e-3, 2e-4, 2e-5])
+    assert abs(found - 1) < 0.01 and x.abs().max() < 1e-12

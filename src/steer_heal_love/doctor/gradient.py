@@ -16,6 +16,8 @@ STEPS_NATS = {torch.float32: (0.005, 1e-3, 2e-4, 2e-5)}
 """how far the loss is moved to each side: well above rounding, well inside where it is straight"""
 COARSE_NATS = (0.05,)
 """the same below fp32"""
+AGREES = 0.05
+"""difference of the slopes to both sides, as a share of their mean, up to which they are one"""
 
 
 @check("gradient", 11)
@@ -51,8 +53,9 @@ def sloped(
 ) -> float:
     """The loss's slope along `grads` by differences over `steps`.
 
-    A step over an edge, where a router takes another expert, jumps to one side alone: of several steps that counts whose
-    two sides agree best.
+    A step over an edge, where a router takes another expert, jumps to one side alone: of several steps the largest counts
+    whose two sides agree, or else the one where they agree best. The smallest steps are near what rounding makes of the
+    loss, where two sides can agree by chance.
     """
 
     def at(by: float) -> float:
@@ -65,5 +68,7 @@ def sloped(
 
     here = at(0.0)
     sides = [((at(step) - here) / step, (here - at(-step)) / step) for step in steps]
-    right, left = min(sides, key=lambda side: abs(side[0] - side[1]))
+    apart = lambda side: abs(side[0] - side[1])
+    agreed = [side for side in sides if apart(side) <= AGREES * abs(sum(side)) / 2]
+    right, left = agreed[0] if agreed else min(sides, key=apart)
     return (right + left) / 2
