@@ -39,17 +39,18 @@ class Target:
 def target(name: str, base: str = "") -> Target:
     """Raises `UserError` for what is no plain LoRA, for a folder that is both, and where no base is given or known."""
     folder = Path(name).expanduser()
-    if (folder / "manifest.json").is_file() and (folder / "adapter").is_dir():
+    of_a_run = (folder / "manifest.json").is_file() and (folder / "adapter").is_dir()
+    if of_a_run:
         RunFolder.open(folder).check(derived=True)
         folder = inside(folder, folder / "adapter")
-        if not (folder / CONFIG).is_file():
+    if not (folder / CONFIG).is_file():
+        if of_a_run:
             raise UserError(
                 f"{shown(folder)} has no {CONFIG}: the run's adapter is damaged. Export the run again with shl export, "
                 "and certify that."
             )
-    if (folder / WEIGHTS).is_file() and not (folder / CONFIG).is_file():
-        raise UserError(f"{shown(folder)} holds an adapter's {WEIGHTS} and no {CONFIG}.")
-    if not (folder / CONFIG).is_file():
+        if (folder / WEIGHTS).is_file():
+            raise UserError(f"{shown(folder)} holds an adapter's {WEIGHTS} and no {CONFIG}.")
         if folder.is_dir() and not (folder / "config.json").is_file():
             raise UserError(
                 f"{shown(folder)} is no model (no config.json), no adapter (no {CONFIG}) and no run (no manifest.json)."

@@ -100,9 +100,8 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
                         terms = trainer.update(trainer.gradient(got.examples, beside))
                 tokens = sum(len(c.tokens.answer) for c in got.made)
                 counts = {"made": len(got.made), "used": len(got.examples), "tokens": tokens}
-                record.steps.append(
-                    terms | {"step": student.step} | counts
-                )  # a step that kept no text is a row too
+                # A step that kept no text is a row too, and has no terms to say which it was.
+                record.steps.append(terms | {"step": student.step} | counts)
                 advance(1)
         trainer.end()
         if not any(row["used"] for row in record.steps):

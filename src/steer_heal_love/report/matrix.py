@@ -23,7 +23,6 @@ SAYS = (
 def table(rows: Sequence[Any]) -> RenderableType:
     """`rows` are those of `certify.matrix`."""
     whose = list(rows[0].cells) if rows else []
-    numbered = {who: f"{i} {who}" for i, who in enumerate(whose, 1)}
     labels = named(rows)
     shifts = Table(title="Whose trait moved?", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     shifts.add_column("model", overflow="fold")
@@ -36,7 +35,7 @@ def table(rows: Sequence[Any]) -> RenderableType:
         cells = [Text(cell(s), style="bold" if who == row.persona else "") for who, s in row.cells.items()]
         shifts.add_row(Text(label), *cells)
         own.add_row(Text(label), Text(interval(row.own_less_others, 2)), Text(shown(row.target)))
-    key = Text("probes of " + ", ".join(numbered.values()))
+    key = Text("probes of " + ", ".join(f"{i} {who}" for i, who in enumerate(whose, 1)))
     return Group(shifts, key, Text(), own, Text(), Text(SAYS, style="dim"))
 
 
