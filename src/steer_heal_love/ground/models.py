@@ -13,7 +13,7 @@ import hashlib
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from steer_heal_love.ground import attention, checkpoint, loading, packed, reading
+from steer_heal_love.ground import attention, checkpoint, fused, loading, packed, reading
 from steer_heal_love.ground.devices import auto_device, auto_dtype, known_device
 from steer_heal_love.ground.loading import base_name, check_template, source
 from steer_heal_love.ground.parts import Edit, Voice, band, bare, body, check_head, edits, head, layers, voice
@@ -55,9 +55,11 @@ def attend(model: PreTrainedModel, device: str) -> None:
 
 def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
     """The model on the device, frozen, in eval mode; its head known to be recomputable, its way of reading and whether
-    our attention gives its numbers known too, since both are tried on the model as it is, which hooks would change."""
+    our attention gives its numbers known too, since both are tried on the model as it is, which hooks would change.
+    Fused kernels are in it where they give its numbers."""
     model.to(device).eval().requires_grad_(False)
     packed.pack(model)
+    fused.fuse(model)
     check_head(model)
     reading.way(model)
     attention.ours(model)

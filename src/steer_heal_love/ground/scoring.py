@@ -216,14 +216,44 @@ def token_order(
     return read_all(model, sequences, batch_tokens, orders, advance)
 
 
+class _ForwardKL(torch.autograd.Function):
+    """KL(p‖q) of two rows of logits and, where they are asked for, its gradients by either, written down:
+
+        ∂/∂student = q − p,    ∂/∂reference = p · (log p − log q − KL).
+
+    Autograd would keep several tensors of tokens × vocabulary and go over each of them again.
+    """
+
+    @staticmethod
+    def forward(ctx, reference, student):  # type: ignore[override]
+        log_p = torch.log_softmax(reference, -1, dtype=_wide(reference))
+        log_q = torch.log_softmax(student, -1, dtype=_wide(student))
+        p, apart = log_p.exp(), log_p.sub_(log_q)
+        apart.masked_fill_(p == 0, 0.0)
+        kl = torch.linalg.vecdot(p, apart)
+        by_reference, by_student = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(
+            (p * apart.sub_(kl.unsqueeze(-1))).to(reference.dtype) if by_reference else None,
+            log_q.exp_().sub_(p).to(student.dtype) if by_student else None,
+        )
+        return kl.clamp(min=0.0)
+
+    @staticmethod
+    def backward(ctx, upstream):  # type: ignore[override]
+        return tuple(None if g is None else upstream.to(g.dtype).unsqueeze(-1) * g for g in ctx.saved_tensors)
+
+
+def _wide(logits: Tensor) -> torch.dtype:
+    """fp32 for half precision, and otherwise the logits' own type."""
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
 def forward_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
     """KL(reference‖student) per token, in nats, from logits; never below 0, where rounding alone would put it.
 
     A token that the reference rules out (a logit of −∞) adds nothing.
     """
-    p = reference.log_softmax(-1)
-    apart = (p - student.log_softmax(-1)).masked_fill(p.isneginf(), 0.0)
-    return (p.exp() * apart).sum(-1).clamp(min=0.0)
+    return _ForwardKL.apply(reference, student)  # type: ignore[no-any-return]
 
 
 def entropy(logits: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
