@@ -226,8 +226,8 @@ class _ForwardKL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, reference, student):  # type: ignore[override]
-        log_p = torch.log_softmax(reference, -1, dtype=_wide(reference))
-        log_q = torch.log_softmax(student, -1, dtype=_wide(student))
+        wide = torch.promote_types(torch.promote_types(reference.dtype, student.dtype), torch.float32)
+        log_p, log_q = (torch.log_softmax(logits, -1, dtype=wide) for logits in (reference, student))
         p, apart = log_p.exp(), log_p.sub_(log_q)
         apart.masked_fill_(p == 0, 0.0)
         kl = torch.linalg.vecdot(p, apart)
@@ -241,11 +241,6 @@ class _ForwardKL(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):  # type: ignore[override]
         return tuple(None if g is None else upstream.to(g.dtype).unsqueeze(-1) * g for g in ctx.saved_tensors)
-
-
-def _wide(logits: Tensor) -> torch.dtype:
-    """fp32 for half precision, and otherwise the logits' own type."""
-    return torch.promote_types(logits.dtype, torch.float32)
 
 
 def forward_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
