@@ -22,9 +22,11 @@ REGISTRIES = {
         filter.checks,
         doctor.checks,
         vector.methods,
+        vector.needs,
         compare.methods,
         operations.operations,
         operations.foldings,
+        operations.rows,
         importers.forms,
         heal.divergences,
         terms.terms,
@@ -41,6 +43,8 @@ OWN = {
     "loss term": r"term\(\s*Term\(",
     "form of a persona's file": r"@form\(",
     "folding of a steering operation": r"foldings\.register\(\s*",
+    "number of rows of a steering operation": r"rows\.register\(\s*",
+    "needs of a steering method": r"needs\.register\(\s*",
 }
 """what registers in a room that has two registries, or a word of its own"""
 

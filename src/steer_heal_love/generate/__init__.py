@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import GenerateConfig
@@ -18,6 +16,7 @@ from steer_heal_love.ground.adaptive import Policy, written
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.places import Rows
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Completion, Tokens
 
@@ -29,7 +28,7 @@ def generate(
     doses: list[float],
     *,
     config: GenerateConfig,
-    directions: Mapping[int, Float[Tensor, " d"]] | None = None,
+    directions: Mapping[int, Rows] | None = None,
     operation: str = "add",
     adapt: Policy | None = None,
     seed: int,

@@ -29,6 +29,7 @@ from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.parts import head
+from steer_heal_love.ground.places import Rows
 from steer_heal_love.ground.progress import Advance, Track, silent
 from steer_heal_love.ground.reading import left_pad, positions, read, select, way
 from steer_heal_love.ground.scoring import common_start, last_hidden
@@ -41,7 +42,7 @@ def sample(
     ends: frozenset[int],
     max_new_tokens: int,
     seed: int,
-    steer: Mapping[int, Float[Tensor, " d"]] | None = None,
+    steer: Mapping[int, Rows] | None = None,
     doses: list[float] | None = None,
     operation: str = "add",
     temperature: float = 1.0,
