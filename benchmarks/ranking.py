@@ -164,7 +164,9 @@ def heal(job: Job) -> None:
 def text(job: Job) -> None:
     for mode, adapt in TEXTS.items():
         if job.wanted(mode):
-            healed(job, mode, "mean_diff", {"adapt": adapt, "walk": {"kind": "iso_kl", "nats": job.a.nats[-1]}})
+            healed(
+                job, mode, "mean_diff", {"adapt": adapt, "walk": {"kind": "iso_kl", "nats": job.a.nats[-1]}}
+            )
 
 
 def healed(job: Job, cell: str, method: str, settings: dict[str, Any]) -> None:
@@ -324,9 +326,7 @@ def show(found: Row) -> None:
 
 
 def main(argv: list[str] | None = None) -> Row:
-    args = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--out", type=Path, required=True, help="a file of JSON lines")
     args.add_argument("--personas", nargs="+", default=["love", "joy"])
     args.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -20,7 +20,8 @@ def ranking(monkeypatch: pytest.MonkeyPatch, tok):
     net = build_model(len(tok), tok.eos_token_id)
     monkeypatch.setattr(ranking, "_model", [net, tok])
     monkeypatch.setattr(ranking, "CELLS", (("mean_diff", ""), ("linear_act", "mlp.down_proj")))
-    monkeypatch.setattr(ranking, "HEALS", (("linear_act", ""),))
+    monkeypatch.setattr(ranking, "HEALS", ())
+    monkeypatch.setattr(ranking, "PASSES", 1)
     monkeypatch.setattr(ranking, "TEXTS", {"rewind": {"rewinds": 1}})
     monkeypatch.setattr(ranking, "CURVES", ("writer_svd",))
     monkeypatch.setattr(ranking.room, "BANDS", ((0.2, 0.5),))
@@ -37,8 +38,10 @@ def test_every_part_writes_its_cells_once_and_the_tables_are_read_from_the_file(
     }  # fmt: skip
     own = next(r for r in found["steered"] if r["cell"] == "mean_diff")
     assert own["less"]["mean"] == 0.0 and own["trait"]["n"] == 4
-    made = {(r["part"], r["cell"]) for r in found["healed"]} | {(r["part"], r["cell"]) for r in found["stopped"]}
-    assert made == {("heal", "linear_act"), ("text", "rewind")}
+    made = {(r["part"], r["cell"]) for r in found["healed"]} | {
+        (r["part"], r["cell"]) for r in found["stopped"]
+    }
+    assert made == {("text", "rewind")}
     assert hooks_of(ranking._model[0]) == 0
     before = out.read_text()
     assert ranking.main(["--out", str(out), *SMALL]) == found and out.read_text() == before

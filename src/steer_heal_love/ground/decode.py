@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import replay
+from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.operations import Steering
@@ -45,6 +46,7 @@ def sample(
     steer: Mapping[int, Rows] | None = None,
     doses: list[float] | None = None,
     operation: str = "add",
+    when: Condition | None = None,
     temperature: float = 1.0,
     min_p: float = 0.1,
     batch: int = 64,
@@ -54,12 +56,15 @@ def sample(
     """Sampled answers in the order of `prompts`; temperature 0 takes the likeliest token.
 
     `ends`: tokens that close an answer (kept as its last). `doses`: one a prompt, needs `steer`.
-    `operation`: what the directions in `steer` do to the hidden state (`ground.operations`).
+    `operation`: what the directions in `steer` do to the hidden state (`ground.operations`). `when`: steer only the rows whose
+    prompt meets this condition.
     """
     if (steer is None) != (doses is None):
         raise ValueError("doses and steer come together")
     if not prompts:
         return []
+    if when is not None and doses is not None:
+        doses = when.doses(model, prompts, doses)
     uniforms = torch.stack(
         [torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(seed * 1_000_003 + row))
          for row in range(len(prompts))]
