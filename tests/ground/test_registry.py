@@ -38,6 +38,8 @@ REGISTRIES = {
 }
 COMPUTED = {"score", "curve"}
 """kinds whose names are partly made from other names"""
+FEW = {"number of rows of a steering operation"}
+"""kinds that a single file may have"""
 OWN = {
     "divergence": r"@?divergences(?:\.register)?\(",
     "loss term": r"term\(\s*Term\(",
@@ -80,7 +82,7 @@ def test_every_file_of_a_room_that_registers_is_found(name):
     call = OWN.get(name, r"@(?:check|instrument|methods?|operations|gate)\(")
     written = {found for text in texts for found in re.findall(rf"^{call}\s*\"([^\"]+)\"", text, re.M)}
     assert written == set(registry)
-    assert len(registry) >= 2 and list(registry) == sorted(registry)
+    assert len(registry) >= (1 if name in FEW else 2) and list(registry) == sorted(registry)
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRIES))
