@@ -1,9 +1,9 @@
 """What writes to the residual stream: the linear modules of each layer whose output is added to it, and their weights.
 
-They are found by trying, not by name. A large random vector is added to what one module gives. Where the module writes to
-the stream, the layer's output moves along that vector; a query's, a key's or a value's moves otherwise, or hardly. A
-norm between a module and the stream (Gemma 2 and 3) scales the coordinates a little and is passed over, so that there the
-weights are those before the norm.
+They are found by trying, not by name. A large random vector is added to what one module gives, and taken away from it. Where
+the module writes to the stream, the layer's output moves by the signs of that vector; a query's, a key's or a value's moves
+otherwise, or hardly. A norm between a module and the stream (Gemma 2 and 3) scales the coordinates and is passed over, so
+that there the weights are those before the norm.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import captured
 from steer_heal_love.ground.parts import layers
 
-ALONG = 0.5
-"""least mean cosine between what is added to a module's output and how the layer's output moves"""
+ALONG = 0.2
+"""least mean product of signs, of what is added to a module's output and of how the layer's output moves: 1 is all alike, 0 is chance"""
 TRIES, PUSH = 8, 1e3
 """random vectors for each module, and how many times the stream's largest value they are"""
 TOKEN = 1
@@ -73,8 +73,11 @@ def writes(model: PreTrainedModel, index: int, module: nn.Module) -> bool:
     draw = torch.Generator().manual_seed(0)
     push = torch.randn(before.shape, generator=draw).to(before) * PUSH * before.abs().max()
     with pushed(module, push):
-        moved = read() - before
-    return torch.cosine_similarity(moved, push, dim=-1).mean().item() > ALONG
+        there = read()
+    with pushed(module, -push):
+        back = read()
+    # Signs alone: a norm behind the module may scale some coordinates a hundred times as much as others.
+    return ((there - back).sign() * push.sign()).mean().item() > ALONG
 
 
 @contextmanager
