@@ -98,10 +98,8 @@ def effect_of(bed: Bed, vector: Vector, name: str, nats: float, label: str) -> C
 def reliability(bed: Bed, at: list[int]) -> float:
     """Cosine of the vectors of two halves of the contexts."""
     method = bed.config.vector.method
-    halves = [
-        Vector(bed.found(method, *({i: pole[i][k::2] for i in at} for pole in (bed.pos, bed.neg))))
-        for k in (0, 1)
-    ]
+    poles = ([{i: pole[i][k::2] for i in at} for pole in (bed.pos, bed.neg)] for k in (0, 1))
+    halves = [Vector(Vector(bed.found(method, *half)).moves(bed.neg)) for half in poles]
     return halves[0].cosine(halves[1])
 
 

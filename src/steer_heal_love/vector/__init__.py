@@ -237,9 +237,8 @@ def train(
         )
     writers = Writers(model)
     read = lambda pos, neg: find(model, method, pos, neg, hook=hook, writers=writers)
-    half_a, half_b = (
-        Vector(read(*({i: s[k::2] for i, s in pole.items()} for pole in (pos, neg)))) for k in (0, 1)
-    )
+    halves = ([{i: pole[i][k::2] for i in at} for pole in (pos, neg)] for k in (0, 1))
+    half_a, half_b = (Vector(Vector(read(*half)).moves(neg)) for half in halves)
     meta = {
         "persona": persona.name, "pos": persona.pos, "neg": persona.neg, "method": method,
         "contrast": contrast, "contexts": len(contexts), "layers": at, "hook": hook,
