@@ -28,6 +28,7 @@ def ranking(monkeypatch: pytest.MonkeyPatch, tok):
     return ranking
 
 
+@pytest.mark.long
 def test_every_part_writes_its_cells_once_and_the_tables_are_read_from_the_file(ranking, tmp_path):
     out = tmp_path / "rows.jsonl"
     found = ranking.main(["--out", str(out), *SMALL])
