@@ -48,6 +48,7 @@ from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import names as persona_names
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import loaded
+from steer_heal_love.sweep import applied
 from steer_heal_love.sweep.bed import Bed, laid
 from steer_heal_love.sweep.contexts import poles
 from steer_heal_love.vector import Vector, methods
@@ -138,11 +139,12 @@ def settings(a: argparse.Namespace, seed: int) -> RunConfig:
 
 
 def tries(bed: Bed, w: Worker) -> Iterator[tuple[str, Steering]]:
-    """Every direction with every operation; controls, which are only added, come with the first."""
+    """Every direction with every operation that takes it; controls, which are only added, come with the first."""
     at = sorted(bed.pos)
     for operation in sorted(operations, key=lambda name: name != "add"):
         for name in methods:
-            yield name, bed.steering(name, at, operation)
+            if operation in applied(name, [operation]):
+                yield name, bed.steering(name, at, operation)
         if operation == "add":
             mean = Vector(dict(bed.steering("mean_diff", at).directions))
             yield "random", Steering(random_like(mean, w.seed).directions)

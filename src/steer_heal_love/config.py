@@ -32,6 +32,9 @@ class VectorConfig:
     """how many short texts the vector is averaged over"""
     layers: tuple[float, float] = (0.3, 0.7)
     """layers that get a direction, from and to, as shares of the model's depth"""
+    hook: str = ""
+    """linear module of every layer at whose output the vector is read and added, such as mlp.down_proj; empty for the
+    residual stream"""
 
 
 @dataclass(frozen=True)

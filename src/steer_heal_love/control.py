@@ -88,6 +88,7 @@ def own_shift(
         sorted(vector.directions),
         lambda: steps.exported(r, rounds),
         advance,
+        hook=vector.place.hook,
     )
 
 
@@ -103,11 +104,12 @@ def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> di
         Vector(shift, {"method": "own shift", "round": number}).save(
             r.folder.round(number) / "shift.safetensors"
         )
-        out = transfer.alignment(shift, vector.directions, states, seed=seed)
+        teacher = vector.moves(states)
+        out = transfer.alignment(shift, teacher, states, seed=seed)
         first_shift = Vector.load(r.folder.round(0) / "shift.safetensors")
         out["cosine_with_first_shift"] = transfer.cosine(shift, first_shift.directions)
         if plain is not None:
-            out["control"] = transfer.along(plain.directions, vector.directions) | plain.meta
+            out["control"] = transfer.along(plain.directions, teacher) | plain.meta
         if full:
             out["ledger"] = transfer.ledger(s, student, previous, healed, advance)
         if full and "trait" in first.items:

@@ -36,7 +36,7 @@ from steer_heal_love.heal.examples import Example
 from steer_heal_love.nouns import Adapter, Completion, Gate, Persona, Round, Stage, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
-from steer_heal_love.vector import methods
+from steer_heal_love.vector import applied_by, methods
 
 T = TypeVar("T")
 
@@ -200,6 +200,7 @@ def known(cfg: RunConfig) -> None:
     for registry, names in named:
         for name in names:
             registry[name]  # type: ignore[index]
+    applied_by(cfg.vector.method, cfg.adapt.operation)
     evals.ready(cfg.eval)
     evals.chosen_probes(load_persona(cfg.persona), cfg.eval)
 

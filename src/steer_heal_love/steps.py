@@ -89,6 +89,7 @@ def steer(s: Session) -> Vector:
             method=cfg.method,
             contrast=cfg.contrast,
             layers=cfg.layers,
+            hook=cfg.hook,
             batch_tokens=s.config.batch_tokens,
             track=s.track,
         )

@@ -1,4 +1,4 @@
-"""Operations on the stream: laws of each, on a plain tiny model and on one with a sliding window."""
+"""Operations on the stream and at linear modules: laws of each, on a plain tiny model and on one with a sliding window."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import added
-from steer_heal_love.ground.operations import operated, operations
+from steer_heal_love.ground.operations import Steering, operated, operations, rows
+from steer_heal_love.ground.places import Directions
 
 EVERY = pytest.mark.parametrize("name", sorted(operations))
+PLACE = pytest.mark.parametrize("hook", ["", "mlp.up_proj"])
 IDS = torch.randint(4, 60, (2, 12), generator=torch.Generator().manual_seed(0))
 
 
@@ -31,10 +33,16 @@ def net(request):
     return build_model(64, 2) if request.param == "plain" else sliding()
 
 
+def made(name, hook=""):
+    """What the operation takes, at two layers."""
+    draw, many, width = torch.Generator().manual_seed(1), rows.get(name, 1), 48 if hook else 32
+    shape = (many, width) if many > 1 else (width,)
+    return Directions({i: torch.randn(shape, generator=draw) for i in (1, 3)}, hook=hook)
+
+
 @pytest.fixture(scope="module")
 def directions():
-    draw = torch.Generator().manual_seed(1)
-    return {i: torch.randn(32, generator=draw) for i in (1, 3)}
+    return made("add")
 
 
 def logits(net, ids=IDS, **more):
@@ -42,7 +50,9 @@ def logits(net, ids=IDS, **more):
 
 
 @EVERY
-def test_dose_zero_is_the_identity_and_another_dose_is_not(net, directions, name):
+@PLACE
+def test_dose_zero_is_the_identity_and_another_dose_is_not(net, name, hook):
+    directions = made(name, hook)
     plain = logits(net)
     with operated(net, name, directions, 0.0):
         assert torch.allclose(logits(net), plain, atol=1e-4)
@@ -52,7 +62,9 @@ def test_dose_zero_is_the_identity_and_another_dose_is_not(net, directions, name
 
 
 @EVERY
-def test_each_row_is_what_it_is_alone(net, directions, name):
+@PLACE
+def test_each_row_is_what_it_is_alone(net, name, hook):
+    directions = made(name, hook)
     doses = torch.tensor([0.3, -0.9])
     with operated(net, name, directions, doses):
         both = logits(net)
@@ -62,7 +74,9 @@ def test_each_row_is_what_it_is_alone(net, directions, name):
 
 
 @EVERY
-def test_cached_steps_give_what_one_reading_gives_and_each_is_steered(net, directions, name):
+@PLACE
+def test_cached_steps_give_what_one_reading_gives_and_each_is_steered(net, name, hook):
+    directions = made(name, hook)
     with operated(net, name, directions, 0.8):
         whole = logits(net)
         first = net(IDS[:, :6], use_cache=True)
@@ -74,7 +88,9 @@ def test_cached_steps_give_what_one_reading_gives_and_each_is_steered(net, direc
 
 
 @EVERY
-def test_padding_on_the_left_changes_nothing(net, directions, name):
+@PLACE
+def test_padding_on_the_left_changes_nothing(net, name, hook):
+    directions = made(name, hook)
     ids = torch.cat([torch.zeros(2, 3, dtype=torch.long), IDS], 1)
     mask = (torch.arange(15) >= 3).long().expand(2, -1)
     places = (mask.cumsum(1) - 1).clamp_min(0)
@@ -84,13 +100,20 @@ def test_padding_on_the_left_changes_nothing(net, directions, name):
 
 
 @EVERY
-def test_nothing_is_left_after_an_error(net, directions, name):
+@PLACE
+def test_nothing_is_left_after_an_error(net, name, hook):
+    directions = made(name, hook)
     with pytest.raises(KeyError, match="inside"), operated(net, name, directions, 1.0):
         raise KeyError("inside")
-    with pytest.raises(UserError), operated(net, name, {99: directions[1]}, 1.0):
-        pass
+    for wrong in ({99: directions[1]}, {1: directions[1][..., 1:]}, {1: torch.stack([directions[1]] * 3)}):
+        with pytest.raises(UserError), operated(net, name, directions.like(wrong), 1.0):
+            pass
     assert hooks_of(net) == 0
-    with operated(net, name, directions, 1.0), pytest.raises(RuntimeError), added(net, directions, 1.0):
+    with (
+        operated(net, name, directions, 1.0),
+        pytest.raises(RuntimeError),
+        added(net, made("add", hook), 1.0),
+    ):
         pass
     assert hooks_of(net) == 0
 
@@ -100,7 +123,8 @@ def test_nothing_is_left_after_an_error(net, directions, name):
 def test_a_zero_direction_and_a_parallel_state_stay_finite(name, sign):
     v = torch.tensor([0.0, 2.0, 0.0])
     h = sign * v.expand(1, 1, 3)
-    assert torch.equal(operations[name](h, torch.zeros(3), 1.0), torch.zeros(1, 1, 3))
+    v = v.expand(many, 3) if (many := rows.get(name, 1)) > 1 else v
+    assert torch.equal(operations[name](h, torch.zeros_like(v), 1.0), torch.zeros(1, 1, 3))
     assert operations[name](h, v, 1.0).isfinite().all()
 
 
@@ -150,3 +174,48 @@ def test_a_constant_folds_into_the_bias_of_the_last_writer(directions):
     for index, v in directions.items():
         net.model.layers[index].mlp.down_proj.bias = torch.nn.Parameter(0.7 * v, requires_grad=False)
     assert torch.allclose(logits(net), want, atol=1e-4)
+
+
+def test_transport_without_a_slope_is_adding_and_at_dose_one_the_affine_map():
+    h, v = state()
+    slope = torch.linspace(-0.5, 0.5, 8)
+    assert torch.equal(
+        operations["transport"](h, torch.stack([torch.zeros(8), v]), 0.7), (0.7 * v).expand_as(h)
+    )
+    assert torch.allclose(
+        h + operations["transport"](h, torch.stack([slope, v]), 1.0), (1 + slope) * h + v, atol=1e-6
+    )
+
+
+def test_adding_at_a_linear_module_is_its_bias(net):
+    v = made("add", "mlp.up_proj")
+    with added(net, v, 0.7):
+        want = logits(net)
+    places = [net.model.layers[i].mlp.up_proj for i in v]
+    for place, shift in zip(places, v.values(), strict=True):
+        place.bias = torch.nn.Parameter(0.7 * shift, requires_grad=False)
+    try:
+        assert torch.allclose(logits(net), want, atol=1e-4)
+    finally:
+        for place in places:
+            place.bias = None
+
+
+def test_a_module_that_is_not_there_or_is_not_linear_is_named_with_those_that_are(net):
+    for hook in ("mlp.nothing", "mlp"):
+        with (
+            pytest.raises(UserError, match=r"mlp\.down_proj"),
+            added(net, Directions({1: torch.ones(32)}, hook=hook), 1.0),
+        ):
+            pass
+    assert hooks_of(net) == 0
+
+
+def test_what_is_made_for_one_operation_is_applied_by_it_and_by_no_other(net):
+    own = Directions(made("transport"), operation="transport")
+    with Steering(own)(net, 0.5):
+        found = logits(net)
+    with operated(net, "transport", own, 0.5):
+        assert torch.equal(logits(net), found)
+    with pytest.raises(UserError, match="made for transport"):
+        Steering(own, "gate")

@@ -126,9 +126,9 @@ def test_a_preflight_has_every_part_and_a_verdict_with_reasons(bed, persona):
 def test_poles_apart_are_told_and_poles_alike_are_not():
     draw = torch.Generator().manual_seed(0)
     neg, noise = torch.randn(40, 6, generator=draw), torch.randn(40, 6, generator=draw)
-    step = torch.tensor([6.0, 0, 0, 0, 0, 0])
-    assert separability(neg + step, neg, "mean_diff").lo > 0.8
-    alike = separability(noise, neg, "mean_diff")
+    step, mean = torch.tensor([6.0, 0, 0, 0, 0, 0]), lambda p, n: p.mean(0) - n.mean(0)
+    assert separability(neg + step, neg, mean).lo > 0.8
+    alike = separability(noise, neg, mean)
     assert alike.lo < 0.5 < alike.hi or math.isclose(alike.mean, 0.5, abs_tol=0.1)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from steer_heal_love.bake import llama_cpp
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.places import Directions
 from steer_heal_love.vector import SAYS, Vector
 
 HEADER = {**SAYS, "norm": "1", "meta": "{}"}
@@ -28,11 +29,29 @@ def test_what_save_writes_is_what_load_wants(tmp_path):
     assert Vector.load(tmp_path / "v.safetensors").meta == {"method": "x"}
 
 
+@pytest.mark.parametrize("hook", ["", "mlp.down_proj"])
+@pytest.mark.parametrize(("operation", "shape"), [("", (3,)), ("transport", (2, 3))])
+def test_the_place_and_the_operation_are_saved_and_an_old_file_is_of_the_residual_stream(
+    tmp_path, hook, operation, shape
+):
+    v = Vector(Directions({2: torch.randn(shape)}, hook=hook, operation=operation))
+    v.save(tmp_path / "v.safetensors")
+    again = Vector.load(tmp_path / "v.safetensors")
+    assert (again.place.hook, again.place.operation) == (hook, operation)
+    assert torch.equal(again.directions[2], v.directions[2])
+    assert (again * 2.0 - v).place.hook == hook and (again * 2.0 - v).cosine(v) == pytest.approx(1.0)
+    old = Vector.load(saved(tmp_path, {"layer.1": torch.ones(3)}))
+    assert (old.place.hook, old.place.operation) == ("", "")
+    if hook or operation:
+        with pytest.raises(UserError, match="no sum"):
+            old + v
+
+
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ({"operation": "multiply"}, "operation: expected 'add', found 'multiply'"), ({"format": "steer-heal-love.vector.99"}, "format: expected"),
-        ({"operation": None}, "operation"), ({"layer_numbering": "from 1"}, "layer_numbering"), ({"positions": "last"}, "positions"), ({"hook_point": "mlp"}, "hook_point"),
+        ({"operation": "multiply"}, "operation: expected 'add' (or one of 'add', 'transport'), found 'multiply'"), ({"format": "steer-heal-love.vector.99"}, "format: expected"),
+        ({"operation": None}, "operation"), ({"layer_numbering": "from 1"}, "layer_numbering"), ({"positions": "last"}, "positions"), ({"hook_point": "mlp"}, "hook_point"), ({"hook_point": "output of a/b"}, "hook_point"), ({"operation": "transport"}, "expected 2 vectors"),
         ({"meta": None}, "meta: missing"), ({"meta": "not json"}, "meta: not JSON"), ({"meta": "[1]"}, "meta: expected a JSON object"),
         ({"meta": "[" * 99_999}, "nested"), ({"meta": '{"a": NaN}'}, "NaN"), ({"meta": r'{"a": "\u001b[2J"}'}, "U+001B"), ({"operaton": "add"}, "did you mean 'operation'"),
         ({"format": "another.tool"}, "not a steering vector of this tool"),

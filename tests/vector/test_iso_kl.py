@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tests.ground.test_operations import sliding
+from tests.ground.test_operations import made, sliding
 from tests.tiny_model import build_model, hooks_of
 
 from steer_heal_love.config import GenerateConfig
@@ -43,7 +43,7 @@ def naive(net, steering, dose):
 
 @pytest.mark.parametrize("name", sorted(operations))
 def test_the_dose_for_given_nats_is_found_and_dose_zero_costs_none(net, name):
-    steering = Steering(DIRECTIONS, name)
+    steering = Steering(made(name), name)
     (nothing,) = readings(net, steering, [0.0], TRIALS, seed=5)
     assert nothing.kl_nats == pytest.approx(0.0, abs=1e-6) and nothing.n > 0
     less, more = iso_kl(net, steering, (0.05, 0.2), TRIALS, start=0.1, passes=6)

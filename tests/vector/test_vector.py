@@ -89,7 +89,11 @@ def test_the_batch_changes_nothing(tiny, persona, vector, batch_tokens):
     assert same(vector, again, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", sorted(methods))
+FLIPS = sorted(set(methods) - {"linear_act"})
+"""methods whose direction turns round with the poles; a map's inverse is not its negative"""
+
+
+@pytest.mark.parametrize("method", FLIPS)
 def test_swapping_the_poles_flips_the_sign(tiny, persona, method):
     how = {"contexts": CONTEXTS, "layers": (0.4, 0.8), "method": method}
     forth = Vector.train(tiny.model, tiny.tok, persona, **how)
@@ -105,7 +109,8 @@ def test_equal_differences_give_back_their_mean(method):
     step = {i: torch.randn(8, generator=draw) for i in neg}
     found = methods[method]({i: s + step[i] for i, s in neg.items()}, neg)
     for i, v in found.items():
-        assert torch.allclose(v, step[i], atol=1e-4)
+        want = torch.stack([torch.zeros(8), step[i]]) if v.ndim == 2 else step[i]
+        assert torch.allclose(v, want, atol=1e-4)
 
 
 def test_the_student_and_not_the_base_is_read(tiny, persona, vector, random_adapter):

@@ -46,6 +46,7 @@ def sweep(
     contexts: int = 32,
     template: str = "",
     device: str = "auto",
+    hook: str = "",
     seed: int = 0,
     *,
     out: Path,
@@ -53,12 +54,15 @@ def sweep(
     """Try methods in bands of layers at equal nats on a small held-out set; pick by trait per nat.
 
     Args:
-        methods: steering methods (`shl list methods`); all when none is named
-        operations: what a direction does to the hidden state: add, ablate, gate, rotate; a run takes a choice of add only
+        methods: steering methods (`shl list methods`), and the controls random and unrelated; all methods when none is named
+        operations: what a direction does to the hidden state: add, ablate, gate, rotate; a run takes a choice of add only.
+            linear_act has an operation of its own
         bands: pairs of shares of the depth; a few usual ones when none is given
         nats: 95th percentile of the per-token divergence from the unsteered model that every dose is set to
         floor: least coherent share of a choice, as a share of the base's own
         contexts: how many short texts the vectors are averaged over
+        hook: linear module of every layer at whose output vectors are read and applied; the residual stream when none is
+            named
         out: the folder for sweep.json and sweep.png; `shl run --choice DIR/sweep.json` takes the choice
     """
     with screen.importing():
@@ -68,15 +72,17 @@ def sweep(
         from steer_heal_love.ground.operations import operations as known
         from steer_heal_love.report import sweep as drawn
         from steer_heal_love.session import loaded
+        from steer_heal_love.vector.controls import CONTROLS
 
     if not nats or not all(0 < x < float("inf") for x in nats):
         raise UserError(f"--nats: numbers above 0, found {nats}.")
     if wrong := [b for b in bands if not 0 <= b[0] < b[1] <= 1]:
         raise UserError(f"--bands: two shares of the depth, rising, found {wrong[0]}.")
-    for registry, names in ((vectors.methods, methods), (known, operations)):
+    for registry, names in ((vectors.methods, set(methods) - set(CONTROLS)), (known, operations)):
         for name in names:
             registry[name]  # type: ignore[index]
     cfg, who = settings(persona, model, template, device, contexts, seed), load_persona(persona)
+    cfg = override(cfg, {"vector": {"hook": hook}})
     chosen = bands or room.BANDS
     with report.progress(screen.out) as track:
         net, tok = loaded(cfg, track)
@@ -179,6 +185,7 @@ def imported(
     norm: Literal["raw", "unit"] = "raw",
     operation: Literal["add"] = "add",
     layers: tuple[int, ...] = (),
+    hook: str = "",
     *,
     out: Path,
 ) -> None:
@@ -192,9 +199,12 @@ def imported(
         norm: raw keeps every direction's length, unit makes it 1
         operation: what the vector does to the hidden state; a saved vector is added
         layers: decoder layers to keep, from 0; all when none is named
+        hook: linear module of every layer at whose output the vector acts, such as mlp.down_proj; the residual stream when
+            none is named
     """
     from steer_heal_love import vector as vectors
     from steer_heal_love.bake import llama_cpp
+    from steer_heal_love.ground.places import Directions
     from steer_heal_love.vector import imports
 
     imports.unpickled(file)
@@ -205,8 +215,15 @@ def imported(
     else:
         found, told = imports.foreign(file, base=0 if layer_base == "0" else 1), layer_base
     made = vectors.Vector(
-        imports.adjusted(found, norm=norm, at=layers),
-        {"method": "imported", "from": file.name, "layer_base": told, "norm": norm, "operation": operation},
+        Directions(imports.adjusted(found, norm=norm, at=layers), hook=hook),
+        {
+            "method": "imported",
+            "from": file.name,
+            "layer_base": told,
+            "norm": norm,
+            "operation": operation,
+            "hook": hook,
+        },
     )
     made.save(out)
     screen.tell(f"{out}: {len(made.directions)} layers, {operation}, norm {made.norm():.4g}")

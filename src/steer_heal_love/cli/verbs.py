@@ -15,6 +15,7 @@ from steer_heal_love.config import EvalConfig, RunConfig, VectorConfig
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.errors import UserError, unknown
 from steer_heal_love.ground.overrides import override
+from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import names as persona_names
@@ -108,10 +109,15 @@ def load(model: str, **how: Any) -> tuple[Any, Any]:
 
 def vector_extract(
     persona: str = "love", model: str = "smollm2", method: str = VectorConfig.method,
-    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = VectorConfig.contexts, device: str = "auto", template: str = "",
+    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = VectorConfig.contexts, hook: str = VectorConfig.hook, device: str = "auto", template: str = "",
     *, out: Path,
 ) -> None:  # fmt: skip
-    """Read a steering vector and save it as safetensors."""
+    """Read a steering vector and save it as safetensors.
+
+    Args:
+        hook: linear module of every layer at whose output it is read and added, such as mlp.down_proj; the residual stream
+            when none is named
+    """
     with screen.importing():
         from steer_heal_love import vector as vectors
 
@@ -119,7 +125,14 @@ def vector_extract(
     vectors.methods[method]
     net, tok = load(model, device=device, template=template)
     v = vectors.Vector.train(
-        net, tok, who, method=method, contrast=contrast, layers=layers, contexts=bank("contexts")[:contexts]
+        net,
+        tok,
+        who,
+        method=method,
+        contrast=contrast,
+        layers=layers,
+        contexts=bank("contexts")[:contexts],
+        hook=hook,
     )
     v.save(out)
     screen.tell(out)
@@ -136,6 +149,11 @@ def vector_convert(file: tyro.conf.Positional[Path], *, out: Path) -> None:
         ).save(out)
     elif out.suffix == ".gguf":
         v = vectors.Vector.load(file)
+        if v.place.hook or v.place.operation:
+            what = (v.place.hook and f"acts at {v.place.hook}") or f"is applied by {v.place.operation}"
+            raise UserError(
+                f"{shown(file)}: llama.cpp adds control vectors to the residual stream; this one {what}."
+            )
         llama_cpp.save_control_vector(v.directions, str(v.meta.get("model", "unknown")), out)
     else:
         raise UserError(f"shl vector convert: one of {file.name} and {out.name} must end in .gguf.")

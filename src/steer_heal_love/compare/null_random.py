@@ -25,4 +25,6 @@ def random_like(v: Vector, seed: int) -> Vector:
     for layer, d in sorted(v.directions.items()):
         noise = torch.randn(d.shape, generator=draw)
         out[layer] = noise * (d.float().cpu().norm() / noise.norm())
-    return Vector(out, v.meta | {"method": "random, norms of the persona's vector", "seed": seed})
+    return Vector(
+        v.place.like(out), v.meta | {"method": "random, norms of the persona's vector", "seed": seed}
+    )

@@ -34,6 +34,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.evals import Subject
 from steer_heal_love.evals.probes import probes
+from steer_heal_love.ground import places
 from steer_heal_love.ground.hooks import added
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.progress import Advance
@@ -57,14 +58,20 @@ def count(s: Subject, contexts: list[str], healed: Stage, *, full: bool) -> int:
 
 
 def own_shift(
-    s: Subject, contexts: list[str], at: list[int], student: Context, advance: Advance = lambda _n: None
+    s: Subject,
+    contexts: list[str],
+    at: list[int],
+    student: Context,
+    advance: Advance = lambda _n: None,
+    hook: str = "",
 ) -> tuple[dict[int, Float[Tensor, " d"]], States]:
-    """The student's shift by layer, and the base's states that it is read against."""
+    """The student's shift by layer, on the residual stream or at the linear module `hook`, and the base's states that it is
+    read against."""
     prompts = [s.prompt(c) for c in contexts]
-    base = states(s.model, prompts, at, s.batch_tokens, advance)
+    base = states(s.model, prompts, at, s.batch_tokens, advance, hook)
     with student():
-        own = states(s.model, prompts, at, s.batch_tokens, advance)
-    return {i: (own[i] - base[i]).mean(0) for i in at}, base
+        own = states(s.model, prompts, at, s.batch_tokens, advance, hook)
+    return places.Directions({i: (own[i] - base[i]).mean(0) for i in at}, hook=hook), base
 
 
 def cosine(a: Directions, b: Directions) -> float:
@@ -132,12 +139,13 @@ def causes(
 ) -> dict[str, Any]:
     """Trait shifts from base with the shift put into the base, and taken out of the student."""
     top = max(shift)
-    only = {top: shift[top]}
+    here = places.of(shift)
+    only = here.like({top: shift[top]})
     noise = gaussian(only, seed, 1)[0][top]
     cases: dict[str, tuple[Context, Directions, float]] = {
         "base_plus_shift": (nullcontext, only, 1.0),
         "student_minus_shift": (student, only, -1.0),
-        "base_plus_random": (nullcontext, {top: noise * shift[top].norm() / noise.norm()}, 1.0),
+        "base_plus_random": (nullcontext, here.like({top: noise * shift[top].norm() / noise.norm()}), 1.0),
     }
     trait = {"student": healed.items["trait"]}
     for name, (context, direction, dose) in cases.items():

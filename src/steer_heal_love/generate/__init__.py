@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import GenerateConfig
 from steer_heal_love.ground.adaptive import Policy, written
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.places import Rows
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Completion, Tokens
 
@@ -29,9 +29,10 @@ def generate(
     doses: list[float],
     *,
     config: GenerateConfig,
-    directions: Mapping[int, Float[Tensor, " d"]] | None = None,
+    directions: Mapping[int, Rows] | None = None,
     operation: str = "add",
     adapt: Policy | None = None,
+    when: Condition | None = None,
     seed: int,
     max_new_tokens: int | None = None,
     system: str = NEUTRAL_SYSTEM,
@@ -39,7 +40,8 @@ def generate(
     track: Track = silent,
 ) -> list[Completion]:
     """len(prompts)·len(doses) completions, prompts outermost. Without directions, doses must be [0].
-    `operation`: what the directions do to the hidden state. `adapt`: how the dose changes while an answer is written."""
+    `operation`: what the directions do to the hidden state. `adapt`: how the dose changes while an answer is written.
+    `when`: steer only the answers to prompts that meet this condition; a completion keeps the dose that was asked for."""
     if directions is None and doses != [0.0]:
         raise ValueError(f"doses {doses} without directions")
     pairs = [(p, d) for p in prompts for d in doses]
@@ -53,10 +55,14 @@ def generate(
     if directions is None:
         answers = sample(model, rendered, **how)
     elif adapt is None:
-        answers = sample(model, rendered, steer=directions, operation=operation, doses=steered, **how)
+        answers = sample(
+            model, rendered, steer=directions, operation=operation, doses=steered, when=when, **how
+        )
     else:
         steering = Steering(directions, operation)
-        answers = written(model, rendered, steering=steering, doses=steered, policy=adapt, **how).answers
+        answers = written(
+            model, rendered, steering=steering, doses=steered, policy=adapt, when=when, **how
+        ).answers
     return [
         Completion(p, Tokens(ids, a), str(tok.decode(a, skip_special_tokens=True)), d, a[-1] in ends)
         for (p, d), ids, a in zip(pairs, rendered, answers, strict=True)

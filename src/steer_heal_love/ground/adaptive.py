@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import replay
+from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.decode import _read, batches_as_alone, choose
 from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
@@ -109,6 +110,7 @@ def written(
     steering: Steering,
     doses: list[float],
     policy: Policy,
+    when: Condition | None = None,
     ends: frozenset[int],
     max_new_tokens: int,
     seed: int,
@@ -118,7 +120,10 @@ def written(
     track: Track = silent,
     label: str = "generate",
 ) -> Written:
-    """Sampled answers; temperature 0 takes the likeliest token. `ends`: tokens that close an answer."""
+    """Sampled answers; temperature 0 takes the likeliest token. `ends`: tokens that close an answer. `when`: steer only the
+    rows whose prompt meets this condition."""
+    if when is not None:
+        doses = when.doses(model, prompts, doses)
     w = Writer(
         model, prompts, steering, policy, ends, max_new_tokens,
         drawn(len(prompts), policy.rewinds + 1, max_new_tokens, seed), temperature, min_p,

@@ -25,10 +25,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import replay
+from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.parts import head
+from steer_heal_love.ground.places import Rows
 from steer_heal_love.ground.progress import Advance, Track, silent
 from steer_heal_love.ground.reading import left_pad, positions, read, select, way
 from steer_heal_love.ground.scoring import common_start, last_hidden
@@ -41,9 +43,10 @@ def sample(
     ends: frozenset[int],
     max_new_tokens: int,
     seed: int,
-    steer: Mapping[int, Float[Tensor, " d"]] | None = None,
+    steer: Mapping[int, Rows] | None = None,
     doses: list[float] | None = None,
     operation: str = "add",
+    when: Condition | None = None,
     temperature: float = 1.0,
     min_p: float = 0.1,
     batch: int = 64,
@@ -53,12 +56,15 @@ def sample(
     """Sampled answers in the order of `prompts`; temperature 0 takes the likeliest token.
 
     `ends`: tokens that close an answer (kept as its last). `doses`: one a prompt, needs `steer`.
-    `operation`: what the directions in `steer` do to the hidden state (`ground.operations`).
+    `operation`: what the directions in `steer` do to the hidden state (`ground.operations`). `when`: steer only the rows whose
+    prompt meets this condition.
     """
     if (steer is None) != (doses is None):
         raise ValueError("doses and steer come together")
     if not prompts:
         return []
+    if when is not None and doses is not None:
+        doses = when.doses(model, prompts, doses)
     uniforms = torch.stack(
         [torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(seed * 1_000_003 + row))
          for row in range(len(prompts))]

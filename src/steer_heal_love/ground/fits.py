@@ -11,25 +11,29 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from steer_heal_love.ground import places
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.linear import shape
 from steer_heal_love.ground.parts import layers
+from steer_heal_love.ground.places import Rows
 from steer_heal_love.ground.shown import shown
 
 SHOWN = 4
 """misfits named; the rest are counted"""
 
 
-def vector(model: PreTrainedModel, directions: Mapping[int, Float[Tensor, " d"]]) -> None:
-    """Raise unless every direction has a layer of the model, and its width."""
-    depth, width = len(layers(model)), model.config.get_text_config().hidden_size
-    wrong = [
-        f"layer {i}: there are {depth} layers, from 0"
-        if not 0 <= i < depth
-        else f"layer {i}: {tuple(v.shape)} values for a width of {width}"
-        for i, v in directions.items()
-        if not 0 <= i < depth or tuple(v.shape) != (width,)
-    ]
+def vector(model: PreTrainedModel, directions: Mapping[int, Rows], rows: int = 1) -> None:
+    """Raise unless every direction has a layer of the model, and its width where it acts; and `rows` vectors a layer."""
+    depth, hook = len(layers(model)), places.of(directions).hook
+    wrong = []
+    for i, v in directions.items():
+        if not 0 <= i < depth:
+            wrong.append(f"layer {i}: there are {depth} layers, from 0")
+            continue
+        width = places.width(model, i, hook)
+        if tuple(v.shape) != ((width,) if rows == 1 else (rows, width)):
+            many = f" and {rows} rows" if rows > 1 else ""
+            wrong.append(f"layer {i}: {tuple(v.shape)} values for a width of {width}{many}")
     refuse(wrong, f"this steering vector is not of {type(model).__name__}")
 
 

@@ -1,7 +1,7 @@
 """Contexts that change what a model computes, without touching its weights.
 
-`added`    adds dose·v to the output of decoder layers, one dose a row;
-`captured` reads one position's hidden state of some layers, and stops the forward after the topmost;
+`added`    adds dose·v to the output of decoder layers, or of a linear module in each (`ground.places`), one dose a row;
+`captured` reads one position's state at the same places, and stops the forward after the topmost layer;
 `adapted`  adds s·B(A x) to linear modules (a LoRA that is not merged);
 `biased`   adds one vector to the final logits at every position, whatever the context;
 `cooled`   divides the final logits by a temperature.
@@ -26,8 +26,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground import fits
-from steer_heal_love.ground.parts import Edit, body, edits, layers, moved, stream
+from steer_heal_love.ground import fits, places
+from steer_heal_love.ground.parts import Edit, body, edits, moved, stream
+from steer_heal_love.ground.places import Rows
 
 _entered: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
@@ -59,16 +60,16 @@ class Doses:
         return self.rows.to(hidden)[:, None, None]
 
 
-Shift = Callable[[Float[Tensor, "b t d"], Float[Tensor, " d"], Doses], Tensor]
-"""what is added to a hidden state: from the state, the direction in place, and the doses"""
+Shift = Callable[[Float[Tensor, "b t d"], Rows, Doses], Tensor]
+"""what is added to a hidden state: from the state, the direction (or rows) in place, and the doses"""
 
 
 def added(
     model: PreTrainedModel, directions: Mapping[int, Float[Tensor, " d"]], dose: float | Float[Tensor, " b"]
 ) -> AbstractContextManager[Doses]:
-    """Add `dose`·direction to the output of each named decoder layer, at every position.
+    """Add `dose`·direction to the output of each named decoder layer, or where `directions` say, at every position.
 
-    Raises `UserError` for a layer that the model has not, and for another width.
+    Raises `UserError` for a layer or module that the model has not, and for another width.
     """
 
     def shift(hidden: Tensor, direction: Tensor, doses: Doses) -> Tensor:
@@ -81,27 +82,31 @@ def added(
 @contextmanager
 def shifted(
     model: PreTrainedModel,
-    directions: Mapping[int, Float[Tensor, " d"]],
+    directions: Mapping[int, Rows],
     dose: float | Float[Tensor, " b"],
     shift: Shift,
     dtype: torch.dtype,
+    rows: int = 1,
 ) -> Iterator[Doses]:
-    """Add what `shift` says to the output of each named decoder layer, the directions in `dtype`; one at a time on a model.
+    """Add what `shift` says to the output of each named decoder layer, or of its linear module that `directions` name, the
+    directions in `dtype`; one at a time on a model. `rows`: how many vectors a layer's tensor holds.
 
-    Raises `UserError` for a layer that the model has not, and for another width.
+    Raises `UserError` for a layer or module that the model has not, for another width and another number of rows.
     """
-    fits.vector(model, directions)
+    at = places.of(directions).hook
+    fits.vector(model, directions, rows)
     doses = Doses(float(dose) if isinstance(dose, (int, float)) else dose)
-    blocks = layers(model)
     with ExitStack() as stack:
         stack.enter_context(once(model, "added"))
         for index, direction in directions.items():
             placed = direction.to(model.device, dtype)
 
             def hook(_module, _args, output, placed=placed):
+                if at:
+                    return output + shift(places.rows(output, at), placed, doses).to(output.dtype)
                 return moved(model, output, shift(stream(model, output), placed, doses))
 
-            stack.callback(blocks[index].register_forward_hook(hook).remove)
+            stack.callback(places.module(model, index, at).register_forward_hook(hook).remove)
         yield doses
 
 
@@ -110,24 +115,28 @@ class _Stop(Exception):
 
 
 def captured(
-    model: PreTrainedModel, wanted: list[int], *, last: Int[Tensor, " b"] | None = None, **inputs: Any
+    model: PreTrainedModel,
+    wanted: list[int],
+    *,
+    last: Int[Tensor, " b"] | None = None,
+    at: str = "",
+    **inputs: Any,
 ) -> dict[int, Float[Tensor, "b d"]]:
-    """fp32 output of each wanted layer at each row's position `last`, or at the end; nothing above the topmost is
-    computed."""
+    """fp32 output of each wanted layer, or of its linear module `at`, at each row's position `last`, or at the end;
+    nothing above the topmost is computed."""
     read: dict[int, Tensor] = {}
-    blocks = layers(model)
     with ExitStack() as stack:
         stack.enter_context(once(model, "captured"))
         for index in wanted:
 
             def hook(_module, _args, output, index=index):
-                hidden = stream(model, output)
+                hidden = places.rows(output, at) if at else stream(model, output)
                 rows = torch.arange(len(hidden), device=hidden.device)
                 read[index] = hidden[rows, -1 if last is None else last].float()
                 if index == max(wanted):
                     raise _Stop
 
-            stack.callback(blocks[index].register_forward_hook(hook).remove)
+            stack.callback(places.module(model, index, at).register_forward_hook(hook).remove)
         try:
             with torch.no_grad():
                 body(model)(**inputs)

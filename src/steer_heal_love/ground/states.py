@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground import models
+from steer_heal_love.ground import places
 from steer_heal_love.ground.hooks import captured
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.progress import Advance
@@ -28,12 +28,13 @@ def states(
     at: list[int],
     batch_tokens: int,
     advance: Advance = lambda _n: None,
+    hook: str = "",
 ) -> States:
-    """Each prompt's last token at the output of the decoder layers `at`."""
-    out = {i: torch.empty(len(prompts), models.body(model).config.hidden_size) for i in at}
+    """Each prompt's last token at the output of the decoder layers `at`, or of the linear module `hook` in each."""
+    out = {i: torch.empty(len(prompts), places.width(model, i, hook)) for i in at}
 
     def look(indices: list[int]) -> None:
-        for layer, hidden in last_states(model, [prompts[i] for i in indices], at).items():
+        for layer, hidden in last_states(model, [prompts[i] for i in indices], at, hook).items():
             out[layer][indices] = hidden.cpu()
         advance(len(indices))
 
@@ -42,11 +43,13 @@ def states(
     return out
 
 
-def last_states(model: PreTrainedModel, prompts: list[tuple[int, ...]], at: list[int]) -> States:
+def last_states(
+    model: PreTrainedModel, prompts: list[tuple[int, ...]], at: list[int], hook: str = ""
+) -> States:
     """One batch's; what all begin with is read once where the model's way allows it."""
     n = common_start(prompts) if max(map(len, prompts)) <= way(model).inside else 0
     cache = read_once(model, prompts[0][:n], len(prompts)) if n else None
     ids, mask = right_pad([p[n:] for p in prompts], model.device)
     whole = torch.cat([mask.new_ones(len(mask), n), mask], 1)
     inputs = arguments(model, ids, whole, positions(whole)[:, n:], cache)
-    return captured(model, at, last=mask.sum(1) - 1, use_cache=cache is not None, **inputs)
+    return captured(model, at, last=mask.sum(1) - 1, at=hook, use_cache=cache is not None, **inputs)

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -50,7 +50,7 @@ def in_biases(model: PreTrainedModel, shifts: Mapping[int, Float[Tensor, " d"]])
             stack.callback(put, bias, before)
             put(bias, before + shifts[index].to(bias))
         found = steered(model, {})
-        if not gap(found, want) <= LIKE * gap(want, plain) + ROUNDING * want.abs().max().item():
+        if not near(found, want, plain):
             raise UserError(
                 f"{type(model).__name__}: the steered model can't be written without hooks. With the vector as the bias of "
                 f"{', '.join(sorted(names.values()))} its logits differ from the steered ones by {gap(found, want):.3g}, "
@@ -63,10 +63,19 @@ def in_biases(model: PreTrainedModel, shifts: Mapping[int, Float[Tensor, " d"]])
 @torch.no_grad()
 def steered(model: PreTrainedModel, shifts: Mapping[int, Tensor]) -> Float[Tensor, "s v"]:
     """fp32 logits of a few drawn tokens with the shifts added by hooks."""
-    top = model.config.get_text_config(decoder=True).vocab_size
-    ids = torch.randint(1, top, (1, READ), generator=torch.Generator().manual_seed(0)).to(model.device)
     with added(model, shifts, 1.0):
-        return model(input_ids=ids, use_cache=False).logits[0].float()  # type: ignore[no-any-return]
+        return model(input_ids=read_ids(model), use_cache=False).logits[0].float()  # type: ignore[no-any-return]
+
+
+def read_ids(model: PreTrainedModel) -> Int[Tensor, "1 s"]:
+    """The drawn tokens on which two models are compared."""
+    top = model.config.get_text_config(decoder=True).vocab_size
+    return torch.randint(1, top, (1, READ), generator=torch.Generator().manual_seed(0)).to(model.device)
+
+
+def near(found: Tensor, want: Tensor, plain: Tensor) -> bool:
+    """Whether logits are those wanted, as far as rounding lets them be; `plain` are the unsteered ones."""
+    return gap(found, want) <= LIKE * gap(want, plain) + ROUNDING * want.abs().max().item()
 
 
 def gap(a: Tensor, b: Tensor) -> float:

@@ -19,11 +19,13 @@ from typing import Any
 from steer_heal_love.config import VectorConfig
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.operations import rows
 from steer_heal_love.ground.stats import bootstrap, subtract
 from steer_heal_love.ground.untrusted import json_object
 from steer_heal_love.nouns import Score
 from steer_heal_love.sweep.bed import Bed, Cell, laid
-from steer_heal_love.vector import methods
+from steer_heal_love.vector import Needs, methods, needs
+from steer_heal_love.vector.controls import CONTROLS
 from steer_heal_love.vector.iso_kl import iso_kl
 
 BANDS = ((0.1, 0.4), (0.3, 0.5), VectorConfig.layers, (0.5, 0.7), (0.6, 0.9))
@@ -59,12 +61,12 @@ def sweep(
     nats: Iterable[float] = (1.0,),
     floor: float = FLOOR,
 ) -> Sweep:
-    """Every method (all when none is named) in every band with every operation, at every number of nats.
+    """Every method (all when none is named) in every band with every operation that takes it, at every number of nats.
 
-    The bed must hold the states of all these layers. `floor` is a share of the base's own coherent share.
+    `names` may hold controls (`vector.controls`), which are measured and never chosen. The bed must hold the states of all these layers. `floor` is a share of the base's own coherent share.
     """
     names, nats = tuple(names) or tuple(methods), tuple(nats)
-    tries = [(m, b, o) for b in bands for m in names for o in operations]
+    tries = [(m, b, o) for b in bands for m in names for o in applied(m, operations)]
     cells: list[Cell] = []
     with bed.track("sweep", len(tries)) as advance:
         for name, band, operation in tries:
@@ -73,6 +75,12 @@ def sweep(
     least = floor * bed.coherent.mean
     choice = pick(cells, least)
     return Sweep(cells, least, choice, lead(bed, choice, cells))
+
+
+def applied(method: str, operations: Iterable[str]) -> list[str]:
+    """The operations that take what a method finds: those asked for, or the one that it is made for."""
+    own = needs.get(method, Needs()).operation
+    return [own] if own else [o for o in operations if rows.get(o, 1) == 1]
 
 
 def cells_at(bed: Bed, name: str, band: Band, operation: str, nats: Iterable[float]) -> list[Cell]:
@@ -84,7 +92,7 @@ def cells_at(bed: Bed, name: str, band: Band, operation: str, nats: Iterable[flo
 
 def pick(cells: list[Cell], least: float) -> Cell | None:
     """The cell with most trait per nat among those whose dose was found and whose text is coherent enough."""
-    fine = [c for c in cells if c.dose.reached and c.coherent.mean >= least]
+    fine = [c for c in cells if c.dose.reached and c.coherent.mean >= least and c.method not in CONTROLS]
     return max(fine, key=lambda c: c.per_nat.mean, default=None)
 
 
@@ -142,11 +150,12 @@ def taken(choice: Any, path: Path) -> dict[str, Any]:
     """Method and layers of a choice, checked."""
     if not isinstance(choice, dict):
         raise UserError(f"{path}: no cell of that sweep was coherent enough, so nothing was chosen.")
-    if choice.get("operation") != "add":
-        raise UserError(
-            f"{path}: the choice is operation {choice.get('operation')!r:.40}; a run adds its vector."
-        )
     method, band = choice.get("method"), choice.get("layers")
+    own = needs.get(method, Needs()).operation if isinstance(method, str) else ""
+    if choice.get("operation") != (own or "add"):
+        raise UserError(
+            f"{path}: the choice is operation {choice.get('operation')!r:.40}; a run applies this vector by {own or 'add'}."
+        )
     number = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
     if (
         not isinstance(method, str)

@@ -17,17 +17,22 @@ from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
 from steer_heal_love.evals.probes import probes
 from steer_heal_love.generate import generate
-from steer_heal_love.ground import purposes
+from steer_heal_love.ground import places, purposes
 from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.places import Directions
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.states import States
 from steer_heal_love.ground.stats import bootstrap, proportion, subtract
+from steer_heal_love.ground.writers import Writers
 from steer_heal_love.nouns import Completion, Persona, Score
+from steer_heal_love.persona import load as load_persona
+from steer_heal_love.persona import names as persona_names
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import seed_for
 from steer_heal_love.sweep.contexts import poles
-from steer_heal_love.vector import methods
+from steer_heal_love.vector import Vector, find
+from steer_heal_love.vector.controls import CONTROLS, random_like, unrelated_like
 from steer_heal_love.vector.iso_kl import IsoDose, Trials
 
 
@@ -54,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Bed:
-    """The base and its measures; `pos` and `neg` hold the poles' states by layer."""
+    """The base and its measures; `pos` and `neg` hold the poles' states by layer, at the settings' hook point."""
 
     model: PreTrainedModel
     tok: PreTrainedTokenizerBase
@@ -70,6 +75,10 @@ class Bed:
     """the base's own text that the bounds are drawn from, judged"""
     trait: list[float] = field(default_factory=list)
     """the base's own score by probe"""
+    contexts: list[str] | None = None
+    """what the poles were read over; the first of the shared bank where None"""
+    writers: Writers | None = None
+    """of the model, so that methods that need their weights share them"""
     track: Track = silent
 
     @property
@@ -81,9 +90,34 @@ class Bed:
         return proportion(passed)
 
     def steering(self, method: str, at: list[int], operation: str = "add") -> Steering:
-        """The directions of a method at these layers, and what they do."""
+        """The directions of a method, or of a control, at these layers, and what they do."""
+        if method in CONTROLS:
+            return Steering(self.control(method, at).directions, operation)
         pos, neg = ({i: pole[i] for i in at} for pole in (self.pos, self.neg))
-        return Steering(methods[method](pos, neg), operation)
+        return Steering(self.found(method, pos, neg), operation)
+
+    def found(self, method: str, pos: States, neg: States) -> Directions:
+        """What a method finds in states that were read at the settings' hook point."""
+        hook = self.config.vector.hook
+        return find(self.model, method, pos, neg, hook=hook, writers=self.writers)
+
+    def vector(self, method: str, at: list[int]) -> Vector:
+        """The vector of a method, or of a control, at these layers."""
+        return Vector(places.of(self.steering(method, at).directions))
+
+    def control(self, name: str, at: list[int]) -> Vector:
+        """A control for the mean difference at these layers (`vector.controls`)."""
+        mean = self.vector("mean_diff", at)
+        if name == "random":
+            return random_like(mean, seed_for(self.config.seed, purposes.SWEEP, 2))
+        others = [load_persona(other) for other in persona_names() if other != self.persona.name]
+        return unrelated_like(mean, {p.name: self.rival(p, at) for p in others})
+
+    def rival(self, other: Persona, at: list[int], method: str = "mean_diff") -> Vector:
+        """Another persona's vector, read as this one's is."""
+        hook = self.config.vector.hook
+        pos, neg = poles(self.model, self.tok, other, self.config, at, contexts=self.contexts, hook=hook)
+        return Vector(self.found(method, pos, neg))
 
     def subject(self) -> evals.Subject:
         cfg = replace(self.config.eval, third_answers=False)
@@ -134,11 +168,23 @@ def laid(
 ) -> Bed:
     """A bed with the poles' states at layers `at`, the base's own text and bounds, and the base's own trait."""
     cfg, seed = config, seed_for(config.seed, purposes.SWEEP)
-    pos, neg = poles(model, tok, persona, cfg, at, track, contexts=contexts)
+    pos, neg = poles(model, tok, persona, cfg, at, track, contexts=contexts, hook=cfg.vector.hook)
     prompts = training_prompts(persona, cfg.generate.prompts, seed=seed)
     ends = end_of_turn_ids(model, tok)
     trials = Trials([prompt_ids(tok, p) for p in prompts], ends, cfg.generate, seed, cfg.batch_tokens)
-    bed = Bed(model, tok, persona, cfg, pos, neg, trials, prompts, track=track)
+    bed = Bed(
+        model,
+        tok,
+        persona,
+        cfg,
+        pos,
+        neg,
+        trials,
+        prompts,
+        contexts=contexts,
+        writers=Writers(model),
+        track=track,
+    )
     asked = training_prompts(persona, cfg.filter.calibration, seed=seed + 1)
     how: dict[str, Any] = {"config": cfg.generate, "seed": seed, "label": "base: calibration", "track": track}
     own = bed.judged(generate(model, tok, asked, [0.0], **how))

@@ -11,7 +11,7 @@ AUC is the chance that a pos state lies further along the direction than a neg o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,8 +26,7 @@ from steer_heal_love.ground.stats import CROSS_FITTED, bootstrap, proportion, su
 from steer_heal_love.nouns import Persona, Score
 from steer_heal_love.persona.lint import lint_persona
 from steer_heal_love.sweep.bed import Bed, Cell, laid
-from steer_heal_love.sweep.contexts import poles
-from steer_heal_love.vector import Vector, methods
+from steer_heal_love.vector import Vector
 from steer_heal_love.vector.controls import random_like
 from steer_heal_love.vector.iso_kl import iso_kl
 
@@ -37,6 +36,8 @@ RELIABLE = 0.5
 CROWDED = 0.9
 """share of a direction's length in the span of the others past which it is not a direction of its own"""
 Verdict = Literal["worth it", "undecided", "not worth it"]
+Along = Callable[[Float[Tensor, "n d"], Float[Tensor, "n d"]], Float[Tensor, " d"]]
+"""a direction from the states of either pole"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def preflight(bed: Bed, others: Iterable[Persona], *, nats: float = 1.0, seed: i
     """Everything, at the settings' own method and layers. `others`: personas whose directions count as off target."""
     cfg = bed.config.vector
     at = models.band(bed.model, cfg.layers)
-    vector = Vector(dict(bed.steering(cfg.method, at).directions))
+    vector = bed.vector(cfg.method, at)
     effect, random = (
         effect_of(bed, v, name, nats, label)
         for v, name, label in (
@@ -73,10 +74,10 @@ def preflight(bed: Bed, others: Iterable[Persona], *, nats: float = 1.0, seed: i
     )  # fmt: skip
     apart = [[s / c.dose.kl_nats for s in c.shifts] for c in (effect, random)]
     above = bootstrap(subtract(*apart), resamples=bed.config.eval.resamples)
-    rivals = {p.name: rival(bed, p, at) for p in others if p.name != bed.persona.name}
+    rivals = {p.name: bed.rival(p, at, cfg.method) for p in others if p.name != bed.persona.name}
     found: dict[str, Any] = {
         "lint": lint_persona(bed.persona), "reliability": reliability(bed, at),
-        "separability": {i: separability(bed.pos[i], bed.neg[i], cfg.method) for i in at},
+        "separability": {i: separability(bed.pos[i], bed.neg[i], along(bed, i)) for i in at},
         "effect": effect, "random": random, "above_random": above,
         "cosines": {name: vector.cosine(v) for name, v in rivals.items()},
         "off_target": in_span(vector, list(rivals.values())),
@@ -96,39 +97,43 @@ def effect_of(bed: Bed, vector: Vector, name: str, nats: float, label: str) -> C
 
 def reliability(bed: Bed, at: list[int]) -> float:
     """Cosine of the vectors of two halves of the contexts."""
-    extract = methods[bed.config.vector.method]
-    halves = [
-        Vector(extract(*({i: pole[i][k::2] for i in at} for pole in (bed.pos, bed.neg)))) for k in (0, 1)
-    ]
+    method = bed.config.vector.method
+    poles = ([{i: pole[i][k::2] for i in at} for pole in (bed.pos, bed.neg)] for k in (0, 1))
+    halves = [Vector(Vector(bed.found(method, *half)).moves(bed.neg)) for half in poles]
     return halves[0].cosine(halves[1])
 
 
-def separability(pos: Float[Tensor, "n d"], neg: Float[Tensor, "n d"], method: str) -> Score:
+def along(bed: Bed, layer: int) -> Along:
+    """The direction that the settings' method gives at a layer from states there; of a map, where it moves their mean."""
+
+    def direction(pos: Float[Tensor, "n d"], neg: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
+        found = Vector(bed.found(bed.config.vector.method, {layer: pos}, {layer: neg}))
+        return found.moves({layer: neg})[layer]
+
+    return direction
+
+
+def separability(pos: Float[Tensor, "n d"], neg: Float[Tensor, "n d"], direction: Along) -> Score:
     """Cross-validated AUC at one layer: each fold is projected on the direction of the other contexts."""
     fold = torch.arange(len(pos)) % min(FOLDS, len(pos))
     parts: list[float] = []
     for k in fold.unique():
         rest, mine = fold != k, fold == k
-        v = methods[method]({0: pos[rest]}, {0: neg[rest]})[0]
+        v = direction(pos[rest], neg[rest])
         a, b = (np.asarray((pole[mine] @ v).tolist()) for pole in (pos, neg))
         parts += [float(((x > b) + 0.5 * (x == b)).mean()) for x in a]
     return proportion(parts, effect=CROSS_FITTED)
 
 
-def rival(bed: Bed, other: Persona, at: list[int]) -> Vector:
-    """Another persona's vector, read as this one's is."""
-    pos, neg = poles(bed.model, bed.tok, other, bed.config, at)
-    return Vector(methods[bed.config.vector.method](pos, neg))
-
-
 def in_span(vector: Vector, others: list[Vector]) -> float:
-    """Share of the vector's length that lies in the span of the others, layer by layer, over all layers."""
+    """Share of the vector's length that lies in the span of the others, layer by layer, over all layers. A map's numbers of
+    a layer count as one vector."""
     inside = 0.0
     for i, v in vector.directions.items():
-        beside = [o.directions[i].float() for o in others if i in o.directions]
+        beside = [o.directions[i].float().flatten() for o in others if i in o.directions]
         if beside:
             basis = torch.linalg.qr(torch.stack(beside, 1)).Q
-            inside += float((basis.T @ v.float()).pow(2).sum())
+            inside += float((basis.T @ v.float().flatten()).pow(2).sum())
     return float(inside**0.5 / max(vector.norm(), 1e-12))
 
 

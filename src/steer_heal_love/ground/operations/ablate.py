@@ -1,7 +1,8 @@
 """Directional ablation: h ← h − dose·(h·v̂)v̂. At dose 1 nothing is left along v̂.
 
 Identity: dose 0, and a state orthogonal to v. It does not fold exactly at some layers only, since the stream there also
-carries what earlier layers and the embedding wrote, and those are read on the way. Source: arXiv 2406.11717.
+carries what earlier layers and the embedding wrote, and those are read on the way. At the output of a linear module it
+does: the projection goes into the module's weight and bias. Source: arXiv 2406.11717.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ foldings.register(
         exact=False,
         why="the stream at a layer also carries what earlier layers and the embedding wrote, and the layer's own MLP has read "
         "it before it is taken out",
+        at_linear=True,
     ),
 )
 

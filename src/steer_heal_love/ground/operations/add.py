@@ -1,7 +1,7 @@
 """Addition: h ← h + dose·v.
 
 Identity: dose 0. Folds into weights exactly where the layer's last writer feeds the residual stream directly: dose·v is
-that writer's bias. Source: contrastive activation addition, arXiv 2312.06681.
+that writer's bias. At the output of a linear module it is that module's bias. Source: contrastive activation addition, arXiv 2312.06681.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from torch import Tensor
 from steer_heal_love.ground.operations import Folding, foldings, operations
 
 foldings.register(
-    "add", Folding(exact=True, why="what is added is the same for every state, so it is a bias")
+    "add",
+    Folding(exact=True, why="what is added is the same for every state, so it is a bias", at_linear=True),
 )
 
 

@@ -21,9 +21,10 @@ DEEPEST = 10_000
 
 
 def directions(
-    tensors: Mapping[str, Tensor], name: str, *, prefix: str, first: int
-) -> dict[int, Float[Tensor, " d"]]:
-    """The directions in the file called `name`, whose layers are numbered from `first`. Raises `UserError`."""
+    tensors: Mapping[str, Tensor], name: str, *, prefix: str, first: int, rows: int = 1
+) -> dict[int, Float[Tensor, "*k d"]]:
+    """The directions in the file called `name`, whose layers are numbered from `first`; `rows` vectors a layer.
+    Raises `UserError`."""
     if not tensors:
         refuse(name, ["no tensors; expected a direction a layer"])
     number = re.compile(rf"{re.escape(prefix)}\.(0|[1-9][0-9]{{0,8}})")
@@ -36,13 +37,14 @@ def directions(
             wrong.append(
                 f"{key!r:.100}: expected {prefix}.N with a layer number from {first} to {DEEPEST - 1}"
             )
-        elif t.ndim != 1 or not len(t):
-            wrong.append(f"{key!r}: shape {tuple(t.shape)}; expected one vector")
+        elif tuple(t.shape[:-1]) != ((rows,) if rows > 1 else ()) or not t.ndim or not t.numel():
+            wanted = f"{rows} vectors" if rows > 1 else "one vector"
+            wrong.append(f"{key!r}: shape {tuple(t.shape)}; expected {wanted}")
         elif not torch.isfinite(t).all():
             wrong.append(f"{key!r}: values that are not finite")
         else:
             out[layer] = t
-    widths = {layer: len(t) for layer, t in out.items()}
+    widths = {layer: t.shape[-1] for layer, t in out.items()}
     if len(set(widths.values())) > 1:
         odd = ", ".join(f"{prefix}.{layer} has {n}" for layer, n in sorted(widths.items())[:6])
         wrong.append(f"widths differ: {odd}")
