@@ -106,7 +106,13 @@ def test_what_a_forged_folder_says_is_text_on_the_page(whole, tmp_path):
     _, found, _ = whole
     forged = {**found, "unwanted": harm, "persona": harm, "model": harm, "says": [harm]}
     forged["ways"] = {w: {**found["ways"][w], "scores": {harm: found["prevented"]}} for w in fight.WAYS}
-    scores = {"round": -1, "dose": None, "scores": {}, "items": {}, "samples": [{"prompt": harm, "text": harm}]}
+    scores = {
+        "round": -1,
+        "dose": None,
+        "scores": {},
+        "items": {},
+        "samples": [{"prompt": harm, "text": harm}],
+    }
     for where, stage in (("base", "base"), ("fight/plain", "healed"), ("fight/prevented", "healed")):
         (tmp_path / where).mkdir(parents=True)
         (tmp_path / where / "scores.json").write_text(json.dumps({"stages": [{"stage": stage, **scores}]}))
@@ -114,7 +120,9 @@ def test_what_a_forged_folder_says_is_text_on_the_page(whole, tmp_path):
     report.write([tmp_path], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "<script" not in page and "<img" not in page and "1337" not in page
-    assert page.count("&lt;script&gt;") == 11, "title, heading, sentence, pole, score, prompt and three texts show it"
+    assert page.count("&lt;script&gt;") == 11, (
+        "title, heading, sentence, pole, score, prompt and three texts show it"
+    )
     (tmp_path / "fight.json").write_text(json.dumps({**found, "dose": "much"}))
     with pytest.raises(UserError, match="dose"):
         report.write([tmp_path], tmp_path / "page.html")
