@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def render(folder: Path) -> str:
             rows=rows,
             beside=beside(found),
             texts=texts(folder),
-            figures=[canvas.svg(lambda axes, r=r: drawn(axes, r), SMALL, TITLES[r.key]) for r in rows],
+            figures=[canvas.svg(partial(drawn, r), SMALL, TITLES[r.key]) for r in rows],
             colours={"light": canvas.COLOURS},
         )
     )
@@ -105,7 +106,7 @@ def samples(file: Path, *, base: bool) -> dict[str, str]:
     return {str(m["prompt"]): str(m["text"]) for s in wanted[:1] for m in s.samples}
 
 
-def drawn(axes: Axes, r: Row) -> None:
+def drawn(r: Row, axes: Axes) -> None:
     """The three scores of a row one under the other, with their intervals, around a line at 0."""
     axes.set(title=r.label, xlabel="nats/token", ylim=(-0.6, len(LOOKS) - 0.4))
     axes.axvline(0.0, color=canvas.MUTED, linewidth=0.9)
