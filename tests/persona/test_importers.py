@@ -121,6 +121,9 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, text, words):
     with pytest.raises(UserError) as e:
         importers.read(written(tmp_path, text))
     assert words in str(e.value)
+    assert any(
+        what in str(e.value) for what in ("give --format", "another --format", "must be one JSON object")
+    ), "what to do"
 
 
 ANY = st.recursive(
