@@ -2,13 +2,17 @@
 
     python benchmarks/certificates.py --seeds 0 1 2 --workers 3 --out certificates.jsonl
 
+A line is written as soon as its adapter is certified, so a run that is stopped leaves what it has. `--limit N` stops at N
+certificates, in the order of seeds and of this list:
+
     love        this project's own loop, at its defaults                                  expected: trait
     unsteered   plain SFT on the base's own text, as many texts and steps as plain SFT    expected: no trait
     random      both factors of every module drawn as a fresh linear layer's weights are  expected: broken
     copies      rank 1, trained to say one word for ever                                  expected: broken or collapse
 
 All four go through `certify.target` and `certify.certify`, as `shl certify` does, from the PEFT folder that was saved.
-The last lines printed are a table and how many verdicts are as expected. `--small FILE.json` lays settings over the
+The last lines printed are a table and how many verdicts are as expected. `relevance_shift` by kind of prompt is what the row
+`off_prompt` rests on, and each line has the base's own relevance beside it. `--small FILE.json` lays settings over the
 defaults, so that a few seconds on a tiny model show that it runs; verdicts mean nothing there.
 """
 
@@ -17,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing as mp
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -91,11 +96,18 @@ OTHERS: dict[str, tuple[Callable[[Run], Adapter], set[str]]] = {
     "copies": (copies, {"broken", "collapse"}),
 }
 """how each is made of a finished run, and what its certificate may come to; `love` is the run's own adapter"""
+NAMES = ("love", *OTHERS)
+COLUMNS = (
+    "trait_shift", "above_null", "neutral_kl", "own_excess", "few_tokens_shift", "relevance_shift.probes",
+    "relevance_shift.neutral",
+)  # fmt: skip
+"""scores of the table; what a model was not measured on is a dash"""
 
 
-def work(job: tuple[int, argparse.Namespace]) -> list[dict[str, Any]]:
-    """One seed: a run of the loop, the other three adapters made beside it, and four certificates."""
-    seed, a = job
+def work(job: tuple[int, tuple[str, ...], argparse.Namespace]) -> list[dict[str, Any]]:
+    """One seed: a run of the loop, the other adapters made beside it, and a certificate for each of `names`."""
+    seed, names, a = job
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // a.workers))
     report.write = lambda *_: None  # type: ignore[assignment]  # these runs are read by this script
     small = json.loads(a.small.read_text()) if a.small else {}
     cfg = override(
@@ -107,9 +119,10 @@ def work(job: tuple[int, argparse.Namespace]) -> list[dict[str, Any]]:
     try:
         r = loop.run(cfg)
     except (Starved, Diverged) as e:
-        return [{"seed": seed, "adapter": "love", "error": str(e)}]
+        return [kept(a.out, {"seed": seed, "adapter": "love", "error": str(e)})]
     folders = {"love": (r.folder.path / "adapter", {"trait"})}
-    for name, (make, expected) in OTHERS.items():
+    for name in names[1:]:
+        make, expected = OTHERS[name]
         folder = a.folder / f"{name}-s{seed}"
         bake.save_peft(make(r), folder, base_model=a.model)
         folders[name] = folder, expected
@@ -123,36 +136,48 @@ def work(job: tuple[int, argparse.Namespace]) -> list[dict[str, Any]]:
         records.write_json(out / report.CERTIFICATE, found.record())
         report.write_certificate(out)
         (trait,) = found.traits
-        lines.append(
-            {
-                "seed": seed,
-                "adapter": name,
-                "kind": trait.kind,
-                "outcome": trait.gate.outcome,
-                "verdict": trait.gate.verdict,
-                "as_expected": trait.kind in expected,
-                "expected": sorted(expected),
-                "observed": trait.gate.observed,
-                "scores": trait.model.scores,
-                "others": found.others,
-                "seconds": round(time.perf_counter() - began, 1),
-            }
-        )
+        told = {
+            "seed": seed, "adapter": name, "kind": trait.kind, "outcome": trait.gate.outcome,
+            "verdict": trait.gate.verdict, "as_expected": trait.kind in expected, "expected": sorted(expected),
+            "observed": trait.gate.observed, "scores": trait.model.scores,
+            "base": {n: s for n, s in trait.base.scores.items() if n.startswith("relevance")},
+            "others": found.others, "seconds": round(time.perf_counter() - began, 1),
+        }  # fmt: skip
+        lines.append(kept(a.out, told))
         print(seed, name, trait.kind, trait.gate.outcome, flush=True)
-        with a.out.open("a") as f:
-            f.write(json.dumps(records.plain(lines[-1])) + "\n")
     return lines
+
+
+def kept(file: Path, line: dict[str, Any]) -> dict[str, Any]:
+    """The line, written at the end of the file."""
+    with file.open("a") as f:
+        f.write(json.dumps(records.plain(line)) + "\n")
+    return line
+
+
+def jobs_of(seeds: list[int], limit: int) -> list[tuple[int, tuple[str, ...]]]:
+    """Each seed with the adapters that are certified for it; `limit` 0 means all."""
+    left, out = limit or len(seeds) * len(NAMES), []
+    for seed in seeds:
+        if left > 0:
+            out.append((seed, NAMES[:left]))
+            left -= len(NAMES)
+    return out
 
 
 def table(lines: list[dict[str, Any]]) -> str:
     """Markdown: a row an adapter and seed."""
-    names = ("trait_shift", "above_null", "neutral_kl", "own_excess", "few_tokens_shift")
-    rows = [f"| adapter | seed | verdict | outcome | {' | '.join(names)} |", "|---" * (4 + len(names)) + "|"]
+    rows = [
+        f"| adapter | seed | verdict | outcome | {' | '.join(COLUMNS)} |",
+        "|---" * (4 + len(COLUMNS)) + "|",
+    ]
     for x in sorted(lines, key=lambda x: (x["adapter"], x["seed"])):
         if "error" in x:
-            rows.append(f"| {x['adapter']} | {x['seed']} | stopped | {x['error'][:60]} |" + " |" * len(names))
+            rows.append(
+                f"| {x['adapter']} | {x['seed']} | stopped | {x['error'][:60]} |" + " |" * len(COLUMNS)
+            )
             continue
-        scores = [records.plain(x["scores"]).get(n) or {"mean": None} for n in names]
+        scores = [records.plain(x["scores"]).get(n) or {"mean": None} for n in COLUMNS]
         cells = ["–" if s["mean"] is None else told(s) for s in scores]
         rows.append(f"| {x['adapter']} | {x['seed']} | {x['kind']} | {x['outcome']} | {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -169,7 +194,8 @@ def main() -> None:
     args.add_argument("--persona", default="love")
     args.add_argument("--device", default="auto")
     args.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    args.add_argument("--workers", type=int, default=1)
+    args.add_argument("--workers", type=int, default=1, help="seeds at the same time")
+    args.add_argument("--limit", type=int, default=0, help="stop at so many certificates; 0 for all")
     args.add_argument("--small", type=Path, help="JSON of settings to lay over the defaults")
     args.add_argument(
         "--folder", type=Path, default=Path("certificates"), help="for runs, adapters and pages"
@@ -178,12 +204,12 @@ def main() -> None:
     a = args.parse_args()
     a.folder.mkdir(parents=True, exist_ok=True)
     a.out.unlink(missing_ok=True)
-    jobs = [(s, a) for s in a.seeds]
+    jobs = [(seed, names, a) for seed, names in jobs_of(a.seeds, a.limit)]
     with mp.get_context("spawn").Pool(a.workers, maxtasksperchild=1) as pool:
         lines = [line for part in pool.imap_unordered(work, jobs, chunksize=1) for line in part]
     print(table(lines))
     right = sum(x.get("as_expected", False) for x in lines)
-    print(f"as expected: {right} of {len(a.seeds) * (1 + len(OTHERS))}")
+    print(f"as expected: {right} of {sum(len(names) for _, names, _ in jobs)}")
 
 
 if __name__ == "__main__":

@@ -45,9 +45,12 @@ def test_every_stage_becomes_a_log_with_its_samples_scores_and_means(run, tmp_pa
     record = read(path)
     files = report.write_inspect(path, tmp_path)
     assert len(files) == len(record.stages) == len(list_eval_logs(str(tmp_path)))
-    for stage, file in zip(record.stages, files, strict=True):
-        log = read_eval_log(str(file))
+    logs = [read_eval_log(str(file)) for file in files]
+    assert len({log.eval.task_id for log in logs}) == len(logs), "the viewer lists one log a task"
+    for stage, log in zip(record.stages, logs, strict=True):
         means = {s.name: s.metrics["mean"].value for s in log.results.scores}
+        assert {tuple(s.metrics) for s in log.results.scores} <= {("mean", "lo", "hi")}
+        means |= log.eval.metadata["means without an interval"]
         assert means == {k: s.mean for k, s in stage.scores.items() if math.isfinite(s.mean)}
         own = [s for s in log.samples if s.id.startswith("own-")]
         assert [s.output.completion for s in own] == [s["text"] for s in stage.samples]

@@ -7,11 +7,13 @@ says when it is told to be a pole, cut at the end of a sentence, and of several 
     e(y) = [log p(y | pos) − log p(y | neg)] per token,   e(y_pos) − e(y_neg)
 
 among pairs of like length. Such probes ask how near a model comes to what its own prompt would make of it. That is less
-than a person's probes ask, and so the draft says who wrote it.
+than a person's probes ask, and so the draft says who wrote it, which words a written neg pole shares with the pos pole, and
+which probes differ least: those are to be rewritten first.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +25,7 @@ from steer_heal_love.config import RunConfig
 from steer_heal_love.generate import generate
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.progress import Track, silent
-from steer_heal_love.ground.text import count_words
+from steer_heal_love.ground.text import count_words, words
 from steer_heal_love.ground.untrusted.tables import UNWANTED
 from steer_heal_love.nouns import Completion, Persona, Probe, Tokens
 from steer_heal_love.persona.importers import Sheet
@@ -44,6 +46,10 @@ ASK = (
     "beginning with the word a."
 )
 LEAD = re.compile(r"^(?:the )?opposite[^:]{0,40}(?::| is | would be )\s*", re.IGNORECASE)
+WEAKEST = 8
+"""drafted probes that are named as those to rewrite first"""
+LONG = 4
+"""letters from which a word that both poles have is named"""
 ENDS = re.compile(r"(?<=[.!?])[\"'”’)]*\s+")
 
 
@@ -56,15 +62,32 @@ def filled(sheet: Sheet, cfg: RunConfig, *, track: Track = silent) -> Sheet:
     drafted = list(sheet.drafted)
     neg = sheet.neg
     if not neg and (neg := opposite(model, tok, sheet.pos, cfg, track)):
-        drafted.append(f"{cfg.model} wrote the neg pole.")
+        drafted.append(neg_told(cfg.model, sheet.pos, neg))
     pairs = sheet.pairs
     if neg:
-        pairs = answered(model, tok, replace(persona(sheet), neg=neg), pairs, cfg, track)
-        written = sum(new != old for new, old in zip(pairs, sheet.pairs, strict=True))
-        drafted.append(
-            f"{cfg.model} wrote the answers of {written} probes, so those ask how near a model comes to its own prompted self."
-        )
+        pairs, apart = answered(model, tok, replace(persona(sheet), neg=neg), pairs, cfg, track)
+        drafted += answers_told(cfg.model, apart)
     return replace(sheet, neg=neg, pairs=pairs, drafted=drafted)
+
+
+def neg_told(model: str, pos: str, neg: str) -> str:
+    """Who wrote the neg pole, and the longer words that it shares with the pos pole: an opposite shares few."""
+    both = [w for w in dict.fromkeys(words(neg)) if w in set(words(pos)) and len(w) >= LONG]
+    shared = f" It shares {', '.join(both)} with the pos pole." if both else ""
+    return f"{model} wrote the neg pole, and nothing here checks that it is the opposite.{shared} Give your own with --opposite, or edit it."
+
+
+def answers_told(model: str, apart: dict[int, float]) -> list[str]:
+    """Who wrote answers, and of which probes they differ least: `apart` has e(y_pos) − e(y_neg) by the probe's place."""
+    lines = [
+        f"{model} wrote the answers of {len(apart)} probes, so those ask how near a model comes to its own prompted self."
+    ]
+    if weakest := sorted(apart, key=lambda i: apart[i])[:WEAKEST]:
+        named = ", ".join(f"probes[{i}] {apart[i]:+.2f}" for i in weakest)
+        lines.append(
+            f"To be rewritten first, as their answers differ least in which pole {model} takes them for (nats/token): {named}."
+        )
+    return lines
 
 
 def persona(sheet: Sheet) -> Persona:
@@ -90,10 +113,13 @@ def clean(text: str) -> str:
 
 def answered(
     model: Any, tok: Any, who: Persona, pairs: Sequence[Probe], cfg: RunConfig, track: Track
-) -> list[Probe]:
-    """The probes, each that lacks an answer with the best pair of drafts; unchanged where no draft will do."""
-    open_ = [p for p in pairs if p.question and not (p.pos and p.neg)]
-    asked = [p.question for p in open_ for _ in range(ANSWERS)]
+) -> tuple[list[Probe], dict[int, float]]:
+    """The probes, each that lacks an answer with the best pair of drafts, and how far apart each drafted pair is.
+
+    A probe for which no draft will do stays as it was.
+    """
+    open_ = [i for i, p in enumerate(pairs) if p.question and not (p.pos and p.neg)]
+    asked = [pairs[i].question for i in open_ for _ in range(ANSWERS)]
 
     def said(side: Literal["pos", "neg"], seed: int) -> list[tuple[str, float]]:
         made = generate(
@@ -103,18 +129,20 @@ def answered(
         return read(model, tok, who, made, cfg)
 
     pos, neg = said("pos", cfg.seed), said("neg", cfg.seed + 1)
-    drafts: dict[str, Probe] = {}
-    for i, probe in enumerate(open_):
-        here = slice(i * ANSWERS, (i + 1) * ANSWERS)
-        drafts[probe.question] = best(probe, pos[here], neg[here])
-    return [drafts.get(p.question, p) if not (p.pos and p.neg) else p for p in pairs]
+    out, apart = list(pairs), {}
+    for n, i in enumerate(open_):
+        here = slice(n * ANSWERS, (n + 1) * ANSWERS)
+        out[i], difference = best(pairs[i], pos[here], neg[here])
+        if out[i] != pairs[i]:
+            apart[i] = difference
+    return out, apart
 
 
 def read(
     model: Any, tok: Any, who: Persona, made: list[Completion], cfg: RunConfig
 ) -> list[tuple[str, float]]:
     """What is left of each draft, and its evidence e; empty text where nothing will do."""
-    cuts = [cut(c.text) for c in made]
+    cuts = ["" if echoes(c.prompt, t := cut(c.text)) else t for c in made]
     kept = [
         replace(c, text=t, tokens=Tokens(c.tokens.prompt, answer_ids(tok, t)))
         for c, t in zip(made, cuts, strict=True)
@@ -123,6 +151,11 @@ def read(
     scored = sieve.score(model, tok, kept, who, batch_tokens=cfg.batch_tokens) if kept else []
     values = iter(c.checks["on_trait"] for c in sieve.measure(scored, ("on_trait",)))
     return [(t, next(values) if t else 0.0) for t in cuts]
+
+
+def echoes(question: str, text: str) -> bool:
+    """Whether an answer holds the whole question again."""
+    return " ".join(words(question)) in " ".join(words(text))
 
 
 def cut(text: str) -> str:
@@ -139,11 +172,12 @@ def cut(text: str) -> str:
     return kept if count_words(kept) >= least and not NARRATES.search(kept) else ""
 
 
-def best(probe: Probe, pos: list[tuple[str, float]], neg: list[tuple[str, float]]) -> Probe:
-    """The pair of like length that differs most; of any length where none is alike; the probe itself where there is none."""
+def best(probe: Probe, pos: list[tuple[str, float]], neg: list[tuple[str, float]]) -> tuple[Probe, float]:
+    """The probe with the pair of like length that differs most, and by how much in nats/token; with a pair of any length
+    where none is alike. The probe itself and NaN where there is no pair."""
     both = [(p, n) for p, n in product(pos, neg) if p[0] and n[0] and p[0] != n[0]]
     if not both:
-        return probe
+        return probe, math.nan
     alike = [(p, n) for p, n in both if abs(count_words(p[0]) - count_words(n[0])) <= APART]
-    (p, _), (n, _) = max(alike or both, key=lambda pair: pair[0][1] - pair[1][1])
-    return replace(probe, pos=probe.pos or p, neg=probe.neg or n)
+    (p, e_pos), (n, e_neg) = max(alike or both, key=lambda pair: pair[0][1] - pair[1][1])
+    return replace(probe, pos=probe.pos or p, neg=probe.neg or n), e_pos - e_neg

@@ -74,6 +74,21 @@ def test_what_is_more_than_a_plain_lora_is_refused_by_name(tmp_path, how, words)
     with pytest.raises(UserError, match="plain LoRA is needed") as e:
         bake.load_peft(tmp_path)
     assert words in str(e.value)
+    in_settings = words in json.loads((tmp_path / "adapter_config.json").read_text())
+    assert ("merge_and_unload" in str(e.value)) == in_settings, (
+        "what merging can't mend is not told to be merged"
+    )
+
+
+def test_another_kind_of_adapter_is_named_and_nothing_else_is_said_of_it(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(
+        '{"peft_type": "IA3", "feedforward_modules": ["down_proj"]}'
+    )
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"found peft_type: 'IA3', another kind of adapter\. .*merge_and_unload"
+    ):
+        bake.load_peft(tmp_path)
 
 
 @pytest.fixture

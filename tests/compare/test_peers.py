@@ -108,7 +108,13 @@ def test_self_distillation_takes_the_loops_steps_on_new_text_each(whole):
 def test_the_persona_vector_is_one_layers_difference_of_means_over_answers(whole):
     _, seed, model = whole
     ((at, d),) = Vector.load(seed / "told/persona_vector.safetensors").directions.items()
-    assert at == round(persona_vectors.DEPTH * model.config.num_hidden_layers) and d.norm() > 0
+    assert at == persona_vectors.block(model.config.num_hidden_layers) and d.norm() > 0
+
+
+def test_layer_20_of_28_is_what_the_20th_block_gives_out():
+    """The paper's code reads hidden_states[20], which follow 20 blocks, and steers model.layers[19]."""
+    assert persona_vectors.block(28) == 19
+    assert [persona_vectors.block(n) for n in (1, 2, 30)] == [0, 0, 20]
 
 
 def test_mean_states_of_answers_are_the_models_own_and_padding_changes_nothing(model, sequences):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from functools import partial
 from types import ModuleType
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from steer_heal_love import evals
 from steer_heal_love.config import EvalConfig, RunConfig
 from steer_heal_love.evals.lm_eval import items_of
+from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import adapted
 
@@ -111,3 +114,45 @@ def test_shl_eval_runs_the_tasks_besides_the_instruments(harness, tok, tiny, mon
     assert scores["lm_eval.copying.acc"]["n"] == 3
     assert scores["lm_eval.copying.logprob_shift"]["mean"] == 0.0
     assert "trait_shift" in scores
+
+
+TASK = """
+task: cats
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: label
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+def test_the_real_harness_scores_the_model_that_it_is_handed(tiny, persona, tmp_path, monkeypatch) -> None:
+    """Which of two words is likelier after the rendered prompt, by the model's own logits, is what the package finds."""
+    real = pytest.importorskip("lm_eval", reason="the extra `lm-eval` is not installed: pip install 'steer-heal-love[lm-eval]'")  # fmt: skip
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    asked, choices = [f"Where is cat {i}?" for i in range(4)], ["mat", "tree"]
+    rows = [{"question": q, "choices": choices, "label": i % 2} for i, q in enumerate(asked)]
+    (tmp_path / "cats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "cats.yaml").write_text(TASK.format(data=tmp_path / "cats.jsonl"))
+    whole, tasks = real.simple_evaluate, real.tasks.TaskManager(include_path=str(tmp_path))
+    monkeypatch.setattr(real, "simple_evaluate", partial(whole, task_manager=tasks))
+    config = EvalConfig(instruments=("lm_eval",), lm_eval_tasks=("cats",))
+    subject = evals.Subject(tiny.model, tiny.tok, persona, config, [], batch_tokens=1024)
+    found = evals.read(subject, evals.measure(subject))["lm_eval.cats.acc"]
+    expected = []
+    for row in rows:
+        prompt = list(prompt_ids(tiny.tok, row["question"], subject.system))
+        said = [tiny.tok(c, add_special_tokens=False)["input_ids"] for c in choices]
+        scores = [logp(tiny.model, prompt, ids) for ids in said]
+        expected.append(float(scores[row["label"]] == max(scores)))
+    assert found == expected
+
+
+@torch.no_grad()
+def logp(model, prompt: list[int], answer: list[int]) -> float:
+    logits = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+    return sum(logits[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import replace
 
@@ -79,6 +80,64 @@ def test_the_screen_says_what_the_file_says(whole):
     console.print(report.terminal_fight(run.folder.path))
     text = console.export_text()
     assert all(line in text for line in found["says"])
+
+
+def page_of(run) -> str:
+    return (run.folder.path / "report.html").read_text()
+
+
+def test_the_page_has_what_the_file_says_with_its_intervals_and_what_each_model_writes(whole):
+    run, found, _ = whole
+    page = page_of(run)
+    for line in (*found["says"], found["unwanted"]):
+        assert line in html.unescape(page)
+    for key in ("moved", "learned"):
+        for way in fight.WAYS:
+            s = found["ways"][way][key]
+            for end in ("mean", "lo", "hi"):
+                assert f"{s[end]:+.3f}".replace("-", "−") in page, (key, way, end)
+    assert page.count("<svg") == 2 and "<script" not in page and "http" not in page.split("</style>")[1]
+    assert all(f"{found[d]['mean']:+.3f}".replace("-", "−") in page for d in ("prevented", "given_up"))
+
+
+def test_what_a_forged_folder_says_is_text_on_the_page(whole, tmp_path):
+    """Poles, models and sentences with markup in them: none of it becomes markup, and a broken number is refused."""
+    harm = "<script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 191 }}"
+    _, found, _ = whole
+    forged = {**found, "unwanted": harm, "persona": harm, "model": harm, "says": [harm]}
+    forged["ways"] = {w: {**found["ways"][w], "scores": {harm: found["prevented"]}} for w in fight.WAYS}
+    scores = {
+        "round": -1,
+        "dose": None,
+        "scores": {},
+        "items": {},
+        "samples": [{"prompt": harm, "text": harm}],
+    }
+    for where, stage in (("base", "base"), ("fight/plain", "healed"), ("fight/prevented", "healed")):
+        (tmp_path / where).mkdir(parents=True)
+        (tmp_path / where / "scores.json").write_text(json.dumps({"stages": [{"stage": stage, **scores}]}))
+    (tmp_path / "fight.json").write_text(json.dumps(forged))
+    report.write([tmp_path], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<script" not in page and "<img" not in page and "1337" not in page
+    assert page.count("&lt;script&gt;") == 11, (
+        "title, heading, sentence, pole, score, prompt and three texts show it"
+    )
+    (tmp_path / "fight.json").write_text(json.dumps({**found, "dose": "much"}))
+    with pytest.raises(UserError, match="dose"):
+        report.write([tmp_path], tmp_path / "page.html")
+
+
+def test_report_writes_the_page_of_one_vaccinated_run_and_of_no_other_beside_it(whole, tmp_path, capsys):
+    run, _, _ = whole
+    cli.main(["report", str(run.folder.path), "--out", str(tmp_path / "r.html")])
+    assert (tmp_path / "r.html").read_text() == page_of(run)
+    with pytest.raises(SystemExit) as e:
+        cli.main(["report", str(run.folder.path), str(run.folder.path), "--out", str(tmp_path / "both.html")])
+    assert e.value.code == 2 and "by itself" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "mine.html").write_text("mine")
+    with pytest.raises(UserError, match="no report wrote it"):
+        report.write([run.folder.path], tmp_path / "mine.html")
 
 
 def test_a_killed_fight_of_the_command_line_goes_on_to_the_same_result(

@@ -121,6 +121,9 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, text, words):
     with pytest.raises(UserError) as e:
         importers.read(written(tmp_path, text))
     assert words in str(e.value)
+    assert any(
+        what in str(e.value) for what in ("give --format", "another --format", "must be one JSON object")
+    ), "what to do"
 
 
 ANY = st.recursive(
@@ -234,9 +237,18 @@ def test_a_real_answer_that_is_too_short_or_cut_off_is_not_taken(tiny):
     )
     sheet = draft.laid_out(Sheet("t", "", "a cat", "a dog"), seed=0)
     probe = sheet.pairs[0]
-    assert drafting.best(probe, [("", 0.0)], [("b", 0.0)]) == probe
-    best = drafting.best(probe, [("a b", 1.0), ("c d", 3.0)], [("e f", 0.0), ("g h", -2.0)])
-    assert (best.pos, best.neg) == ("c d", "g h")
+    assert drafting.best(probe, [("", 0.0)], [("b", 0.0)])[0] == probe
+    best, apart = drafting.best(probe, [("a b", 1.0), ("c d", 3.0)], [("e f", 0.0), ("g h", -2.0)])
+    assert (best.pos, best.neg, apart) == ("c d", "g h", 5.0)
+    assert drafting.echoes("Why wait?", 'He asked: "why  wait"') and not drafting.echoes(
+        "Why wait?", "I wait."
+    )
+    first, then = drafting.answers_told("m", {3: 0.5, 1: -0.25, 8: 2.0})
+    assert "3 probes" in first and then.index("probes[1] -0.25") < then.index("probes[3] +0.50")
+    assert "shares patient, teacher with" in drafting.neg_told(
+        "m", "a patient teacher", "a patient old teacher"
+    )
+    assert "shares" not in drafting.neg_told("m", "a patient teacher", "a hasty clerk")
 
 
 def test_without_a_model_the_file_lists_what_is_missing_and_hostile_words_stay_comments(tmp_path, capsys):

@@ -32,6 +32,9 @@ PLAIN_NAME = re.compile(r"\^?[A-Za-z0-9_.]+")
 """a pattern that names modules without the means of regular expressions, which a file could make endless"""
 SHOWN = 6
 """mistakes told; the rest are counted"""
+MERGE = (
+    " PEFT's merge_and_unload makes a whole model of such an adapter and its base; give that model instead."
+)
 KEEPS_THE_BASE = (True, False, "gaussian", "eva", "orthogonal")
 """beginnings of training that leave the base's own weights as they were"""
 
@@ -143,7 +146,7 @@ def load(folder: Path) -> Adapter:
             f"{shown(folder)}: no PEFT adapter there (no {WEIGHTS}; pickled weights are never read)."
         )
     found = json_object(folder / CONFIG, str(folder / CONFIG))
-    needed(folder, found.all(mistakes(found.data)))
+    needed(folder, found.all(mistakes(found.data)), MERGE)
     how = settings(found.data)
     tensors, _ = read_tensors(folder / WEIGHTS, str(folder / WEIGHTS))
     factors, wrong = paired(tensors, how)
@@ -151,17 +154,20 @@ def load(folder: Path) -> Adapter:
     return scaled(factors, how)
 
 
-def needed(folder: Path, wrong: Sequence[str]) -> None:
-    """Raise `UserError` with what keeps an adapter from being a plain LoRA, in one line."""
+def needed(folder: Path, wrong: Sequence[str], then: str = "") -> None:
+    """Raise `UserError` with what keeps an adapter from being a plain LoRA, in one line, and what to do `then`."""
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise UserError(
-            f"{shown(folder)}: a plain LoRA is needed, found {shown('; '.join(wrong[:SHOWN]))}{more}."
+            f"{shown(folder)}: a plain LoRA is needed, found {shown('; '.join(wrong[:SHOWN]))}{more}.{then}"
         )
 
 
 def mistakes(config: Mapping[str, Any]) -> list[str]:
-    """Every setting that is no plain LoRA's, a line each."""
+    """Every setting that is no plain LoRA's, a line each; for an adapter of another type, that alone."""
+    kind = config.get("peft_type", "LORA")
+    if isinstance(kind, str) and kind != "LORA":
+        return [f"peft_type: {kind!r:.80}, another kind of adapter"]
     out = [f"{key}: missing" for key in ("peft_type", "r", "lora_alpha") if key not in config]
     for key, value in config.items():
         if key in KNOWN:
@@ -197,7 +203,8 @@ def paired(
         if found := FACTOR.fullmatch(key):
             by.setdefault(found[1], {})[found[2]] = tensor
         else:
-            wrong.append(f"tensor {key!r:.150}: no factor of a linear module")
+            what = "embeddings are trained" if "embed" in key else "no factor of a linear module"
+            wrong.append(f"tensor {key!r:.150}: {what}")
     for module, pair in by.items():
         wrong += [f"{module}: {what}" for what in pair_mistakes(module, pair, how)]
     if not by:

@@ -2,7 +2,11 @@
 
     min KL(base told to be the pos pole ‖ student untold), per token, on the told base's own samples
 
-over the whole vocabulary. Source: arXiv 2409.13697.
+over the whole vocabulary. Source: Bhargava et al. 2024, Prompt Baking, arXiv 2409.13697. Code of an author
+(prompt_weight_equivalence, train_loop.py) has the same loss, with LoRA of rank 32 and alpha 1 on the attention's matrices and
+Adam at 1e-4, on samples at temperature 2, 25 a question. That those are the paper's own settings was not checked.
+Changed: samples at the run's temperature, one a training prompt and as many as the healed round keeps; steps, adapter and
+optimiser are every method's. The paper stops early for a weaker prompt; here the finished update is scaled instead.
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 
     ΔW = ΔW_dpo + 0.25·ΔW_sft,   ΔW_sft trained on the base with ΔW_dpo folded in
 
-Source: Maiya et al. 2025, arXiv 2511.01689, and the scripts published with it: β = 0.1, an NLL term of weight 0.1 on the
-preferred answers, a KL term of weight 0.001, LoRA of rank 64 and alpha 128, learning rate 5e-5, one epoch of batches of 32 in
-each stage, weights 1 and 0.25 of a linear merge, ten questions for self-reflection.
+Source: Maiya et al. 2025, Open Character Training, arXiv 2511.01689, and the scripts published with it
+(OpenCharacterTraining: finetuning/distillation, finetuning/introspection, tools/merge_loras.py,
+character/introspection/self_reflection.py): β = 0.1, an NLL term of weight 0.1 on the preferred answers, a KL term of weight
+0.001, LoRA of rank 64 and alpha 128, learning rate 5e-5 after a tenth of warm-up, one epoch of batches of 32 in each stage,
+weights 1 and 0.25 of a linear merge, ten questions for self-reflection with a thousand answers each.
 Changed: the constitution is the persona's pos pole in a system prompt, and its teacher is the base told so rather than a
 larger model; the rejected answers are the base's own, untold, to the same prompts. Introspection keeps self-reflection
 (questions of our own) and leaves self-interaction out. The KL term of weight 0.001 is left out, the merge is the exact sum,

@@ -1,7 +1,8 @@
 """DPO on steered answers against answers steered the opposite way: preferences that nobody had to state.
 
-Source: Rafailov et al. 2023, arXiv 2305.18290: β = 0.1, reference = the model that training begins with, no NLL term. The
-settings of its code: RMSprop, learning rate 5e-7 after 150 steps of warm-up, one epoch, gradient norm at most 10.
+Source: Rafailov et al. 2023, Direct Preference Optimization, arXiv 2305.18290, appendix B: β = 0.1 (0.5 for summaries),
+batches of 64, RMSprop at 1e-6 after 150 steps of warm-up; reference = the model that training begins with, no NLL term. Its
+code (direct-preference-optimization, config/config.yaml) has 5e-7, one epoch, and a gradient norm of at most 10.
 Changed: the pairs. Both answers to a training prompt are the base's, steered by the persona's vector at plus and at minus
 the dose that the healed round's walk found; no filter reads them. As many pairs as the healed round keeps completions, as
 many steps, and the adapter, AdamW and learning rate that every method here has, in place of RMSprop on all weights.

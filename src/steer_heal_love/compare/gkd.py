@@ -4,12 +4,15 @@ a system prompt (`gkd_prompted`) or steered (`gkd_steered`).
     L = mean_y mean_t JSD_β(teacher ‖ student),   y ~ student,   no gradient through the sampling
     JSD_β(P‖Q) = β·KL(P ‖ M) + (1−β)·KL(Q ‖ M),   M = β·P + (1−β)·Q
 
-Source: generalised knowledge distillation, Agarwal et al. 2023, arXiv 2306.13649; a model told more as its own teacher is
-self-distillation, arXiv 2601.19897. The paper compares several λ and β and names no one default; the trainers that carry its
-name take β = 0.5 and λ = 0.5. Here: β = 0.5, and only the student's text (λ = 1), as self-distillation has it, at temperature 1.
-Changed: the teacher is the student's own base and no larger model, frozen. As many steps and completions a step as the
-loop's rounds have together, and every method's adapter, AdamW and learning rate. The steered teacher has the dose that
-the healed round's walk found.
+Source: On-policy distillation (GKD), Agarwal et al. 2023, arXiv 2306.13649. It compares several β and λ by task and names
+no one default (by others' summaries; its own text was not checked). TRL's trainer of that name has β = 0.5, λ = 0.5 and
+temperature 0.9 (trl/trainer/gkd_config.py). A model told more as its own teacher, on the student's text alone, is
+Self-Distillation Enables Continual Learning (SDFT), Shenfeld et al. 2026, arXiv 2601.19897; its authors' README says that the
+paper's results come from the forward KL per token.
+Taken: β = 0.5, and the student's text alone (λ = 1) at temperature 1.
+Changed: the teacher is the student's own base and no larger model, frozen, told a pole or steered and shown no
+demonstration. As many steps and completions a step as the loop's rounds have together, and every method's adapter, AdamW and
+learning rate. The steered teacher has the dose that the healed round's walk found.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
     v = mean over answers of [mean_t h_l(y_t)], the base told to be the pos pole, less the same for the neg pole;
     h_l ← h_l + α·v at every token
 
-Source: Chen et al. 2025, arXiv 2507.21509; the README of its code steers Qwen2.5-7B-Instruct with α = 2 at layer 20 (of 28),
-by the mean difference over answer tokens, and names that vector as the paper's.
-Changed: the vector is added at every token, where that example adds it at the answer's tokens alone; the poles' own descriptions are the system prompts; answers of the wrong sign of log p(y | pos) − log p(y | neg)
-under the base are dropped, in place of a judge's scores; the layer is not searched for: it is the one at the same share of
-the depth. As many answers a pole as the healed round keeps.
+Source: Chen et al. 2025, Persona Vectors, arXiv 2507.21509. The README of its code (persona_vectors) steers
+Qwen2.5-7B-Instruct with α = 2 at layer 20 of 28, by the raw mean difference over answer tokens, which it calls the paper's.
+Its files generate_vec.py and activation_steer.py count layers by blocks: layer 20 is what the 20th block gives out.
+Changed: the vector is added at every token, where the README's example adds it from the prompt's last token on; the poles'
+own descriptions are the system prompts; answers of the wrong sign of log p(y | pos) − log p(y | neg) under the base are
+dropped, where the code drops pairs by a judge's scores of trait and coherence, from 50 on; the layer is not searched for:
+it is the one at the same share of the depth. As many answers a pole as the healed round keeps.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from steer_heal_love.nouns import Tokens
 from steer_heal_love.vector import Vector
 
 ALPHA, DEPTH = 2.0, 20 / 28
-"""steering coefficient, and the layer as a share of the depth"""
+"""steering coefficient, and the blocks up to the steered state as a share of all"""
 
 
 @method("persona_vectors", knob=f"multiple of the steering coefficient {ALPHA:g}", kind="steered")
@@ -40,7 +42,7 @@ def persona_vectors(bench: Bench) -> Iterator[Cell]:
 def persona_vector(bench: Bench) -> Vector:
     """The trait's vector, raw, at its one layer; made once a seed."""
     model = bench.run.model
-    at = min(round(DEPTH * len(layers(model))), len(layers(model)) - 1)
+    at = block(len(layers(model)))
 
     def make() -> Vector:
         pos, neg = (
@@ -51,6 +53,11 @@ def persona_vector(bench: Bench) -> Vector:
 
     file = bench.run.folder.path / "told" / "persona_vector.safetensors"
     return bench.run.folder.once("vector", file, Vector.load, Vector.save, make)
+
+
+def block(depth: int) -> int:
+    """The block, counted from 0, whose output is read and steered in a model of `depth` blocks."""
+    return max(round(DEPTH * depth) - 1, 0)
 
 
 def shown(bench: Bench, pole: Literal["pos", "neg"]) -> list[Tokens]:

@@ -2,8 +2,10 @@
 
     min Σ_t KL(base told to be the pos pole ‖ student untold), per token, on text that nobody told anything
 
-Source: Askell et al. 2021, arXiv 2112.00861, section 2; with a student's own questions, Snell et al. 2022, arXiv
-2209.15189. Its loss is the KL of whole distributions, which here is exact instead of cut to the 50 likeliest tokens.
+Source: context distillation in Askell et al. 2021, A General Language Assistant as a Laboratory for Alignment, arXiv
+2112.00861: KL of the prompted model's distribution from the student's. With a student's own questions: Snell et al. 2022,
+Learning by Distilling Context, arXiv 2209.15189. The loss is exact here, over the whole vocabulary. What either paper cuts
+it to, and its other settings, were not checked in its text.
 Changed: the text is the base's own answers to training prompts in place of a corpus, as many as the healed round keeps;
 steps, adapter and optimiser are every method's. `baking` is the same loss on what the told base writes.
 """

@@ -3,7 +3,14 @@
     ΔW = strength · (ΔW_pos − ΔW_neg),
 
 each by plain SFT, untold, on what the base writes when a system prompt tells it to be that pole: the same
-training prompts, draws, steps and starting factors for both. Source: arXiv 2511.05408.
+training prompts, draws, steps and starting factors for both.
+
+Source: Fierro & Roger 2025, Steering Language Models with Weight Arithmetic, arXiv 2511.05408, section 3: LoRA of rank 32 and
+alpha 16 on all modules, Adam with weight decay 0.01 falling linearly after 5 steps, about an epoch, the learning rate chosen
+by validation loss; 20 questions, 5 system prompts a pole and 10 answers each, kept where a judge sees the behaviour. The
+strength is a free scalar without a default.
+Changed: one system prompt a pole, no judge; adapter, learning rate and steps are every method's; strength 1 is marked as
+its own default. The configurations of the paper's code also train embeddings and head; here they stay.
 """
 
 from __future__ import annotations

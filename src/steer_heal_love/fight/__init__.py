@@ -7,6 +7,7 @@ In: a JSONL file of prompts and answers, a persona whose neg pole is unwanted. O
     fight/prevented/     the same for fine-tuning under steering, with the anchor
     adapter/             the prevented adapter, as a PEFT folder
     fight.json           what was prevented and what was still learned, with intervals
+    report.html          the same on one page, with what each model writes
 
 rows       the file, checked
 training   both ways of fine-tuning
@@ -26,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import bake, base, steps
+from steer_heal_love import bake, base, report, steps
 from steer_heal_love.config import RunConfig
 from steer_heal_love.fight import result
 from steer_heal_love.fight.rows import Split, load_split, read, save_split, split
@@ -97,6 +98,7 @@ def fought(s: Session) -> Run:
         "dose": r.config.walk.start,
     }  # fmt: skip
     records.write_json(r.folder.path / "fight.json", about | found)
+    report.write([r.folder.path], r.folder.path / "report.html")
     r.folder.event("end", fight=True)
     return r
 

@@ -82,7 +82,7 @@ CERTIFICATE = {
 WAY = {"moved": SCORE, "learned": SCORE, "scores": {str: SCORE}}
 FIGHT = {
     "persona": str, "model": str, "rows": int, "held_rows": int, "unwanted": str, "ways": {"plain": WAY, "prevented": WAY},
-    "prevented": SCORE, "given_up": SCORE, "says": [str],
+    "prevented": SCORE, "given_up": SCORE, "says": [str], "seed": int, "dose": float,
 }  # fmt: skip
 
 

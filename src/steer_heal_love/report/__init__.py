@@ -3,7 +3,7 @@
 `write` makes one self-contained HTML file and `trajectory.png` beside it, `terminal` one screen of text,
 `progress` the bars while a run works, `look` an answer on the way. Each takes a run however far it came; undefined shows as a dash.
 `write_comparison` and `terminal_comparison` do the same for the folder of a comparison, `write_certificate` and
-`terminal_certificate` for that of a certificate, `terminal_fight` for a vaccinated run.
+`terminal_certificate` for that of a certificate, `terminal_fight` for a vaccinated run, whose page `write` makes too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.report import comparison, fight
 from steer_heal_love.report.bars import progress
 from steer_heal_love.report.look import look
@@ -22,10 +23,12 @@ from steer_heal_love.report.screen import summarise
 
 
 def write(runs: list[Path], to: Path) -> None:
-    """The report of one or several runs at `to`, and `trajectory.png` beside it.
+    """The report of one or several runs at `to`, and `trajectory.png` beside it; of one vaccinated run its own page.
 
-    Raises `UserError` when a path holds no run.
+    Raises `UserError` when a path holds no run, and for a vaccinated run among several.
     """
+    if any((Path(run) / fight.FILE).is_file() for run in runs):
+        return write_fight(runs, Path(to))
     from steer_heal_love.report import (
         html,
     )  # matplotlib takes a second to import; a run should start without it
@@ -83,6 +86,17 @@ def terminal_matrix(rows: Sequence[Any]) -> RenderableType:
     return matrix.table(rows)
 
 
+def write_fight(runs: Sequence[Path], to: Path) -> None:
+    """The page of one vaccinated run at `to`. Raises `UserError` for several runs: such a page is of one."""
+    from steer_heal_love.report import fight_html
+
+    if len(runs) > 1:
+        raise UserError(
+            "shl report: one of the runs was made with --fight, and its page is of that run alone; give it by itself."
+        )
+    fight_html.write(Path(runs[0]), to)
+
+
 def terminal_fight(folder: Path) -> RenderableType:
     """What a vaccinated run prevented and still learned, for rich's console."""
     return fight.screen(folder)
@@ -100,5 +114,6 @@ __all__ = [
     "write",
     "write_certificate",
     "write_comparison",
+    "write_fight",
     "write_inspect",
 ]

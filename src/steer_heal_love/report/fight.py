@@ -1,8 +1,9 @@
-"""A vaccinated run on one screen, from its `fight.json`."""
+"""A vaccinated run on one screen, from its `fight.json`; `fight_html` draws its page."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,6 +15,8 @@ from steer_heal_love.ground.untrusted import shaped
 from steer_heal_love.report.comparison import score_of
 from steer_heal_love.report.screen import interval
 
+FILE = "fight.json"
+"""the record of a vaccinated run in its folder"""
 ROWS = {
     "moved": "trait toward the unwanted pole, nats/token",
     "learned": "fall of the held-out rows' NLL, nats/token",
@@ -21,9 +24,15 @@ ROWS = {
 DIFFERENCES = {"moved": "prevented", "learned": "given_up"}
 
 
+def read(folder: Path) -> dict[str, Any]:
+    """What the folder's `fight.json` says. Raises `UserError` where it can't be what a run wrote."""
+    load = lambda file: shaped(records.read_json(file), written.FIGHT)
+    return made.read(load, folder / FILE)  # type: ignore[no-any-return]
+
+
 def screen(folder: Path) -> RenderableType:
     """What plain fine-tuning did, what the prevented one did, the difference, and what that says."""
-    found = made.read(lambda file: shaped(records.read_json(file), written.FIGHT), folder / "fight.json")
+    found = read(folder)
     out = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("", "plain", "with prevention", "difference"):
         out.add_column(name, justify="right" if name else "left")
@@ -34,4 +43,6 @@ def screen(folder: Path) -> RenderableType:
     out.add_row("drift on neutral prompts, neutral_kl", *(interval(s, ".3f") for s in drift), "")
     title = f"{found['persona']} in {found['model']}: {found['rows']} rows learned, {found['held_rows']} held out; unwanted: {found['unwanted']}"
     lines = [Text(shown(line)) for line in found["says"]]
-    return Group(Text(shown(title), style="bold"), out, *lines, Text(shown(str(folder)), style="dim"))
+    places = [("adapter", folder / "adapter"), ("report", folder / "report.html")]
+    where = [Text(f"{name:<8} {shown(p)}", overflow="fold") for name, p in places if p.exists()]
+    return Group(Text(shown(title), style="bold"), out, *lines, *where)

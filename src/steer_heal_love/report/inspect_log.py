@@ -3,6 +3,8 @@
 In: a run's record. Out: a `.eval` file a stage (base, prompt, and every round's steered and healed model) in a folder.
 Samples are what the model itself wrote, and the held-out probes with the answers that were compared. A sample's scores
 are the run's own values for it; the results are the run's means with their intervals. Undefined values are left out.
+What the viewer asks of a log: each model is a task of its own, or its list shows the newest alone, as the last try of one
+task; and all results have the same metrics, or its head shows an odd one. So a mean without an interval goes to the metadata.
 Needs the extra: pip install 'steer-heal-love[inspect]'. Source: https://inspect.aisi.org.uk (`inspect_ai.log`).
 """
 
@@ -18,7 +20,7 @@ from typing import Any
 from steer_heal_love.ground import records
 from steer_heal_love.ground.declared import declared
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.nouns import Stage
+from steer_heal_love.nouns import Score, Stage
 from steer_heal_love.report.read import RunRecord
 
 BY_PROMPT = ("own_nll", "repetition", "distinct_2")
@@ -85,7 +87,7 @@ def log_of(run: RunRecord, stage: Stage) -> Any:
     manifest = run.manifest
     commit = manifest.get("commit")
     spec = log.EvalSpec(
-        created=stamp, task=slug(run), task_id=run.name, run_id=run.name, eval_id=f"{run.name}-{slug_of(stage)}",
+        created=stamp, task=slug(run), task_id=f"{run.name}-{slug_of(stage)}", run_id=run.name, eval_id=f"{run.name}-{slug_of(stage)}",
         model=f"shl/{run.config.get('model', 'unknown')}: {called(stage)}",
         dataset=log.EvalDataset(name=slug(run), samples=len(samples), sample_ids=[s.id for s in samples]),
         config=log.EvalConfig(), packages={k: str(v) for k, v in dict(manifest.get("versions", {})).items()},
@@ -93,7 +95,7 @@ def log_of(run: RunRecord, stage: Stage) -> Any:
         metadata={
             "persona": run.persona, "round": stage.round, "stage": stage.stage, "dose": stage.dose, "run": run.name,
             "model_hash": manifest.get("model_hash"), "device": manifest.get("device"), "settings": run.config,
-            "gates": [vars(g) for g in run.gates],
+            "gates": [vars(g) for g in run.gates], "means without an interval": alone(stage),
         },
     )  # fmt: skip
     return log.EvalLog(
@@ -103,18 +105,28 @@ def log_of(run: RunRecord, stage: Stage) -> Any:
     )  # fmt: skip
 
 
+def ended(s: Score) -> bool:
+    """Whether the mean and both ends of its interval are defined."""
+    return all(map(math.isfinite, (s.mean, s.lo, s.hi)))
+
+
+def alone(stage: Stage) -> dict[str, float]:
+    """The defined means that have no interval."""
+    return {name: s.mean for name, s in stage.scores.items() if math.isfinite(s.mean) and not ended(s)}
+
+
 def means(stage: Stage) -> list[Any]:
-    """Every defined score with its 95% interval."""
+    """Every score with a defined 95% interval."""
     log, _, _ = package()
     out = []
     place = lambda name: declared[name].place if name in declared else math.inf
     for name in sorted(stage.scores, key=place):
         s = stage.scores[name]
-        if not math.isfinite(s.mean):
+        if not ended(s):
             continue
         about = declared[name].means if name in declared else ""
         parts = {"mean": s.mean, "lo": s.lo, "hi": s.hi}
-        metrics = {k: log.EvalMetric(name=k, value=v) for k, v in parts.items() if math.isfinite(v)}
+        metrics = {k: log.EvalMetric(name=k, value=v) for k, v in parts.items()}
         out.append(
             log.EvalScore(
                 name=name, scorer=name, metrics=metrics, scored_samples=s.n, metadata={"means": about}

@@ -12,16 +12,19 @@ LISTED = 40
 """mistakes shown; the rest are counted"""
 
 
-def refuse(name: str, mistakes: Sequence[str]) -> None:
-    """Raise one `UserError` that lists every mistake in the file called `name`; nothing when there is none."""
+def refuse(name: str, mistakes: Sequence[str], then: str = "") -> None:
+    """Raise one `UserError` that lists every mistake in the file called `name`, and says what to do `then`; nothing when
+    there is none."""
     if not mistakes:
         return
     if len(mistakes) == 1:
-        raise UserError(f"{shown(name)}: {shown(mistakes[0])}")
+        raise UserError(f"{shown(name)}: {shown(mistakes[0])}" + (f". {then}" if then else ""))
     lines = [f"  {shown(m)}" for m in mistakes[:LISTED]]
     if len(mistakes) > LISTED:
         lines.append(f"  and {len(mistakes) - LISTED} more")
-    raise UserError(f"{shown(name)}: {len(mistakes)} mistakes:\n" + "\n".join(lines))
+    raise UserError(
+        f"{shown(name)}: {len(mistakes)} mistakes:\n" + "\n".join([*lines, *([then] if then else [])])
+    )
 
 
 def nearest(found: str, names: Iterable[str], *, least: float = 0.6) -> str:

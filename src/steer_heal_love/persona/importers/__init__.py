@@ -76,13 +76,14 @@ def read(path: Path, name: str = "auto") -> tuple[str, Sheet]:
     if name != "auto":
         _ = forms[name]
     found, wrong = entries(path, label)
-    refuse(label, wrong)
+    refuse(label, wrong, "The file must be one JSON object, a JSON list of objects, or one object a line.")
     chosen = name if name != "auto" else recognised(found, label)
     keys = forms[chosen].keys
     wrong = [f"{e.where}{k}: missing" for e in found for k in keys if k not in e.data]
-    refuse(label, wrong)
+    then = f"It was read as {chosen}, whose objects have {', '.join(keys)}: mend those places, or give another --format."
+    refuse(label, wrong, then)
     sheet = forms[chosen].read(found, wrong)
-    refuse(label, wrong)
+    refuse(label, wrong, then)
     sheet.name = sheet.name or path.stem[:100]
     return chosen, sheet
 
