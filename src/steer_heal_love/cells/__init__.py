@@ -44,7 +44,10 @@ def asked(file: Path, *, executor: str = "", workers: int = 0, trust_remote_code
     """What a sweep's file asks for; `executor` and `workers` in place of the file's. Raises `UserError` with every mistake."""
     found = spec.read(file, trust_remote_code=trust_remote_code)
     found = replace(found, executor=executor or found.executor, workers=workers or found.workers)
-    return Asked(found, plan.made(found, trust_remote_code=trust_remote_code))
+    try:
+        return Asked(found, plan.made(found, trust_remote_code=trust_remote_code))
+    except UserError as e:
+        raise UserError(f"sweep file {shown(file)}: {e}") from e
 
 
 def run(sweep: Asked, out: Path, watch: Watch = lambda _states: None) -> None:

@@ -58,17 +58,21 @@ class Spec:
     workers: int = 1
     cluster: Cluster = field(default_factory=Cluster)
 
+    def own(self, axis: str, value: str) -> Mapping[str, Any]:
+        """The settings of one value of an axis."""
+        return self.overrides.get(axis, {}).get(value, {})
+
     def run(self, persona: str, model: str, *, trust_remote_code: bool) -> RunConfig:
         """The settings of a persona in a model, before any seed. Raises `UserError` with every mistake."""
-        cfg = presets.preset(self.preset) if self.preset != "auto" else None
-        of = lambda axis, value: self.overrides.get(axis, {}).get(value, {})
+        device = self.settings.get("device", RunConfig.device)
+        cfg = (
+            presets.preset(self.preset)
+            if self.preset != "auto"
+            else presets.fitting(device if isinstance(device, str) else RunConfig.device, model)
+        )
         own = {"persona": persona, "model": model, "trust_remote_code": trust_remote_code}
-        for changes in (own, self.settings, of("persona", persona), of("model", model)):
-            named = {"device": self.settings.get("device"), "model": model}
-            cfg = presets.resolved(
-                dict(changes), cfg or presets.fitting(**{k: v for k, v in named.items() if v is not None})
-            )
-        assert cfg is not None
+        for changes in (own, self.settings, self.own("persona", persona), self.own("model", model)):
+            cfg = override(cfg, dict(changes))
         cfg.check()
         return cfg
 
