@@ -22,7 +22,7 @@ from typing import Any
 from steer_heal_love.cells.plan import Bench, Cell
 from steer_heal_love.compare import study
 from steer_heal_love.compare.method import Trace
-from steer_heal_love.ground import folder as files
+from steer_heal_love.ground import folder as folders
 from steer_heal_love.ground import made, records
 from steer_heal_love.ground.untrusted import NUMBER, json_object, shaped
 from steer_heal_love.nouns import Stage
@@ -66,10 +66,9 @@ class Store:
             "own": trace.own,
         }
         row |= {"seconds": round(trace.seconds, 3), "strengths": [float(s) for s, _ in trace.cells]}
-        records.write_json(
-            self.file(cell), row | {"files": made.hashes(self.root, [*paths, self.base(bench)])}
-        )
-        self.log(cell)("done", who=who())
+        files = made.hashes(self.root, [*paths, self.base(bench)])
+        self.log(cell)("done", who=who())  # first: whoever finds the record finds its time as well
+        records.write_json(self.file(cell), row | {"files": files})
 
     def file(self, cell: Cell) -> Path:
         return self.root / "cells" / f"{cell.key}.json"
@@ -99,7 +98,7 @@ class Store:
         return next(s for s in self.stages(self.base(bench)) if s.stage == "base")
 
     def stages(self, path: Path) -> list[Stage]:
-        return made.read(files.load_stages, path, "Delete it, and the same `shl sweep` makes it again.")
+        return made.read(folders.load_stages, path, "Delete it, and the same `shl sweep` makes it again.")
 
 
 def who() -> str:
