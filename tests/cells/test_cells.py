@@ -216,6 +216,8 @@ def test_a_cells_address_is_of_all_that_it_depends_on(tiny_folder, tok, tmp_path
     axes = lambda **more: {**AXES, "model": [str(tiny_folder)]} | more
     assert key(axes=axes(persona=[str(mine)])) == first, "the text counts, not where it lies"
     assert key(workers=3, executor="ray") == first and key(grid=GRID | {"budgets": [0.1]}) == first
+    with pytest.raises(UserError, match="the same persona and model under two names"):
+        key(axes=axes(persona=["love", str(mine)]))
     mine.write_text(mine.read_text().replace("love", "lave", 1))
     other = saved(tmp_path / "other", tok)
     (other / "config.json").write_text(
@@ -246,6 +248,23 @@ def test_a_bench_that_fails_is_told_and_its_cells_are_said_to_be_lacking(whole, 
         cells.run(asked, out)
     assert records.read_json(out / "sweep.json")["groups"][0]["lacking"] == 2
     assert "2 cells are lacking" in (out / "sweep.html").read_text()
+
+
+def test_a_cell_that_loses_three_workers_fails_and_its_bench_goes_on(whole, monkeypatch, tmp_path):
+    """Every worker that begins seed 0's second cell dies of it; all others are measured."""
+    _, asked, _ = whole
+    fatal, began = asked.benches[0].cells[1].key, Store.began
+
+    def dying(self, cell):
+        began(self, cell)
+        if cell.key == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(Store, "began", dying)
+    with pytest.raises(UserError, match=r"(?s)^1 cell failed.*null_temperature, seed 0.*3 workers tried"):
+        cells.run(asked, tmp_path / "out")
+    assert times_begun(tmp_path / "out", asked) == [1, 3, 1, 1]
+    assert records.read_json(tmp_path / "out" / "sweep.json")["groups"][0]["lacking"] == 1
 
 
 MISTAKES = [

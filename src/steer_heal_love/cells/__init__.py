@@ -92,7 +92,13 @@ def complaint(benches: list[Bench], failed: dict[str, str]) -> str:
     cells = [c for b in benches for c in b.cells if c.key in failed]
     lines = [f"  {c.persona}, {c.method}, seed {c.seed}, {c.model}: {failed[c.key]}" for c in cells[:SHOWN]]
     more = [f"  and {len(cells) - SHOWN} more"] if len(cells) > SHOWN else []
-    return "\n".join([f"{len(cells)} cells failed; the same shl sweep does them again:", *lines, *more])
+    return "\n".join(
+        [
+            f"{len(cells)} cell{'s' * (len(cells) > 1)} failed; the same shl sweep does what failed again:",
+            *lines,
+            *more,
+        ]
+    )
 
 
 __all__ = ["Asked", "asked", "run"]

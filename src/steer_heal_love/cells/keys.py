@@ -31,6 +31,8 @@ WHOLE = 4 << 20
 """bytes up to which a file is hashed whole; of a larger one the beginning and blocks at equal distances are"""
 BLOCKS, BLOCK = 256, 4096
 DIGITS = 24
+ELSEWHERE = ("persona", "model", "template", "vignette_bank", "judge_model", "out", "trust_remote_code")
+"""settings that are no part of the hash: of the files that they name the contents are"""
 
 
 def digest(value: Any) -> str:
@@ -40,7 +42,8 @@ def digest(value: Any) -> str:
 
 def bench(cfg: RunConfig) -> str:
     """The address of what the methods of one seed share."""
-    settings = {k: v for k, v in asdict(cfg).items() if k not in ("persona", "model", "out", "template")}
+    settings = {k: v for k, v in asdict(cfg).items() if k not in ELSEWHERE}
+    settings["eval"] = {k: v for k, v in settings["eval"].items() if k not in ELSEWHERE}
     return digest({
         "schema": records.SCHEMA, "persona": records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8")),
         "model": of_model(cfg.model), "template": text_of(cfg.template), "settings": settings,

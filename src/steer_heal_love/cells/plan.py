@@ -13,6 +13,8 @@ from steer_heal_love.cells import keys
 from steer_heal_love.cells.spec import Spec
 from steer_heal_love.compare import study
 from steer_heal_love.config import Grid, RunConfig
+from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.shown import shown
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,28 @@ def made(spec: Spec, *, trust_remote_code: bool = False) -> list[Bench]:
             cfg, chosen = study.wanted(cfg, {}, 1, spec.methods, spec.grid)
             names = [m.name for m in chosen]
             out += [bench(replace(cfg, seed=s), persona, model, names, spec.grid) for s in spec.seeds]
+    refuse_same(out)
     return out
+
+
+def refuse_same(benches: list[Bench]) -> None:
+    """Raise `UserError` where two names of an axis stand for the same: their cells would be the same cells."""
+    first: dict[str, Cell] = {}
+    for b in benches:
+        mine, other = b.cells[0], first.setdefault(b.key, b.cells[0])
+        if other is not mine:
+            raise UserError(
+                f"axes: {shown(other.persona)} in {shown(other.model)} and {shown(mine.persona)} in {shown(mine.model)} are "
+                "the same persona and model under two names; leave one out."
+            )
 
 
 def bench(cfg: RunConfig, persona: str, model: str, methods: list[str], grid: Grid) -> Bench:
     key = keys.bench(cfg)
     cells = tuple(Cell(persona, model, cfg.seed, m, keys.cell(key, m, grid)) for m in methods)
-    return Bench(key, replace(cfg, persona=absolute(persona), model=absolute(model), template=absolute(cfg.template)), cells)  # fmt: skip
+    told = replace(cfg.eval, vignette_bank=absolute(cfg.eval.vignette_bank))
+    cfg = replace(cfg, persona=absolute(persona), model=absolute(model), template=absolute(cfg.template))
+    return Bench(key, replace(cfg, eval=told), cells)
 
 
 def absolute(name: str) -> str:

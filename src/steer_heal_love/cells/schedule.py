@@ -22,6 +22,8 @@ from steer_heal_love.config import Grid
 from steer_heal_love.executors import TRIES, Ended, Executor
 from steer_heal_love.nouns import CellState, State
 
+SKEW = 5.0
+"""seconds by which the clocks of two machines may differ"""
 WAIT = 1.0
 """seconds between two looks at the folder"""
 
@@ -45,7 +47,7 @@ class Schedule:
     ends: dict[str, CellState] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.root)
+        self.store, self.since = Store(self.root), time.time()
         self.waiting = deque(b for b in self.benches if self.left(b))
 
     def left(self, bench: Bench) -> list[Cell]:
@@ -79,11 +81,12 @@ class Schedule:
         left = self.left(bench)
         if ended.how == "failed":
             self.failed |= {c.key: ended.why for c in left}
-        elif ended.how == "lost" and left:
+        elif left:  # its worker died; or a shared disk doesn't show yet what one that is done has written
             under_way = left[0]
             self.losses[under_way.key] += 1
             if self.losses[under_way.key] == TRIES:
-                self.failed[under_way.key] = f"{TRIES} workers died of it, the last one so: {ended.why}"
+                why = ended.why or "it says that it is done, and its record can't be seen from here"
+                self.failed[under_way.key] = f"{TRIES} workers tried, the last one ended so: {why}"
             if self.left(bench):
                 self.waiting.appendleft(bench)
 
@@ -100,7 +103,7 @@ class Schedule:
             return self.ends[cell.key]
         over = cell.key in self.done or cell.key in self.failed
         log = self.store.log(cell).read() if running or over else []
-        last = [e for e in log if e["event"] == "began"][-1:]
+        last = [e for e in log if e["event"] == "began" and (over or e["t"] > self.since - SKEW)][-1:]
         until = [e["t"] for e in log if e["event"] == "done"] if over else [time.time()]
         how = self.how(cell, running=bool(last))
         seconds = until[-1] - last[0]["t"] if last and until else math.nan

@@ -56,7 +56,7 @@ class Sweep:
     def lacks(self) -> list[str]:
         """A sentence for each part that has no comparison."""
         return [
-            f"{p.persona} in {p.model}: {p.lacking} cells are lacking; the same shl sweep measures them."
+            f"{p.persona} in {p.model}: {p.lacking} cell{'s are' if p.lacking > 1 else ' is'} lacking; the same shl sweep measures what is."
             for p in self.parts if p.lacking
         ]  # fmt: skip
 
