@@ -71,7 +71,9 @@ ALLOWED = {
     "loop": FLOOR | ROOMS | {"config", "session", "base", "steps", "control", "looks"},
     "compare": FLOOR
     | ROOMS
-    | {"config", "presets", "session", "base", "steps", "control", "loop", "compare"},
+    | {"config", "presets", "session", "base", "steps", "control", "loop", "compare", "executors"},
+    "executors": FLOOR | {"config", "executors"},
+    "cells": FLOOR | ROOMS | {"config", "presets", "session", "base", "compare", "executors", "cells"},
     "fight": FLOOR | ROOMS | {"config", "presets", "session", "base", "steps", "fight"},
 }
 

@@ -73,6 +73,8 @@ def refused(capsys, *argv: str) -> str:
         (["compare", "--persona", "lave"], ["lave", "love"]),
         (["compare", "--grid.scales", "2", "1"], ["grid.scales", "rising"]),
         (["compare", "--config", "none.toml"], ["none.toml"]),
+        (["compare", "--executor", "rya"], ["unknown executor 'rya'", "'ray'"]),
+        (["sweep", "none.toml"], ["none.toml"]),
         (["list", "colours"], ["colours", "personas"]),
         (["lint", "none.toml"], ["none.toml", "does not exist"]),
         (["frobnicate"], ["frobnicate", "run"]),

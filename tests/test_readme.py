@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from steer_heal_love import cli, presets
+from steer_heal_love.executors import Asked, Ended, attempted, executors
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.persona import path as persona_path
 from test_loop import SETTINGS
@@ -55,7 +56,37 @@ def small(tok, monkeypatch, tmp_path, undrawn):
     )
     monkeypatch.setattr("steer_heal_love.load", lambda _name: (build_model(len(tok), tok.eos_token_id), tok))
     monkeypatch.setattr(presets, "PRESETS", {"cpu": SMALL, "gpu": SMALL})
+    executors.get("local")  # found before the dictionary is replaced
+    monkeypatch.setattr(executors, "_items", {**executors._items, "local": Here})
     return tmp_path
+
+
+class Here:
+    """Works in this process, which has the tiny model."""
+
+    def __init__(self, asked: Asked):
+        self.slots, self.threads, self.over = 1, 0, []
+
+    def submit(self, name, work):
+        self.over.append(Ended(name, "failed" if (why := attempted(work)) else "done", why))
+
+    def ended(self, _wait):
+        over, self.over = self.over, []
+        return over
+
+    def close(self):
+        pass
+
+
+def sweep_file() -> str:
+    """The guide's own, with fewer values on its axes."""
+    page = (ROOT / "docs" / "many-runs.md").read_text(encoding="utf-8")
+    text = next(block for block in blocks("toml", page) if "[axes]" in block)
+    fewer = {"method": '["prompt"]', "seed": "[0]", "budgets": "[1e-4]", "rounds": "1"}
+    for name, values in fewer.items():
+        text, found = re.subn(rf"(?m)^{name} = .*$", f"{name} = {values}", text)
+        assert found == 1, name
+    return text
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
@@ -65,6 +96,7 @@ def test_make_knows_the_target(command):
 
 def test_the_commands_run_in_order(small):
     Path("mine.toml").write_bytes(persona_path("love").read_bytes())
+    Path("sweep.toml").write_text(sweep_file(), encoding="utf-8")
     # A command named in passing, such as `shl vector convert`, begins one that is given whole.
     inline = [c for c in INLINE if not any(whole.startswith(c) for whole in COMMANDS)]
     shl = [shlex.split(c)[1:] for c in COMMANDS + inline if c.startswith("shl ")]
@@ -82,6 +114,7 @@ def test_the_commands_run_in_order(small):
     assert Path("gguf/adapter.gguf").is_file()
     assert Path("steered/model.safetensors").is_file()
     assert Path("compare/compare.html").is_file()
+    assert Path("sweep/groups/smollm2-joy/compare.html").is_file() and Path("sweep/sweep.html").is_file()
     assert '"resumed": true' not in (runs[0] / "events.jsonl").read_text(), (
         "a finished run is not begun again"
     )

@@ -12,6 +12,8 @@ report    records in, files out
 ground    models, hooks, weights, scoring, records: what every room stands on
 
 compare   every other way of giving a model the trait, at equal drift
+cells     a sweep: persona × method × seed × model, each measured once
+executors who does the work of a comparison or a sweep: processes here, Ray, SLURM
 doctor    every law that a run stands on, tried on a model
 
 Read `loop.py` first: one round on one page.

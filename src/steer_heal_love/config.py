@@ -338,6 +338,40 @@ class Grid:
             raise UserError("settings out of range:\n" + "\n".join(f"  {m}" for m in found))
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """What the executors `ray` and `submitit` are told of where they work."""
+
+    address: str = ""
+    """ray: HOST:PORT of a cluster, or auto for the one that this machine belongs to; empty begins one here"""
+    kind: Literal["slurm", "local"] = "slurm"
+    """submitit: jobs of SLURM, or processes here that imitate them"""
+    partition: str = ""
+    """submitit: SLURM's partition; empty takes its default"""
+    minutes: int = 720
+    """submitit: the most that one job may take; one that takes longer is sent again, and goes on"""
+    cpus: int = 0
+    """processors of one worker; 0 leaves it to the cluster"""
+    gpus: int = 0
+    """GPUs of one worker"""
+    memory_gb: int = 0
+    """submitit: memory of one worker; 0 leaves it to the cluster"""
+
+    def check(self) -> None:
+        """Raise one `UserError` with everything that is wrong."""
+        found = [
+            f"cluster.{n}: at least 0, found {getattr(self, n)}"
+            for n in ("cpus", "gpus", "memory_gb")
+            if getattr(self, n) < 0
+        ]
+        found += [f"cluster.minutes: at least 1, found {self.minutes}"] if self.minutes < 1 else []
+        found += (
+            [] if self.kind in ("slurm", "local") else [f"cluster.kind: slurm or local, found {self.kind!r}"]
+        )
+        if found:
+            raise UserError("settings out of range:\n" + "\n".join(f"  {m}" for m in found))
+
+
 def named(config: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
     """Every setting under its room's name: its value and its type."""
     out: dict[str, tuple[Any, Any]] = {}

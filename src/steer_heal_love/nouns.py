@@ -254,6 +254,26 @@ class Look:
     dose: float | None = None
 
 
+State = Literal["waiting", "running", "done", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class CellState:
+    """One cell of a sweep as it stands: its axes, what became of it, its seconds (NaN where none are known), who did it.
+
+    `stopped` is an outcome too: the method itself gave up before its first strength.
+    """
+
+    persona: str
+    method: str
+    seed: int
+    model: str
+    state: State
+    seconds: float
+    who: str = ""
+    why: str = ""
+
+
 @dataclass(frozen=True)
 class Gate:
     """A claim, what was observed, a verdict, and what that outcome means and suggests."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tyro
 
-from steer_heal_love.cli import certifying, personas, runs, signals, steering, trying, verbs
+from steer_heal_love.cli import certifying, personas, runs, signals, steering, sweeping, trying, verbs
 from steer_heal_love.cli.screen import lenient, output, say, tell
 from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
 
@@ -19,6 +19,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "vector convert": verbs.vector_convert, "export": verbs.export, "report": verbs.show, "doctor": verbs.doctor,
     "list": verbs.listed, "lint": verbs.lint,
     "certify": certifying.certify, "matrix": certifying.matrix, "try": trying.attempt,
+    "sweep": sweeping.sweep,
     "persona import": personas.persona_import, "persona draft": personas.persona_draft,
 }  # fmt: skip
 WITH_SETTINGS: dict[str, Callable[[list[str]], None]] = {"run": runs.run, "compare": runs.compare}

@@ -12,7 +12,7 @@ import tyro
 
 from steer_heal_love import presets
 from steer_heal_love.cli.screen import importing, out, say, tell, warn
-from steer_heal_love.config import Grid, RunConfig
+from steer_heal_love.config import Cluster, Grid, RunConfig
 from steer_heal_love.ground.errors import UserError, resumable
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.persona import load as load_persona
@@ -53,6 +53,9 @@ class Compare(RunConfig):
     """methods to compare; empty means all (`shl list comparisons`)"""
     workers: int = 1
     """number of seeds measured at the same time, each in its own process with its own model; more than one helps on a GPU"""
+    executor: str = "local"
+    """who measures them: local (processes here), ray or submitit (SLURM)"""
+    cluster: Cluster = dataclasses.field(default_factory=Cluster)
     grid: Grid = dataclasses.field(default_factory=Grid)
     config: Path | None = None
     """settings from a TOML file, such as a run's config.toml"""
@@ -144,7 +147,7 @@ def compare(argv: list[str]) -> None:
     with report.progress(out) as track, resumable("the same shl compare"):
         comparison.run(
             settings, out=given.out, seeds=given.seeds, methods=given.methods, grid=given.grid,
-            workers=given.workers, track=track,
+            workers=given.workers, executor=given.executor, cluster=given.cluster, track=track,
         )  # fmt: skip
     out.print(report.terminal_comparison(Path(given.out)))
     tell(Path(given.out) / "compare.html")

@@ -13,20 +13,20 @@ Each cell is measured once: what lies there is read. Seeds, methods and strength
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from steer_heal_love import base, presets, report, steps
+from steer_heal_love import base, executors, presets, report, steps
 from steer_heal_love.compare import bench, summary
 from steer_heal_love.compare.directions import by_name
 from steer_heal_love.compare.method import Cell, Method, Trace, methods
-from steer_heal_love.config import Grid, RunConfig
+from steer_heal_love.config import Cluster, Grid, RunConfig
+from steer_heal_love.executors import Executor
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import identity, models, records
 from steer_heal_love.ground.errors import Diverged, Starved, UserError
@@ -53,31 +53,37 @@ def run(
     methods: tuple[str, ...] = (),
     grid: Grid | None = None,
     workers: int = 1,
+    executor: str = "local",
+    cluster: Cluster | None = None,
     track: Track = silent,
     **overrides: Any,
 ) -> dict[str, Any]:
     """Measure every named method (all when none is) in `seeds` seeds from the settings' own on, and compare.
 
-    Goes on with what lies in `out`. With `workers` above 1, as many seeds at a time, each in a process with a model
-    of its own. Raises `UserError` before anything is written when anything is wrong. Returns what `compare.json` holds.
+    Goes on with what lies in `out`. With `workers` above 1, as many seeds at a time, each with a model of its own, in
+    processes here or wherever the `executor` has them (`executors`). Raises `UserError` before anything is written when anything is wrong. Returns what `compare.json` holds.
     """
     out, grid = Path(out), grid or Grid()
     cfg, chosen = wanted(settings, overrides, seeds, methods, grid)
     if workers < 1:
         raise UserError(f"workers: at least 1, found {workers}.")
+    executors.executors[executor]  # told now, before anyone waits for a model
     agree(out, plan(cfg))
     if out.is_dir():
         with locked(out):
             pass  # told now, before anyone waits for a model
-    model, tok = loaded(cfg, track)
-    with records.writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
-        return measured_all(replace(cfg, out=str(out)), model, tok, seeds, chosen, grid, workers, track)
+    asked = executors.Asked(workers, cluster or Cluster(), out.resolve())
+    alone = executor == "local" and workers == 1
+    with nullcontext() if alone else executors.opened(executor, asked) as hands:
+        model, tok = loaded(cfg, track)
+        with records.writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with locked(out):
+            return measured_all(replace(cfg, out=str(out)), model, tok, seeds, chosen, grid, hands, track)
 
 
 def measured_all(
-    cfg: RunConfig, model: Any, tok: Any, seeds: int, chosen: list[Method], grid: Grid, workers: int, track: Track
+    cfg: RunConfig, model: Any, tok: Any, seeds: int, chosen: list[Method], grid: Grid, hands: Executor | None, track: Track
 ) -> dict[str, Any]:  # fmt: skip
     """The whole comparison, by the only process that writes to its folder, `cfg.out`."""
     out = Path(cfg.out)
@@ -85,8 +91,8 @@ def measured_all(
     agree(out, agreed)
     records.write_json(out / "plan.json", agreed)
     each = [replace(cfg, seed=seed) for seed in range(cfg.seed, cfg.seed + seeds)]
-    if workers > 1:
-        in_workers(each, tuple(m.name for m in chosen), grid, workers, track)
+    if hands:
+        spread(each, tuple(m.name for m in chosen), grid, hands, track)
     bases: dict[int, Stage] = {}
     traces: list[Trace] = []
     for mine in each:
@@ -110,23 +116,20 @@ def of_seed(
         return r.stages[0], [trace(m, r, grid) for m in chosen]
 
 
-def in_workers(each: list[RunConfig], names: tuple[str, ...], grid: Grid, workers: int, track: Track) -> None:
-    """Measure whole seeds at a time, a process each, sharing the device; what they made lies in the folder."""
-    threads = max(1, torch.get_num_threads() // min(workers, len(each)))
-    # Spawned: CUDA and OpenMP don't survive a fork.
-    with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
-        track("seeds", len(each)) as advance,
-    ):
-        made = [pool.submit(alone, cfg, names, grid, threads) for cfg in each]
-        for future in as_completed(made):
-            future.result()
-            advance(1)
+def spread(each: list[RunConfig], names: tuple[str, ...], grid: Grid, hands: Executor, track: Track) -> None:
+    """Measure whole seeds at a time, a worker each; what they made lies in the folder, which all of them see."""
+    out = str(Path(each[0].out).resolve())
+    work = {
+        f"seed {cfg.seed}": partial(alone, replace(cfg, out=out), names, grid, hands.threads) for cfg in each
+    }
+    with track("seeds", len(each)) as advance:
+        executors.finished(hands, work, advance)
 
 
 def alone(cfg: RunConfig, names: tuple[str, ...], grid: Grid, threads: int) -> None:
     """One seed in this process."""
-    torch.set_num_threads(threads)
+    if threads:
+        torch.set_num_threads(threads)
     of_seed(cfg, *loaded(cfg), [named(name) for name in names], grid, silent)
 
 
@@ -202,9 +205,10 @@ def seeded(cfg: RunConfig, model: Any, tok: Any, path: Path, track: Track) -> Se
 
 
 def same_settings(cfg: RunConfig, path: Path) -> None:
-    """Raise `UserError` unless the run at `path` was begun with these settings, wherever it lay then."""
+    """Raise `UserError` unless the run at `path` was begun with these settings, wherever things lay then: the persona's
+    text is in the run folder, and its manifest names the weights."""
     had = presets.read(path / "config.toml", trust_remote_code=cfg.trust_remote_code)
-    if replace(had, out=cfg.out) != cfg:
+    if replace(had, out=cfg.out, persona=cfg.persona, model=cfg.model, template=cfg.template) != cfg:
         raise UserError(
             f"{path}: was begun with other settings than the comparison has; delete it to have it measured again."
         )

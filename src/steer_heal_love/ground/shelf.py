@@ -24,7 +24,7 @@ from steer_heal_love.ground.chat import template_hash
 
 MOST = 128
 """files kept; those that were not read for longest go first"""
-APART = ("cli", "compare", "gates", "report", "bake")
+APART = ("cli", "compare", "gates", "report", "bake", "executors", "cells")
 """rooms that have no say in what the base answers or scores"""
 
 
@@ -36,15 +36,16 @@ def folder() -> Path:
     return embedded.cache_dir() / "base"
 
 
-@lru_cache(maxsize=1)
-def code_hash() -> str:
-    """Over every file of this package that may change what the base answers or scores."""
+@lru_cache(maxsize=4)
+def code_hash(apart: tuple[str, ...] = APART) -> str:
+    """Over every file of this package outside the rooms `apart`; without any, over those that may change what the base
+    answers or scores."""
     root = Path(__file__).parents[1]
     files = (f for f in sorted(root.rglob("*")) if f.suffix in (".py", ".toml", ".txt", ".jsonl"))
     digest = hashlib.sha256()
     for file in files:
         name = file.relative_to(root)
-        if name.parts[0] not in APART:
+        if name.parts[0] not in apart:
             digest.update(str(name).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -71,6 +71,9 @@ COMPARISON = {
     "persona": str, "model": str, "seeds": [int], "reference": str, "looks": int, "null_looks?": int, "budgets": [float],
     "own_excess_budgets": [float], "methods": [TRACED],
 }  # fmt: skip
+SWEEP = {
+    "cells": int, "groups": [{"persona": str, "model": str, "folder": str, "lacking": int}],
+}  # fmt: skip
 TRAIT = {
     "persona": str, "kind": str, "gate": {**GATE, "outcome": str}, "scores": {str: SCORE},
     "samples": [{"prompt": str, "base": str, "model": str}],

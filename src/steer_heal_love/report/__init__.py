@@ -3,7 +3,8 @@
 `write` makes one self-contained HTML file and `trajectory.png` beside it, `terminal` one screen of text,
 `progress` the bars while a run works, `look` an answer on the way. Each takes a run however far it came; undefined shows as a dash.
 `write_comparison` and `terminal_comparison` do the same for the folder of a comparison, `write_certificate` and
-`terminal_certificate` for that of a certificate, `terminal_fight` for a vaccinated run, whose page `write` makes too.
+`terminal_certificate` for that of a certificate, `terminal_fight` for a vaccinated run, whose page `write` makes too;
+`write_sweep` and `terminal_sweep` for a sweep's.
 """
 
 from __future__ import annotations
@@ -51,6 +52,20 @@ def write_comparison(folder: Path) -> None:
 def terminal_comparison(folder: Path) -> RenderableType:
     """The table of a comparison for rich's console."""
     return comparison.table(comparison.read(folder))
+
+
+def write_sweep(folder: Path) -> None:
+    """`sweep.html` in a sweep's folder, from its `sweep.json` and the comparisons there."""
+    from steer_heal_love.report import cells
+
+    cells.write(cells.read(folder), folder)
+
+
+def terminal_sweep(folder: Path) -> RenderableType:
+    """One table of all of a sweep's personas, models and methods for rich's console."""
+    from steer_heal_love.report import cells
+
+    return cells.table(cells.read(folder))
 
 
 def write_inspect(run: Path, out: Path) -> list[Path]:
@@ -111,9 +126,11 @@ __all__ = [
     "terminal_comparison",
     "terminal_fight",
     "terminal_matrix",
+    "terminal_sweep",
     "write",
     "write_certificate",
     "write_comparison",
     "write_fight",
     "write_inspect",
+    "write_sweep",
 ]
