@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from steer_heal_love import evals, gates, presets
+from steer_heal_love import evals, gates, presets, replicas
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.evals import nulls
@@ -143,6 +143,7 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
     who = load_persona(cfg.persona)
     cfg.check()
     known(cfg)
+    replicas.plan(cfg)
     model, tok = loaded(cfg, track)
     now = datetime.datetime.now(datetime.UTC)
     persona, name = (re.sub(r"[^A-Za-z0-9.-]+", "-", text) for text in (who.name, Path(cfg.model).name))
@@ -161,6 +162,7 @@ def loaded(cfg: RunConfig, track: Track = silent) -> tuple[Any, Any]:
             dtype=cfg.dtype,
             template=cfg.template,
             trust_remote_code=cfg.trust_remote_code,
+            split=cfg.split,
         )
 
 
@@ -204,16 +206,20 @@ def known(cfg: RunConfig) -> None:
     evals.chosen_probes(load_persona(cfg.persona), cfg.eval)
 
 
-def opened(path: Path, track: Track, *, trust_remote_code: bool = False, warn: Warn = ignored) -> Session:
-    """An existing run, with the settings and the persona file that it was started with.
+def opened(
+    path: Path, track: Track, *, trust_remote_code: bool = False, warn: Warn = ignored, **placed: Any
+) -> Session:
+    """An existing run, with the settings and the persona file that it was started with; `placed` are other values of
+    those settings that say where it computes (`config.PLACES`).
 
     Code that comes with its model is run only where the caller trusts it too, whatever the run's settings say. Raises
     `UserError` for a folder whose files are not those that the run wrote, and where another process writes to it.
     """
     if barely_begun(path):
-        return begun_again(path, track, trust_remote_code=trust_remote_code)
+        s = begun_again(path, track, trust_remote_code=trust_remote_code)
+        return replace(s, config=replace(s.config, **placed))
     folder = RunFolder.open(path)
-    cfg = presets.read(path / "config.toml", trust_remote_code=trust_remote_code)
+    cfg = replace(presets.read(path / "config.toml", trust_remote_code=trust_remote_code), **placed)
     cfg.check()
     folder.check()
     was = identity.of_run(path)

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from steer_heal_love import base, presets, report, steps
+from steer_heal_love import base, presets, replicas, report, steps
 from steer_heal_love.compare import bench, summary
 from steer_heal_love.compare.directions import by_name
 from steer_heal_love.compare.method import Cell, Method, Trace, methods
@@ -140,6 +140,7 @@ def wanted(
 ) -> tuple[RunConfig, list[Method]]:
     """Settings and methods. Raises `UserError` for whatever cannot be compared."""
     cfg = presets.resolved(overrides, settings)
+    replicas.refuse(cfg, "a comparison; it measures several seeds at a time with --workers")
     load_persona(cfg.persona)
     if seeds < 1:
         raise UserError(f"seeds: at least 1, found {seeds}.")

@@ -99,7 +99,8 @@ def shifted(
             placed = direction.to(model.device, dtype)
 
             def hook(_module, _args, output, placed=placed):
-                return moved(model, output, shift(stream(model, output), placed, doses))
+                hidden = stream(model, output)
+                return moved(model, output, shift(hidden, placed.to(hidden.device), doses))
 
             stack.callback(blocks[index].register_forward_hook(hook).remove)
         yield doses
@@ -123,7 +124,8 @@ def captured(
             def hook(_module, _args, output, index=index):
                 hidden = stream(model, output)
                 rows = torch.arange(len(hidden), device=hidden.device)
-                read[index] = hidden[rows, -1 if last is None else last].float()
+                ends = -1 if last is None else last.to(hidden.device)
+                read[index] = hidden[rows, ends].float().to(model.device)
                 if index == max(wanted):
                     raise _Stop
 
@@ -149,14 +151,15 @@ def adapted(model: PreTrainedModel, factors: Factors, scaling: float = 1.0) -> I
     with ExitStack() as stack:
         stack.enter_context(once(model, "adapted"))
         for name, (a, b) in factors.items():
-            a, b = a.to(model.device), b.to(model.device)
+            module = model.get_submodule(name)
+            a, b = a.to(module.weight.device), b.to(module.weight.device)  # type: ignore[arg-type]
 
             def hook(_module, args, output, a=a, b=b):
                 x = args[0]
                 low, back = (x @ a.to(x).T).flatten(0, -2), (b * scaling).to(x).T
                 return torch.addmm(output.flatten(0, -2), low, back).view(output.shape)
 
-            stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+            stack.callback(module.register_forward_hook(hook).remove)
         yield
 
 
