@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ContextManager, Protocol
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -114,9 +114,9 @@ def short(count: int, split: int, found: str) -> str:
     )
 
 
-def together(cfg: RunConfig, folder: Path) -> ContextManager[Any]:
+def together(cfg: RunConfig, folder: Path) -> AbstractContextManager[None]:
     """A context in which the run in `folder` is spread over what `cfg` asks for; nothing where this process follows."""
-    if team.size() > 1 or not team.leads():
+    if team.size() > 1:
         return nullcontext()
     found = plan(cfg)
     return _led(found, folder) if found.count > 1 else nullcontext()
@@ -124,13 +124,20 @@ def together(cfg: RunConfig, folder: Path) -> ContextManager[Any]:
 
 @contextmanager
 def _led(found: Plan, folder: Path) -> Iterator[None]:
-    """Start the followers, meet them, give them the run folder, and end them on every way out."""
-    transport = found.transport()
+    """Followers that have got the run folder, ended on every way out."""
+    with met(found, found.transport(), lambda ended: lost(ended, found.count, folder)):
+        team.same_folder(folder, without=UNSENT)
+        yield
+
+
+@contextmanager
+def met(found: Plan, transport: Transport, died: Callable[[Ended], str]) -> Iterator[None]:
+    """Start followers, be their leader, and end them on every way out. `died`: what is said of one that has."""
     patience = 0.0
 
     def alive() -> None:
         if ended := transport.ended():
-            raise Lost(lost(ended[0], found.count, folder))
+            raise Lost(died(ended[0]))
 
     try:
         address, store = transport.meeting(found.count)
@@ -139,7 +146,6 @@ def _led(found: Plan, folder: Path) -> Iterator[None]:
             alive()
             time.sleep(POLL_SECONDS)
         with team.joined(0, found.count, store, cuda=found.cuda, alive=alive):
-            team.same_folder(folder, without=UNSENT)
             yield
         patience = PATIENCE_SECONDS
     finally:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from steer_heal_love.replicas import Ended, Plan
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 """the network interface that nobody outside this machine reaches"""
 NETWORKS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+PROGRAM = (sys.executable, "-m", "steer_heal_love.follower")
 SAID = 1500
 """characters of what a follower said that are passed on when it died"""
 
@@ -26,8 +28,8 @@ SAID = 1500
 class Machine:
     """The transport of one machine: they meet in a private folder, and speak through the loopback interface."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, program: Sequence[str] = PROGRAM) -> None:
+        self.plan, self.program = plan, program
         self.folder = tempfile.TemporaryDirectory(prefix="shl-replicas-")
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.before: dict[str, str | None] = {}
@@ -45,7 +47,7 @@ class Machine:
         if not self.plan.cuda:
             torch.set_num_threads(max(self.threads // self.plan.count, 1))
         for rank, told in commands.items():
-            self.processes[rank] = launched(told, self.environment(rank), self.log(rank))
+            self.processes[rank] = launched([*self.program, *told], self.environment(rank), self.log(rank))
 
     def environment(self, rank: int) -> dict[str, str]:
         """The leader's, but for which devices are seen."""
@@ -74,14 +76,13 @@ class Machine:
         self.folder.cleanup()
 
 
-def launched(told: list[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def launched(argv: list[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     """A follower that ends when the pipe to its input closes, whatever becomes of the one who holds that."""
     root = str(Path(steer_heal_love.__file__).parents[1])
     env = env | {"PYTHONPATH": os.pathsep.join(filter(None, [root, env.get("PYTHONPATH", "")]))}
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "steer_heal_love.follower", *told],
-            env=env, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            argv, env=env, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
 
