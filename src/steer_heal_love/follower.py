@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch.distributed as dist
@@ -37,14 +38,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def follow(told: argparse.Namespace) -> None:
-    """Meet the others, and resume the leader's run in a folder of one's own."""
-    with tempfile.TemporaryDirectory(prefix="shl-follower-") as scratch:
-        store = met(told.meet, told.size)
-        store.set(replicas.hello(told.rank), "here")
-        with team.joined(told.rank, told.size, store, cuda=told.cuda):
-            team.same_folder(folder := Path(scratch) / "run")
-            trust = {"trust_remote_code": True} if told.trust_remote_code else {}
-            loop.run(resume=folder, replicas=1, split=told.split, ray="", **trust)
+    """Resume the leader's run in a folder of one's own."""
+    with tempfile.TemporaryDirectory(prefix="shl-follower-") as scratch, joined(told):
+        team.same_folder(folder := Path(scratch) / "run")
+        trust = {"trust_remote_code": True} if told.trust_remote_code else {}
+        loop.run(resume=folder, replicas=1, split=told.split, ray="", **trust)
+
+
+def joined(told: argparse.Namespace) -> AbstractContextManager[None]:
+    """Meet the others, and be one of them."""
+    store = met(told.meet, told.size)
+    store.set(replicas.hello(told.rank), "here")
+    return team.joined(told.rank, told.size, store, cuda=told.cuda)
 
 
 def met(address: str, size: int) -> dist.Store:
