@@ -122,7 +122,7 @@ def section(
     ways = {1: True, size: False}
     seconds: dict[int, list[float]] = {n: [] for n in ways}
     results: dict[int, Any] = {}
-    for n, alone in ways.items():
+    for alone in ways.values():
         timed(warm, device, alone=alone)
     for _ in range(a.repeats):
         for n, alone in ways.items():

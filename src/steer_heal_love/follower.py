@@ -15,6 +15,7 @@ import tempfile
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
@@ -41,7 +42,7 @@ def follow(told: argparse.Namespace) -> None:
     """Resume the leader's run in a folder of one's own."""
     with tempfile.TemporaryDirectory(prefix="shl-follower-") as scratch, joined(told):
         team.same_folder(folder := Path(scratch) / "run")
-        trust = {"trust_remote_code": True} if told.trust_remote_code else {}
+        trust: dict[str, Any] = {"trust_remote_code": True} if told.trust_remote_code else {}
         loop.run(resume=folder, replicas=1, split=told.split, ray="", **trust)
 
 

@@ -55,9 +55,7 @@ def attend(model: PreTrainedModel, device: str) -> None:
         model.set_attn_implementation(attention.NAME)
 
 
-def placed(
-    model: PreTrainedModel, device: str, over: Sequence[torch.device | str] = ()
-) -> PreTrainedModel:
+def placed(model: PreTrainedModel, device: str, over: Sequence[torch.device | str] = ()) -> PreTrainedModel:
     """The model on the device, or with its layers spread `over` several, frozen, in eval mode; its head known to be
     recomputable, its way of reading and whether our attention gives its numbers known too, since both are tried on the
     model as it is, which hooks would change. Fused kernels are in it where they give its numbers, on one device."""

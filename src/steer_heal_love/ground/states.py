@@ -42,7 +42,10 @@ def states(
     with team.sharing(sorted_by_length(rows)) as mine:
         halving(by_length(rows, room, mine), look)
         advance(len(prompts) - len(mine))
-    return {i: torch.stack(team.filled(list(hidden), mine)) if len(hidden) else hidden for i, hidden in out.items()}
+    return {
+        i: torch.stack(team.filled(list(hidden), mine)) if len(hidden) else hidden
+        for i, hidden in out.items()
+    }
 
 
 def last_states(model: PreTrainedModel, prompts: list[tuple[int, ...]], at: list[int]) -> States:

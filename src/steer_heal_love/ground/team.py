@@ -168,10 +168,16 @@ def same_folder(path: Path, *, without: Sequence[str] = ()) -> None:
     """The leader's folder at `path`, whose files a follower gets at its own `path`."""
     if _team.size == 1:
         return
-    names = [str(p.relative_to(path)) for p in sorted(path.rglob("*")) if p.is_file() and p.name not in without]
+    names = [
+        str(p.relative_to(path)) for p in sorted(path.rglob("*")) if p.is_file() and p.name not in without
+    ]
     text = "\n".join(names if leads() else []).encode()
     length = _from_leader(torch.tensor([len(text)]))
-    told = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(int(length), dtype=torch.uint8)
+    told = (
+        torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        if text
+        else torch.empty(int(length), dtype=torch.uint8)
+    )
     for name in _from_leader(told).numpy().tobytes().decode().splitlines():
         same_file(path / name)
 
