@@ -20,7 +20,9 @@ from tiny_model import build_model
 
 TWO = [torch.device("cpu", 0), torch.device("cpu", 1)]
 """one memory under two names: what is moved where can be seen, and the numbers must stay"""
-GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs; run it on a machine that has them")
+GPUS = pytest.mark.skipif(
+    torch.cuda.device_count() < 2, reason="needs two GPUs; run it on a machine that has them"
+)
 
 
 @pytest.fixture(params=[TWO, pytest.param(["cuda:0", "cuda:1"], marks=GPUS)], ids=["names", "GPUs"])
@@ -50,7 +52,9 @@ def gradient(model, sequences) -> list[torch.Tensor]:
     """Of a heal's step, the penalty over all layers in it."""
     config = HealConfig(rank=2, alpha=4.0, soft=0.5, spectral=0.1, layers=(0.0, 1.0))
     refer = [h * 1.1 for h in hidden_states(model, sequences)]
-    examples = [Example(s, h, str(i), teacher=h) for i, (s, h) in enumerate(zip(sequences, refer, strict=True))]
+    examples = [
+        Example(s, h, str(i), teacher=h) for i, (s, h) in enumerate(zip(sequences, refer, strict=True))
+    ]
     trainer = Trainer(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), config, 4)
     with adapted(model, trainer.adapter.factors, trainer.adapter.scaling):
         for _ in range(2):

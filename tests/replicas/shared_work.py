@@ -66,7 +66,7 @@ class Work:
         return made.answers, made.rewinds, made.read
 
     def readings(self) -> dict[str, list[torch.Tensor]]:
-        branches = [[r.answer, r.answer[:1] + (7,), (9,)] for r in self.rows]
+        branches = [[r.answer, (*r.answer[:1], 7), (9,)] for r in self.rows]
         at = states(self.model, self.prompts, [1, 3], 64)
         return {
             "token_nll": token_nll(self.model, self.rows, batch_tokens=64),

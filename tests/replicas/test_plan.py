@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import sys
+from types import ModuleType
 
 import pytest
 
@@ -23,7 +24,9 @@ WRONG = {
 def test_what_is_not_there_exits_2_and_writes_nothing(name, tmp_path, monkeypatch, capsys):
     argv, remedy = WRONG[name]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("steer_heal_love.ground.models.load", lambda *_a, **_how: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "steer_heal_love.ground.models.load", lambda *_a, **_how: pytest.fail("a model was loaded")
+    )
     with pytest.raises(SystemExit) as end:
         cli.main([*argv, "--out", str(tmp_path / "runs")])
     told = " ".join(capsys.readouterr().err.split())
@@ -32,16 +35,41 @@ def test_what_is_not_there_exits_2_and_writes_nothing(name, tmp_path, monkeypatc
 
 
 def test_ray_that_is_not_installed_is_told(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"steer-heal-love\[ray\]"):
         replicas.plan(RunConfig(device="cpu", replicas=2, ray="auto"))
 
 
-def test_a_ray_address_where_nothing_answers_is_told():
-    if importlib.util.find_spec("ray") is None:
-        pytest.skip("ray is not installed; pip install ray runs this")
-    with pytest.raises(UserError, match="ray start --head"):
-        replicas.plan(RunConfig(device="cpu", replicas=2, ray="127.0.0.1:1"))
+@pytest.fixture
+def ray(monkeypatch):
+    """A Ray that has met nobody, and a cluster of one GPU once it has."""
+    fake = ModuleType("ray")
+    fake.is_initialized = lambda: False
+    fake.init = lambda **_how: None
+    fake.cluster_resources = lambda: {"CPU": 4.0, "GPU": 1.0}
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    return fake
+
+
+def test_a_ray_address_where_nothing_answers_is_told(ray, monkeypatch):
+    def refused(_address, timeout):
+        assert timeout < 60
+        raise ConnectionRefusedError("Connection refused")
+
+    monkeypatch.setattr("socket.create_connection", refused)
+    with pytest.raises(
+        UserError, match=r"'10.0.0.1:6379' \(Connection refused\); start one with `ray start --head`"
+    ):
+        replicas.plan(RunConfig(device="cpu", replicas=2, ray="10.0.0.1:6379"))
+    for odd in ("ray://head:10001", "head", "6379", "head:"):
+        with pytest.raises(UserError, match="HOST:PORT"):
+            replicas.plan(RunConfig(device="cpu", replicas=2, ray=odd))
+
+
+def test_a_cluster_without_so_many_is_told(ray):
+    assert replicas.plan(RunConfig(device="cpu", replicas=4, ray="auto")).count == 4
+    with pytest.raises(UserError, match="9 asked for, and the Ray cluster at 'auto' has 4 processors"):
+        replicas.plan(RunConfig(device="cpu", replicas=9, ray="auto"))
 
 
 def test_one_copy_needs_nothing():

@@ -53,7 +53,9 @@ def test_steering_that_adapts_goes_back_as_often_and_reads_as_many_tokens(found)
     assert read > 0
 
 
-@pytest.mark.parametrize("name", ["token_nll", "token_order", "hidden_states", "answer_means", "states", "branch_nll"])
+@pytest.mark.parametrize(
+    "name", ["token_nll", "token_order", "hidden_states", "answer_means", "states", "branch_nll"]
+)
 def test_readings_come_back_in_the_order_of_the_rows(found, name):
     one, two = found.alone["readings"][name], found.together["readings"][name]
     assert len(one) == len(two) and all(map(close, one, two))
@@ -70,7 +72,10 @@ def test_a_heal_s_gradient_is_the_one_process_s(found, name):
 
 
 def test_a_killed_process_is_one_clear_error(found):
-    assert "replica 1 of 0 to 1 was killed by signal 9" in found.lost and "shl run --resume runs/RUN" in found.lost
+    assert (
+        "replica 1 of 0 to 1 was killed by signal 9" in found.lost
+        and "shl run --resume runs/RUN" in found.lost
+    )
     assert found.machine.processes[1].poll() is not None and not Path(found.machine.folder.name).exists()
     assert team.size() == 1 and not torch.distributed.is_initialized()
 

@@ -8,6 +8,7 @@ the model by the name that the settings give, so that, and this package, must be
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from steer_heal_love.config import RunConfig
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.replicas import Ended, Plan, local, short
 
+KNOCK_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 """how long an actor may take to say how its process is"""
 
@@ -46,13 +48,27 @@ def connected(address: str) -> Any:
     if ray.is_initialized():
         return ray
     try:
+        knock(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as e:
+    except (OSError, ValueError, RuntimeError) as e:
         raise UserError(
             f"ray: no cluster answers at {address!r} ({str(e).splitlines()[0]}); start one with `ray start --head`, "
             "or leave out --ray."
         ) from e
     return ray
+
+
+def knock(address: str) -> None:
+    """Raise `OSError` where nothing listens, which Ray itself would try for minutes; `UserError` for an address that
+    names no machine of a cluster."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        raise UserError(
+            f"ray: {address!r} is no address of a cluster's head; expected auto or HOST:PORT, from one of its machines."
+        )
+    socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
 
 
 class Worker:
