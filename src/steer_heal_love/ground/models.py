@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.ground import attention, checkpoint, fused, loading, packed, reading, spread
 from steer_heal_love.ground.devices import auto_device, auto_dtype, known_device
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.loading import base_name, check_template, source
 from steer_heal_love.ground.parts import Edit, Voice, band, bare, body, check_head, edits, head, layers, voice
 
@@ -43,6 +44,8 @@ def load(
     model, tok = loading.read(
         name, device=device, dtype=dtype, template=template, trust_remote_code=trust_remote_code
     )
+    if split > 1 and checkpoint.quantised(model.config) == "bitsandbytes":
+        raise UserError(f"split: the weights of {name!r} are quantised by bitsandbytes, and stay on one GPU.")
     attend(model, known_device(device))
     checkpoint.refuse_foresight(name, model)
     return placed(model, known_device(device), spread.devices(known_device(device), split)), tok
