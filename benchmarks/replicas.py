@@ -41,7 +41,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Q
 from steer_heal_love import evals, follower, replicas, steps
 from steer_heal_love.config import RunConfig
 from steer_heal_love.evals import neutral
-from steer_heal_love.ground import models, records, spread, team
+from steer_heal_love.ground import models, reading, records, spread, team
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.folder import RunFolder
@@ -163,7 +163,7 @@ def generation(b: rooms.Bench) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 
 def evaluation(b: rooms.Bench) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """The healed model: all rounds as one LoRA beside the weights. Answers end where they end."""
+    """The healed model: all rounds as one LoRA beside the weights. Every answer is of full length."""
     cfg = replace(b.config.eval, instruments=INSTRUMENTS)
     asked = [text for _, text in neutral.prompts(cfg)]
     given = b.answered(asked, cfg.sample_tokens, 5)
@@ -341,7 +341,10 @@ def huge(a: Any, tell: Lines, devices: list[torch.device], tok: Any, folder: Pat
         lambda: drawn(config, devices, models.auto_dtype(devices[0].type)), devices[0]
     )
     gigabytes = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
-    tell(section="split", model_gb=gigabytes, layers=len(models.layers(model)), built_seconds=seconds)
+    tell(
+        section="split", model_gb=gigabytes, layers=len(models.layers(model)), built_seconds=seconds,
+        read_as=reading.way(model), on={str(d): sum(p.device == d for p in model.parameters()) for d in devices},
+    )  # fmt: skip
     sizes = rooms.Sizes(
         pairs=32, completions=24, tokens=48, trained=16, epochs=1, rounds=0, vignettes=8, think=16
     )

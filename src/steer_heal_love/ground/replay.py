@@ -139,8 +139,10 @@ def recorded(forward: Callable[[], None], device: torch.device) -> Callable[[], 
     if device.type != "cuda":
         return forward
     graph = torch.cuda.CUDAGraph()
+    # Beside other processes a thread of NCCL's asks the device things that would end a capture of all threads.
+    mode = "thread_local" if torch.distributed.is_initialized() else "global"
     try:
-        with torch.cuda.device(device), torch.cuda.graph(graph):
+        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode=mode):
             forward()
     except torch.OutOfMemoryError:
         raise

@@ -108,8 +108,8 @@ def filled(out: list[Tensor], mine: list[int]) -> list[Tensor]:
     """`out` with every process's own items in their places, on the host. Raises `Lost`."""
     if _team.size == 1:
         return out
-    sent = _Parcel.of([out[i].detach().cpu() for i in mine], mine)
-    out = list(out)
+    out = [t.detach().cpu() for t in out]
+    sent = _Parcel.of([out[i] for i in mine], mine)
     for parcel in _everyones(sent):
         for i, value in parcel.opened():
             out[i] = value
