@@ -15,10 +15,12 @@ On two CPU processes: python benchmarks/replicas.py --device cpu --shape tiny --
 from __future__ import annotations
 
 import argparse
+import atexit
 import copy
 import gc
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -363,7 +365,7 @@ def huge(a: Any, tell: Lines, devices: list[torch.device], tok: Any, folder: Pat
 def led(a: Any) -> Iterator[None]:
     """This process and its followers, which run this file too."""
     found = replicas.plan(RunConfig(device=a.device, replicas=a.copies))
-    machine = Machine(found, [sys.executable, __file__, *a.argv])
+    machine = Machine(found, [sys.executable, __file__, *a.argv, "--tokenizer", a.tokenizer])
     with replicas.met(
         found, machine, lambda ended: f"process {ended.rank} ended with code {ended.code}: {ended.said}"
     ):
@@ -399,6 +401,7 @@ def made_up() -> str:
     from tiny_model import build_tokenizer
 
     folder = tempfile.mkdtemp(prefix="shl-tokenizer-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     build_tokenizer().save_pretrained(folder)
     return folder
 
@@ -407,7 +410,6 @@ def main(argv: list[str] | None = None) -> None:
     a = parsed(sys.argv[1:] if argv is None else argv)
     a.clock, tell = Clock(a.budget), Lines(a.out)
     if a.follows:
-        threading.Thread(target=follower.ends_with_its_input, daemon=True).start()
         with follower.joined(a.follows):
             shared(a, tell)
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -27,7 +28,6 @@ from steer_heal_love.ground.errors import Diverged, Starved, UserError
 def main(argv: list[str] | None = None) -> int:
     """Follow to the end; 0 also where the run itself ends early, which its leader tells."""
     told = parsed(argv)
-    threading.Thread(target=ends_with_its_input, daemon=True).start()
     try:
         follow(told)
     except (Starved, Diverged):
@@ -40,14 +40,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def follow(told: argparse.Namespace) -> None:
     """Resume the leader's run in a folder of one's own."""
-    with tempfile.TemporaryDirectory(prefix="shl-follower-") as scratch, joined(told):
+    with tempfile.TemporaryDirectory(prefix="shl-follower-") as scratch, joined(told, scratch):
         team.same_folder(folder := Path(scratch) / "run")
         trust: dict[str, Any] = {"trust_remote_code": True} if told.trust_remote_code else {}
         loop.run(resume=folder, replicas=1, split=told.split, ray="", **trust)
 
 
-def joined(told: argparse.Namespace) -> AbstractContextManager[None]:
-    """Meet the others, and be one of them."""
+def joined(told: argparse.Namespace, *scratch: str) -> AbstractContextManager[None]:
+    """Meet the others, and be one of them for as long as the leader is there; `scratch` folders go when it isn't."""
+    threading.Thread(target=ends_with_its_input, args=scratch, daemon=True).start()
     store = met(told.meet, told.size)
     store.set(replicas.hello(told.rank), "here")
     return team.joined(told.rank, told.size, store, cuda=told.cuda)
@@ -62,10 +63,12 @@ def met(address: str, size: int) -> dist.Store:
     return dist.TCPStore(host, int(port), is_master=False)
 
 
-def ends_with_its_input() -> None:
-    """End this process when its leader has gone."""
+def ends_with_its_input(*scratch: str) -> None:
+    """End this process when its leader has gone, whatever it is waiting for."""
     while sys.stdin.buffer.read(1):
         pass
+    for folder in scratch:
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 

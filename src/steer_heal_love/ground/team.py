@@ -81,11 +81,15 @@ def joined(
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except RuntimeError as e:
         raise Lost(f"the processes of this run didn't find each other: {e}") from e
+    whole = False
     try:
         with _as(Team(rank, size, alive)):
             yield
+        whole = True
     finally:
-        dist.destroy_process_group()
+        # After a failure GPUs may wait for a sum that never comes, and taking the group down would wait with them.
+        if whole or backend == "gloo":
+            dist.destroy_process_group()
 
 
 def alone() -> AbstractContextManager[None]:

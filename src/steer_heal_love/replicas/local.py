@@ -21,6 +21,8 @@ LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 """the network interface that nobody outside this machine reaches"""
 NETWORKS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 PROGRAM = (sys.executable, "-m", "steer_heal_love.follower")
+TIDY_SECONDS = 3.0
+"""how long a follower may take to clear up"""
 SAID = 1500
 """characters of what a follower said that are passed on when it died"""
 
@@ -87,13 +89,15 @@ def launched(argv: list[str], env: dict[str, str], log: Path) -> subprocess.Pope
 
 
 def stopped(process: subprocess.Popen[bytes], patience_seconds: float) -> None:
-    """End a follower that doesn't end by itself."""
+    """End a follower that doesn't end by itself: by closing its input, and by force where that isn't enough."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(patience_seconds)
-    process.kill()
-    process.wait()
     if process.stdin:
         process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(TIDY_SECONDS)
+    process.kill()
+    process.wait()
 
 
 def tail(log: Path) -> str:
