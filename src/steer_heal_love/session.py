@@ -19,7 +19,7 @@ from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.evals import nulls
 from steer_heal_love.gates import Evidence
-from steer_heal_love.ground import banks, identity, loading, made, memory, models, records
+from steer_heal_love.ground import banks, identity, loading, made, memory, models, records, spread
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.errors import UserError
@@ -154,7 +154,8 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
 def loaded(cfg: RunConfig, track: Track = silent) -> tuple[Any, Any]:
     """The model and tokenizer that the settings name, within the memory that they allow."""
     device = models.known_device(cfg.device)
-    memory.limit(cfg.memory_gb, device)
+    for each in spread.devices(device, cfg.split) or [device]:
+        memory.limit(cfg.memory_gb, str(each))
     with track(f"load {cfg.model}", 1):
         return models.load(
             cfg.model,

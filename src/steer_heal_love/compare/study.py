@@ -26,7 +26,7 @@ from steer_heal_love import base, presets, replicas, report, steps
 from steer_heal_love.compare import bench, summary
 from steer_heal_love.compare.directions import by_name
 from steer_heal_love.compare.method import Cell, Method, Trace, methods
-from steer_heal_love.config import Grid, RunConfig
+from steer_heal_love.config import PLACES, Grid, RunConfig
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import identity, models, records
 from steer_heal_love.ground.errors import Diverged, Starved, UserError
@@ -214,7 +214,7 @@ def same_settings(cfg: RunConfig, path: Path) -> None:
 def plan(cfg: RunConfig) -> dict[str, Any]:
     """What makes cells comparable: the same persona file, the same settings."""
     persona = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
-    settings = {k: v for k, v in asdict(cfg).items() if k != "out"}
+    settings = {k: v for k, v in asdict(cfg).items() if k not in ("out", *PLACES)}
     return {"schema": records.SCHEMA, "kind": "compare", "persona_hash": persona, **records.plain(settings)}
 
 
