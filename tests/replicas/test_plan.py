@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from steer_heal_love import cli, replicas
-from steer_heal_love.config import RunConfig
+from steer_heal_love.config import PLACES, RunConfig
 from steer_heal_love.ground.errors import UserError
 
 MANY = str((os.cpu_count() or 1) + 1)
@@ -95,3 +95,23 @@ def test_a_follower_sees_its_own_gpus(monkeypatch):
     machine = Machine(replicas.Plan(2, 2, cuda=True, ray="", trust_remote_code=False))
     assert machine.environment(1)["CUDA_VISIBLE_DEVICES"] == "6,7"
     machine.stop(0)
+
+
+def test_where_a_comparison_computes_is_no_part_of_its_plan():
+    """So that one that was begun before these settings goes on."""
+    from steer_heal_love.compare import study
+
+    assert not set(PLACES) & study.plan(RunConfig()).keys()
+
+
+def test_a_resumed_run_may_compute_elsewhere_and_have_no_other_settings(tmp_path, monkeypatch, capsys):
+    given: dict = {}
+    done = SimpleNamespace(folder=SimpleNamespace(path=tmp_path))
+    (tmp_path / "config.toml").write_text("")
+    monkeypatch.setattr("steer_heal_love.loop.run", lambda _settings, **how: given.update(how) or done)
+    monkeypatch.setattr("steer_heal_love.cli.runs.show", lambda _path: None)
+    cli.main(["run", "--resume", str(tmp_path), "--replicas", "1", "--split", "2"])
+    assert {name: given[name] for name in PLACES if name in given} == {"replicas": 1, "split": 2}
+    with pytest.raises(SystemExit) as end:
+        cli.main(["run", "--resume", str(tmp_path), "--replicas", "1", "--rounds", "2"])
+    assert end.value.code == 2 and "--resume goes on with the settings" in capsys.readouterr().err
