@@ -56,7 +56,9 @@ ALLOWED = {
     "presets": FLOOR | {"config"},
     **{room: FLOOR | {"config", room} for room in ROOMS},
     "doctor": FLOOR | ROOMS | {"config", "doctor"},
-    "session": FLOOR | ROOMS | {"config", "presets"},
+    "replicas": FLOOR | {"config", "replicas"},
+    "follower": FLOOR | {"loop", "replicas"},
+    "session": FLOOR | ROOMS | {"config", "presets", "replicas"},
     "alone": FLOOR | ROOMS | {"config", "session"},
     "drafting": FLOOR | ROOMS | {"config", "session"},
     "talk": FLOOR | ROOMS | {"config", "session", "talk"},
@@ -68,13 +70,24 @@ ALLOWED = {
     "steps": FLOOR | ROOMS | {"config", "session", "base"},
     "control": FLOOR | ROOMS | {"config", "session", "steps"},
     "looks": FLOOR | ROOMS | {"config", "session", "steps"},
-    "loop": FLOOR | ROOMS | {"config", "session", "base", "steps", "control", "looks"},
+    "loop": FLOOR | ROOMS | {"config", "replicas", "session", "base", "steps", "control", "looks"},
     "compare": FLOOR
     | ROOMS
-    | {"config", "presets", "session", "base", "steps", "control", "loop", "compare", "executors"},
+    | {
+        "config",
+        "presets",
+        "replicas",
+        "session",
+        "base",
+        "steps",
+        "control",
+        "loop",
+        "compare",
+        "executors",
+    },
     "executors": FLOOR | {"config", "executors"},
     "cells": FLOOR | ROOMS | {"config", "presets", "session", "base", "compare", "executors", "cells"},
-    "fight": FLOOR | ROOMS | {"config", "presets", "session", "base", "steps", "fight"},
+    "fight": FLOOR | ROOMS | {"config", "presets", "replicas", "session", "base", "steps", "fight"},
 }
 
 

@@ -10,7 +10,7 @@ from steer_heal_love import config, presets
 from steer_heal_love.ground.errors import UserError
 
 WRONG = {
-    "rounds": 0, "batch_tokens": 0, "coherence_floor": -0.1, "patience": -1, "memory": "a lot",
+    "rounds": 0, "batch_tokens": 0, "replicas": -1, "split": 0, "coherence_floor": -0.1, "patience": -1, "memory": "a lot",
     "vector.contexts": 1, "vector.layers": (0.7, 0.3), "vector.contrast": "pos",
     "generate.prompts": 0, "generate.max_new_tokens": 0, "generate.batch": 0, "generate.temperature": -1.0, "generate.min_p": 1.0,
     "walk.kind": "bisect", "walk.nats": 0.0, "walk.start": 0.0, "walk.span": 1.0, "walk.doses": 1, "walk.survival": 1.0, "walk.passes": 0, "walk.floor": 0.0, "walk.ceiling": 0.01,
@@ -28,7 +28,7 @@ WRONG = {
 }  # fmt: skip
 """a value just outside for every setting that has limits, against the other defaults"""
 FREE = {
-    "persona", "model", "template", "out", "device", "dtype", "trust_remote_code", "seed", "vector.method", "vector.hook", "adapt.operation", "filter.checks",
+    "persona", "model", "template", "out", "device", "dtype", "ray", "trust_remote_code", "seed", "vector.method", "vector.hook", "adapt.operation", "filter.checks",
     "heal.divergence", "eval.instruments", "eval.vignette_bank", "eval.judge_model", "eval.lm_eval_tasks",
     "eval.wordings", "eval.nulls", "eval.third_answers",
 }  # fmt: skip

@@ -17,7 +17,7 @@ from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig
 from steer_heal_love.evals import neutral, nulls, wording
 from steer_heal_love.generate import generate
-from steer_heal_love.ground import purposes, records, shelf
+from steer_heal_love.ground import purposes, records, shelf, team
 from steer_heal_love.ground.banks import mix
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.step import COMPLETIONS, JSON, STAGES, Codec, Step
@@ -165,9 +165,11 @@ def shelved(s: Session, step: Step[T], make: Callable[[], T], decides: Any, **fi
     `decides` it; the log says so."""
     here = s.folder.path / "base"
     path: Path = here / step.file
-    name = "" if path.exists() or not shelf.on() else shelf.key(s.model, s.tok, path.name, decides=decides)
+    wanted = team.leads() and shelf.on() and not path.exists()
+    name = shelf.key(s.model, s.tok, path.name, decides=decides) if wanted else ""
     if name and shelf.fetch(name, path):
         s.folder.finished(step.name, path, 0.0, cached=name, **fields)
+    team.same_file(path)
     value = step.once(s.folder, here, make, **fields)
     if name:
         shelf.keep(name, path)

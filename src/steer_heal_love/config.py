@@ -17,6 +17,8 @@ from steer_heal_love.ground.errors import UserError
 
 MOST = 10**9
 """no count of anything reaches this; only a seed may"""
+PLACES = ("replicas", "split", "ray")
+"""settings that change where a run computes and not what: a resumed run may have others"""
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*GB\s*", re.IGNORECASE)
 
 
@@ -248,6 +250,12 @@ class RunConfig:
     """how much of a GPU's memory to use at most, such as 24GB; empty means all. What doesn't fit is halved"""
     batch_tokens: int = 2048
     """tokens a forward pass may hold, padding included"""
+    replicas: int = 1
+    """copies of the model that share a run's rows out, each on a GPU of its own; 0 means as many as there are GPUs"""
+    split: int = 1
+    """GPUs that one copy of the model is spread over, by its layers; for a model that one GPU doesn't hold"""
+    ray: str = ""
+    """address of a Ray cluster that the replicas run on (auto: the one that is up here); empty means this machine alone"""
     coherence_floor: float = 0.5
     """own_excess (nats/token) above which the loop stops"""
     patience: int = 2
@@ -386,7 +394,7 @@ RETIRED = {"heal": {"lam_growth": 1.0, "warmup": 0.1}}
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "at least 1": (
         lambda v: v >= 1,
-        """rounds batch_tokens generate.prompts generate.max_new_tokens generate.batch walk.passes filter.keep
+        """rounds batch_tokens split generate.prompts generate.max_new_tokens generate.batch walk.passes filter.keep
         filter.calibration filter.least heal.rank heal.epochs heal.batch heal.micro_batch heal.anchor_tokens
         heal.anchor_batch eval.probes eval.vignettes eval.paraphrases eval.capability_blocks eval.neutral_prompts
         adapt.window eval.base_draws eval.healed_draws eval.sample_tokens eval.resamples""",
@@ -395,7 +403,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "at least 4": (lambda v: v >= 4, "eval.behaviour_prompts"),
     "a number, at least 0": (
         lambda v: 0 <= v < math.inf,
-        """coherence_floor patience adapt.half_life adapt.cap_nats adapt.rewinds generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor heal.teacher
+        """coherence_floor patience replicas adapt.half_life adapt.cap_nats adapt.rewinds generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor heal.teacher
         heal.anchor_prompts heal.budget eval.think_tokens eval.lm_eval_limit eval.sample_prompts""",
     ),
     "a number above 0": (

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import bake, base, looks, report, steps
-from steer_heal_love.config import RunConfig
+from steer_heal_love import bake, base, looks, replicas, report, steps
+from steer_heal_love.config import PLACES, RunConfig
 from steer_heal_love.control import TRANSFER, control, transferred
 from steer_heal_love.gates.loop import stop_reason
-from steer_heal_love.ground import identity, models, purposes, records
+from steer_heal_love.ground import identity, models, purposes, records, team
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Show, Track, labelled, silent, unseen
@@ -38,7 +38,7 @@ def run(
     **overrides: Any,
 ) -> Run:
     """The whole loop. `overrides` are RunConfig fields, nested ones as dicts; the preset follows the device. `warn` is
-    told what a resumed run's base has other than then. `show` is told what the base, each steered and each healed model
+    told what a resumed run's base has other than then; of a resumed run they are those that say where it computes. `show` is told what the base, each steered and each healed model
     answer to one question, as soon as they can.
 
     Raises `UserError` before anything is written when the settings, persona or model are wrong, and `Starved`
@@ -46,11 +46,17 @@ def run(
     """
     if resume:
         trusts = bool(overrides.get("trust_remote_code"))
-        session = opened(Path(resume), track, trust_remote_code=trusts, warn=warn)
+        placed = {name: overrides[name] for name in PLACES if name in overrides}
+        session = opened(Path(resume), track, trust_remote_code=trusts, warn=warn, **placed)
     else:
         session = created(settings, overrides, track)
     session.show = show
-    with resumable(f"shl run --resume {shlex.quote(str(session.folder.path))}"), session.folder.locked():
+    path = session.folder.path
+    with (
+        resumable(f"shl run --resume {shlex.quote(str(path))}"),
+        session.folder.locked(),
+        replicas.together(session.config, path),
+    ):
         session.folder.event("start", resumed=bool(resume))
         vector = extracted(session, 0)
         looked(session, 0, looks.FIRST, lambda: looks.first_look(session, vector))
@@ -152,6 +158,8 @@ def looked(s: Session, number: int, step: Step[list[Look]], make: Callable[[], l
 def conclude(r: Run, *, goes_on: bool = False) -> None:
     """Everything that is derived: the one adapter, the summary, the report. Written anew after each round; the report
     says whether the run `goes_on`."""
+    if not team.leads():
+        return
     path = r.folder.path
     r.folder.still_there()
     if r.history:

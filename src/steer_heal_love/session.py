@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from steer_heal_love import evals, gates, presets
+from steer_heal_love import evals, gates, presets, replicas
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.evals import nulls
 from steer_heal_love.gates import Evidence
-from steer_heal_love.ground import banks, identity, loading, made, memory, models, records
+from steer_heal_love.ground import banks, identity, loading, made, memory, models, records, spread
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.errors import UserError
@@ -143,6 +143,7 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
     who = load_persona(cfg.persona)
     cfg.check()
     known(cfg)
+    replicas.plan(cfg)
     model, tok = loaded(cfg, track)
     now = datetime.datetime.now(datetime.UTC)
     persona, name = (re.sub(r"[^A-Za-z0-9.-]+", "-", text) for text in (who.name, Path(cfg.model).name))
@@ -153,7 +154,8 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
 def loaded(cfg: RunConfig, track: Track = silent) -> tuple[Any, Any]:
     """The model and tokenizer that the settings name, within the memory that they allow."""
     device = models.known_device(cfg.device)
-    memory.limit(cfg.memory_gb, device)
+    for each in spread.devices(device, cfg.split) or [device]:
+        memory.limit(cfg.memory_gb, str(each))
     with track(f"load {cfg.model}", 1):
         return models.load(
             cfg.model,
@@ -161,6 +163,7 @@ def loaded(cfg: RunConfig, track: Track = silent) -> tuple[Any, Any]:
             dtype=cfg.dtype,
             template=cfg.template,
             trust_remote_code=cfg.trust_remote_code,
+            split=cfg.split,
         )
 
 
@@ -205,16 +208,20 @@ def known(cfg: RunConfig) -> None:
     evals.chosen_probes(load_persona(cfg.persona), cfg.eval)
 
 
-def opened(path: Path, track: Track, *, trust_remote_code: bool = False, warn: Warn = ignored) -> Session:
-    """An existing run, with the settings and the persona file that it was started with.
+def opened(
+    path: Path, track: Track, *, trust_remote_code: bool = False, warn: Warn = ignored, **placed: Any
+) -> Session:
+    """An existing run, with the settings and the persona file that it was started with; `placed` are other values of
+    those settings that say where it computes (`config.PLACES`).
 
     Code that comes with its model is run only where the caller trusts it too, whatever the run's settings say. Raises
     `UserError` for a folder whose files are not those that the run wrote, and where another process writes to it.
     """
     if barely_begun(path):
-        return begun_again(path, track, trust_remote_code=trust_remote_code)
+        s = begun_again(path, track, trust_remote_code=trust_remote_code)
+        return replace(s, config=replace(s.config, **placed))
     folder = RunFolder.open(path)
-    cfg = presets.read(path / "config.toml", trust_remote_code=trust_remote_code)
+    cfg = replace(presets.read(path / "config.toml", trust_remote_code=trust_remote_code), **placed)
     cfg.check()
     folder.check()
     was = identity.of_run(path)

@@ -12,7 +12,7 @@ import tyro
 
 from steer_heal_love import presets
 from steer_heal_love.cli.screen import importing, out, say, tell, warn
-from steer_heal_love.config import Cluster, Grid, RunConfig
+from steer_heal_love.config import PLACES, Cluster, Grid, RunConfig
 from steer_heal_love.ground.errors import UserError, resumable
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.persona import load as load_persona
@@ -67,13 +67,16 @@ def run(argv: list[str]) -> None:
     """Parse, run the loop, print its screen."""
     if _early(argv, "resume"):
         given = tyro.cli(Run, args=argv, prog="shl run")
-        if given != Run(resume=given.resume, trust_remote_code=given.trust_remote_code):
+        placed = {name: getattr(given, name) for name in PLACES if _early(argv, name) is not None}
+        if given != Run(resume=given.resume, trust_remote_code=given.trust_remote_code, **placed):
             raise UserError(
-                "--resume goes on with the settings the run was started with; give no others but --trust-remote-code."
+                "--resume goes on with the settings the run was started with; give no others but --trust-remote-code, "
+                "--replicas, --split and --ray."
             )
         settings = None
     else:
         given, settings = layered(Run, argv, "shl run")
+        placed = {}
     if given.fight or (given.resume and (given.resume / "fight" / "rows.jsonl").is_file()):
         return vaccinate(given, settings)
     with importing():
@@ -89,7 +92,7 @@ def run(argv: list[str]) -> None:
     told = presets.read(given.resume / "config.toml", **trust) if given.resume else settings
     seen = lambda answer: out.print(report.look(answer, out.width), soft_wrap=not out.is_terminal)
     with report.progress(out, told) as track:
-        done = loop.run(settings, resume=given.resume, track=track, warn=warn, show=seen, **trust)
+        done = loop.run(settings, resume=given.resume, track=track, warn=warn, show=seen, **trust, **placed)
     show(done.folder.path)
 
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from steer_heal_love import base, executors, presets, report, steps
+from steer_heal_love import base, executors, presets, replicas, report, steps
 from steer_heal_love.compare import bench, summary
 from steer_heal_love.compare.directions import by_name
 from steer_heal_love.compare.method import Cell, Method, Trace, methods
-from steer_heal_love.config import Cluster, Grid, RunConfig
+from steer_heal_love.config import PLACES, Cluster, Grid, RunConfig
 from steer_heal_love.executors import Executor
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import identity, models, records
@@ -143,6 +143,7 @@ def wanted(
 ) -> tuple[RunConfig, list[Method]]:
     """Settings and methods. Raises `UserError` for whatever cannot be compared."""
     cfg = presets.resolved(overrides, settings)
+    replicas.refuse(cfg, "a comparison; it measures several seeds at a time with --workers")
     load_persona(cfg.persona)
     if seeds < 1:
         raise UserError(f"seeds: at least 1, found {seeds}.")
@@ -217,7 +218,7 @@ def same_settings(cfg: RunConfig, path: Path) -> None:
 def plan(cfg: RunConfig) -> dict[str, Any]:
     """What makes cells comparable: the same persona file, the same settings."""
     persona = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
-    settings = {k: v for k, v in asdict(cfg).items() if k != "out"}
+    settings = {k: v for k, v in asdict(cfg).items() if k not in ("out", *PLACES)}
     return {"schema": records.SCHEMA, "kind": "compare", "persona_hash": persona, **records.plain(settings)}
 
 

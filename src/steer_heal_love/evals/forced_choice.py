@@ -24,18 +24,20 @@ import json
 import math
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.evals.vignettes import Vignette, foundations, read_scores, scenes
+from steer_heal_love.ground import team
 from steer_heal_love.ground.branching_cache import BranchingCache
 from steer_heal_love.ground.chat import answer_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.models import head
-from steer_heal_love.ground.scoring import by_length
+from steer_heal_love.ground.scoring import by_length, sorted_by_length
 from steer_heal_love.nouns import FOUNDATIONS, Items, Tokens
 
 QUESTION = "{text}\n\nWhich kind of wrong is this most of all?{think} Answer in JSON: list the options, then give the number of one."
@@ -86,7 +88,11 @@ def forced_choice(s: Subject) -> Items:
             for k in range(0, len(closed), 2)
         ]
 
-    halving(by_length([Tokens(p, room) for p in prompts], max(s.batch_tokens // len(ORDERS), 1)), ask)
+    texts, most = [Tokens(p, room) for p in prompts], max(s.batch_tokens // len(ORDERS), 1)
+    with team.sharing(sorted_by_length(texts)) as mine:
+        halving(by_length(texts, most, mine), ask)
+    for table in (mass, nll, valid):
+        table[:] = np.stack([t.numpy() for t in team.filled(list(torch.from_numpy(table)), mine)])
     return items(mass, nll, valid, asked)
 
 

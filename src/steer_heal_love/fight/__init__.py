@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import bake, base, report, steps
+from steer_heal_love import bake, base, presets, replicas, report, steps
 from steer_heal_love.config import RunConfig
 from steer_heal_love.fight import result
 from steer_heal_love.fight.rows import Split, load_split, read, save_split, split
@@ -46,6 +46,7 @@ WAYS = ("plain", "prevented")
 def run(settings: RunConfig | None, file: Path, *, track: Track = silent, **overrides: Any) -> Run:
     """A new run on the rows of `file`. Raises `UserError` before anything is written when the file or a setting is wrong."""
     given = read(file)
+    replicas.refuse(presets.resolved(overrides, settings), "shl run --fight")
     session = created(settings, overrides, track)
     save_split(split(given, seed=session.seed(purposes.SPLIT)), rows_of(session.folder.path))
     with session.folder.locked():

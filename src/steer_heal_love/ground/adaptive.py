@@ -26,14 +26,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground import replay
+from steer_heal_love.ground import replay, team
 from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.decode import _read, batches_as_alone, choose
 from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.parts import head
-from steer_heal_love.ground.progress import Track, silent
+from steer_heal_love.ground.progress import Advance, Track, silent
 from steer_heal_love.ground.reading import select, way
 from steer_heal_love.ground.scoring import last_hidden
 
@@ -128,17 +128,26 @@ def written(
         model, prompts, steering, policy, ends, max_new_tokens,
         drawn(len(prompts), policy.rewinds + 1, max_new_tokens, seed), temperature, min_p,
     )  # fmt: skip
-    todo = [Draft(row, dose) for row, dose in enumerate(doses)]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    with team.sharing(order) as mine, track(label, len(mine)) as advance:
+        done = finished(w, [Draft(row, doses[row]) for row in sorted(mine)], batch, advance)
+    kept = [done[i].kept if i in done else () for i in range(len(prompts))]
+    told = [torch.tensor([done[i].attempt if i in done else 0]) for i in range(len(prompts))]
+    read = team.summed({"read": w.read}, ["read"])["read"]
+    rewinds = [int(t) for t in team.filled(told, mine)]
+    return Written(team.answers(kept, mine), rewinds, int(read))
+
+
+def finished(w: Writer, todo: list[Draft], batch: int, advance: Advance) -> dict[int, Draft]:
+    """Every draft as it ends, by its row."""
     done: dict[int, Draft] = {}
-    with track(label, len(prompts)) as advance:
-        while todo:
-            fresh = attempted(w, todo, batch)
-            todo = [again for d in fresh if (again := rewound(d, w)) is not None]
-            back = {d.row for d in todo}
-            done |= {d.row: d for d in fresh if d.row not in back}
-            advance(len(fresh) - len(todo))
-    rows = [done[i] for i in range(len(prompts))]
-    return Written([d.kept for d in rows], [d.attempt for d in rows], w.read)
+    while todo:
+        fresh = attempted(w, todo, batch)
+        todo = [again for d in fresh if (again := rewound(d, w)) is not None]
+        back = {d.row for d in todo}
+        done |= {d.row: d for d in fresh if d.row not in back}
+        advance(len(fresh) - len(todo))
+    return done
 
 
 def drawn(rows: int, attempts: int, tokens: int, seed: int) -> Float[Tensor, "n a t"]:

@@ -11,11 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from steer_heal_love.ground import team
 from steer_heal_love.ground.hooks import once
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.parts import layers, stream
 from steer_heal_love.ground.reading import way
-from steer_heal_love.ground.scoring import by_length, pack, whole_hidden
+from steer_heal_love.ground.scoring import by_length, pack, sorted_by_length, whole_hidden
 from steer_heal_love.nouns import Tokens
 
 
@@ -32,8 +33,9 @@ def answer_means(
             start = len(s.prompt)
             out[i] = states[start : start + len(s.answer)].mean(0).cpu()
 
-    halving(by_length(sequences, batch_tokens), look)
-    return torch.stack(out)
+    with team.sharing(sorted_by_length(sequences)) as mine:
+        halving(by_length(sequences, batch_tokens, mine), look)
+    return torch.stack(team.filled(out, mine))
 
 
 def layer_states(model: PreTrainedModel, sequences: list[Tokens], at: int) -> list[Float[Tensor, "_ d"]]:

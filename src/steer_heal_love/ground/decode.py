@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground import replay
+from steer_heal_love.ground import replay, team
 from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
@@ -71,9 +71,9 @@ def sample(
     )  # fmt: skip
     out: list[tuple[int, ...]] = [()] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    groups = [order[i : i + batch] for i in range(0, len(order), batch)]
-    groups = [g for group in groups for g in batches_as_alone(model, prompts, group, max_new_tokens)]
-    with track(label, len(prompts) * max_new_tokens) as advance:
+    with team.sharing(order) as mine, track(label, len(mine) * max_new_tokens) as advance:
+        groups = [mine[i : i + batch] for i in range(0, len(mine), batch)]
+        groups = [g for group in groups for g in batches_as_alone(model, prompts, group, max_new_tokens)]
 
         def decode(rows: list[int]) -> None:
             row_doses = (
@@ -90,7 +90,7 @@ def sample(
                 out[i] = answer
 
         halving(groups, decode)
-    return out
+    return team.answers(out, mine)
 
 
 def batches_as_alone(

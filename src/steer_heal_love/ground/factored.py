@@ -33,8 +33,9 @@ def factored(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None
             parts = [
                 (*adapter.factors[name], adapter.scaling) for adapter in rounds if name in adapter.factors
             ]
-            down = torch.cat([a.detach() for a, _, _ in parts]).to(model.device)
-            up = torch.cat([b.detach() * s for _, b, s in parts], 1).to(model.device)
+            place = model.get_submodule(name).weight.device
+            down = torch.cat([a.detach() for a, _, _ in parts]).to(place)
+            up = torch.cat([b.detach() * s for _, b, s in parts], 1).to(place)
 
             def hook(_module, args, output, down=down, up=up):
                 x = args[0]

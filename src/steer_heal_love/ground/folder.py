@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from steer_heal_love.ground import lock, made, records, written
+from steer_heal_love.ground import lock, made, records, team, written
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside, json_object, shaped
@@ -90,6 +90,8 @@ class RunFolder:
             self.still_there()
             with records.writing(path):
                 save(value, path)
+            for part in made.parts(path):
+                team.same_file(part)
             self.finished(room, path, round(time.perf_counter() - began, 3), **fields)
             records.release_memory()
         elif not self.knows(path):

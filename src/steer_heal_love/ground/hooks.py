@@ -103,8 +103,10 @@ def shifted(
 
             def hook(_module, _args, output, placed=placed):
                 if at:
-                    return output + shift(places.rows(output, at), placed, doses).to(output.dtype)
-                return moved(model, output, shift(stream(model, output), placed, doses))
+                    found = shift(places.rows(output, at), placed.to(output.device), doses)
+                    return output + found.to(output.dtype)
+                hidden = stream(model, output)
+                return moved(model, output, shift(hidden, placed.to(hidden.device), doses))
 
             stack.callback(places.module(model, index, at).register_forward_hook(hook).remove)
         yield doses
@@ -132,7 +134,8 @@ def captured(
             def hook(_module, _args, output, index=index):
                 hidden = places.rows(output, at) if at else stream(model, output)
                 rows = torch.arange(len(hidden), device=hidden.device)
-                read[index] = hidden[rows, -1 if last is None else last].float()
+                ends = -1 if last is None else last.to(hidden.device)
+                read[index] = hidden[rows, ends].float().to(model.device)
                 if index == max(wanted):
                     raise _Stop
 
@@ -158,14 +161,15 @@ def adapted(model: PreTrainedModel, factors: Factors, scaling: float = 1.0) -> I
     with ExitStack() as stack:
         stack.enter_context(once(model, "adapted"))
         for name, (a, b) in factors.items():
-            a, b = a.to(model.device), b.to(model.device)
+            module = model.get_submodule(name)
+            a, b = a.to(module.weight.device), b.to(module.weight.device)  # type: ignore[arg-type]
 
             def hook(_module, args, output, a=a, b=b):
                 x = args[0]
                 low, back = (x @ a.to(x).T).flatten(0, -2), (b * scaling).to(x).T
                 return torch.addmm(output.flatten(0, -2), low, back).view(output.shape)
 
-            stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+            stack.callback(module.register_forward_hook(hook).remove)
         yield
 
 

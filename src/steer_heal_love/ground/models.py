@@ -9,12 +9,14 @@ equal rows alone.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from steer_heal_love.ground import attention, checkpoint, fused, loading, packed, reading
+from steer_heal_love.ground import attention, checkpoint, fused, loading, packed, reading, spread
 from steer_heal_love.ground.devices import auto_device, auto_dtype, known_device
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.loading import base_name, check_template, source
 from steer_heal_love.ground.parts import Edit, Voice, band, bare, body, check_head, edits, head, layers, voice
 
@@ -31,8 +33,9 @@ def load(
     dtype: str = "auto",
     template: str = "",
     trust_remote_code: bool = False,
+    split: int = 1,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A frozen chat model in eval mode and its tokenizer.
+    """A frozen chat model in eval mode and its tokenizer; `split` over so many GPUs by its layers.
 
     `name`: `smollm2`, `gemma3-270m`, a folder, or a hub id. `template`: `plain`, `chatml` or a Jinja file instead of
     the model's own chat template. Raises `UserError` for whatever is wrong with the folder, where no usable chat
@@ -41,9 +44,11 @@ def load(
     model, tok = loading.read(
         name, device=device, dtype=dtype, template=template, trust_remote_code=trust_remote_code
     )
+    if split > 1 and checkpoint.quantised(model.config) == "bitsandbytes":
+        raise UserError(f"split: the weights of {name!r} are quantised by bitsandbytes, and stay on one GPU.")
     attend(model, known_device(device))
     checkpoint.refuse_foresight(name, model)
-    return placed(model, known_device(device)), tok
+    return placed(model, known_device(device), spread.devices(known_device(device), split)), tok
 
 
 def attend(model: PreTrainedModel, device: str) -> None:
@@ -53,13 +58,18 @@ def attend(model: PreTrainedModel, device: str) -> None:
         model.set_attn_implementation(attention.NAME)
 
 
-def placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
-    """The model on the device, frozen, in eval mode; its head known to be recomputable, its way of reading and whether
-    our attention gives its numbers known too, since both are tried on the model as it is, which hooks would change.
-    Fused kernels are in it where they give its numbers."""
-    model.to(device).eval().requires_grad_(False)
+def placed(model: PreTrainedModel, device: str, over: Sequence[torch.device | str] = ()) -> PreTrainedModel:
+    """The model on the device, or with its layers spread `over` several, frozen, in eval mode; its head known to be
+    recomputable, its way of reading and whether our attention gives its numbers known too, since both are tried on the
+    model as it is, which hooks would change. Fused kernels are in it where they give its numbers, on one device."""
+    model.eval().requires_grad_(False)
+    if len(over) > 1:
+        spread.spread(model, over)
+    else:
+        model.to(device)
     packed.pack(model)
-    fused.fuse(model)
+    if not spread.is_spread(model):
+        fused.fuse(model)
     check_head(model)
     reading.way(model)
     attention.ours(model)

@@ -23,6 +23,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from steer_heal_love.ground import attention
 from steer_heal_love.ground.parts import body
 from steer_heal_love.ground.reading import positions, read
+from steer_heal_love.ground.spread import is_spread
 
 Choose = Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]]
 Over = Callable[[Tensor], Tensor]
@@ -82,12 +83,13 @@ def steps(
 
 
 def suits(model: PreTrainedModel, cache: DynamicCache, width: int) -> bool:
-    """Whether this model's steps can be replayed: on CUDA, attention that can be swapped, no window below `width`."""
+    """Whether this model's steps can be replayed: on one CUDA device, attention that can be swapped, no window below `width`."""
     windows = [layer.sliding_window for layer in cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
     swappable = getattr(model, "_supports_attention_backend", False)
     fits = bool(cache.layers) and plain and all(w > width for w in windows)
-    return model.device.type == "cuda" and fits and swappable and attention.ours(model)
+    one = model.device.type == "cuda" and not is_spread(model)
+    return one and fits and swappable and attention.ours(model)
 
 
 def _span(
@@ -137,8 +139,10 @@ def recorded(forward: Callable[[], None], device: torch.device) -> Callable[[], 
     if device.type != "cuda":
         return forward
     graph = torch.cuda.CUDAGraph()
+    # Beside other processes a thread of NCCL's asks the device things that would end a capture of all threads.
+    mode = "thread_local" if torch.distributed.is_initialized() else "global"
     try:
-        with torch.cuda.device(device), torch.cuda.graph(graph):
+        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode=mode):
             forward()
     except torch.OutOfMemoryError:
         raise

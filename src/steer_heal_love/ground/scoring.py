@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from steer_heal_love.ground import team
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.parts import Voice, bare, head
 from steer_heal_love.ground.progress import Advance
@@ -118,11 +119,19 @@ def read_hidden(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[
     return hidden.flatten(0, 1)[batch.where], batch
 
 
-def by_length(sequences: list[Tokens], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, each at most `batch_tokens` after padding."""
+def sorted_by_length(sequences: list[Tokens]) -> list[int]:
+    """Indices, the shortest sequence first."""
+    return sorted(range(len(sequences)), key=lambda i: len(sequences[i].prompt) + len(sequences[i].answer))
+
+
+def by_length(
+    sequences: list[Tokens], batch_tokens: int, chosen: list[int] | None = None
+) -> Iterator[list[int]]:
+    """Indices in batches of similar length, each at most `batch_tokens` after padding; of all, or of those `chosen`,
+    which come sorted by length."""
     sizes = [len(s.prompt) + len(s.answer) for s in sequences]
     batch: list[int] = []
-    for index in sorted(range(len(sequences)), key=sizes.__getitem__):
+    for index in sorted_by_length(sequences) if chosen is None else chosen:
         if batch and (len(batch) + 1) * sizes[index] > batch_tokens:
             yield batch
             batch = []
@@ -148,8 +157,10 @@ def read_all(
             out[i] = part.cpu()
         advance(len(indices))
 
-    halving(by_length(sequences, batch_tokens), look)
-    return out
+    with team.sharing(sorted_by_length(sequences)) as mine:
+        halving(by_length(sequences, batch_tokens, mine), look)
+        advance(len(sequences) - len(mine))
+    return team.filled(out, mine)
 
 
 def hidden_states(

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground import places
+from steer_heal_love.ground import places, team
 from steer_heal_love.ground.hooks import captured
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.reading import arguments, positions, way
-from steer_heal_love.ground.scoring import by_length, common_start, read_once, right_pad
+from steer_heal_love.ground.scoring import by_length, common_start, read_once, right_pad, sorted_by_length
 from steer_heal_love.nouns import Tokens
 
 States = dict[int, Float[Tensor, "n d"]]
@@ -39,8 +39,14 @@ def states(
         advance(len(indices))
 
     room = batch_tokens if max(map(len, prompts), default=0) <= way(model).beside else 0
-    halving(by_length([Tokens(p, ()) for p in prompts], room), look)
-    return out
+    rows = [Tokens(p, ()) for p in prompts]
+    with team.sharing(sorted_by_length(rows)) as mine:
+        halving(by_length(rows, room, mine), look)
+        advance(len(prompts) - len(mine))
+    return {
+        i: torch.stack(team.filled(list(hidden), mine)) if len(hidden) else hidden
+        for i, hidden in out.items()
+    }
 
 
 def last_states(

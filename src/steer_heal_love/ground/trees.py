@@ -13,9 +13,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from steer_heal_love.ground import team
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.reading import read, way
-from steer_heal_love.ground.scoring import by_length, common_start, log_likelihood, read_once, token_nll
+from steer_heal_love.ground.scoring import (
+    by_length,
+    common_start,
+    log_likelihood,
+    read_once,
+    sorted_by_length,
+    token_nll,
+)
 from steer_heal_love.nouns import Tokens
 
 
@@ -102,8 +110,11 @@ def branch_nll(
             out[i] = [part[path].mean().item() for path in tree.paths]
 
     narrow = [i for i in range(len(stems)) if not wide[i]]
-    batches = by_length([stems[i] for i in narrow], batch_tokens)
-    halving(([narrow[i] for i in batch] for batch in batches), read_trees)
+    few = [stems[i] for i in narrow]
+    with team.sharing(sorted_by_length(few)) as mine:
+        halving(([narrow[i] for i in batch] for batch in by_length(few, batch_tokens, mine)), read_trees)
+    whole = team.filled([torch.tensor(v, dtype=torch.float64) for v in out], [narrow[i] for i in mine])
+    out = [v.tolist() for v in whole]
     rows = [Tokens(prompts[i], a) for i in range(len(stems)) if wide[i] for a in answers[i]]
     apart = iter(token_nll(model, rows, batch_tokens=batch_tokens))
     for i in range(len(stems)):

@@ -12,8 +12,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
+from steer_heal_love.ground import team
 from steer_heal_love.ground.memory import halving
-from steer_heal_love.ground.scoring import answer_hidden, by_length, pack, token_divergence
+from steer_heal_love.ground.scoring import (
+    answer_hidden,
+    by_length,
+    pack,
+    sorted_by_length,
+    token_divergence,
+)
 from steer_heal_love.heal import divergences
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.loss import token_terms
@@ -46,24 +53,26 @@ def validate(
     model: PreTrainedModel, held: list[Example], anchor: list[Example], config: HealConfig, batch_tokens: int
 ) -> dict[str, float]:
     """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL."""
-    nll: list[Tensor] = []
-    divergence: list[Tensor] = []
+    out: list[Tensor] = [torch.empty(2, 0)] * len(held)
 
     def read(indices: list[int]) -> None:
         part = [held[i] for i in indices]
         batch = pack([e.tokens for e in part], model.device)
         hidden = answer_hidden(model, batch)
         reference = stack([e.reference for e in part], hidden), divergences[config.divergence]
-        for into, values in zip(
-            (nll, divergence), token_terms(model, hidden, batch.targets, reference), strict=True
-        ):
-            into.append(values)
+        both = torch.stack(token_terms(model, hidden, batch.targets, reference))
+        for i, values in zip(indices, both.split(batch.lengths, 1), strict=True):
+            out[i] = values
 
-    halving(by_length([e.tokens for e in held], batch_tokens), read)
-    mean = lambda parts: torch.cat(parts).mean().item() if parts else math.nan
+    rows = [e.tokens for e in held]
+    order = sorted_by_length(rows)
+    with team.sharing(order) as mine:
+        halving(by_length(rows, batch_tokens, mine), read)
+    whole = team.filled(out, mine)
+    found = torch.cat([whole[i] for i in order], 1) if held else torch.full((2, 1), math.nan)
     return {
-        "nll": mean(nll),
-        "divergence": mean(divergence),
+        "nll": found[0].mean().item(),
+        "divergence": found[1].mean().item(),
         "anchor_kl": anchor_kl(model, anchor, batch_tokens),
     }
 

@@ -22,14 +22,15 @@ from steer_heal_love.nouns import Adapter
 def fresh(
     model: PreTrainedModel, *, rank: int, alpha: float, share: tuple[float, float], seed: int
 ) -> Adapter:
-    """fp32 factors on the model's device, A drawn from `seed`."""
+    """fp32 factors, each on its module's device, A drawn from `seed`."""
     generator = torch.Generator().manual_seed(seed)
     factors = {}
     for name in linear.adaptable(model, band(model, share)):
         o, i = linear.shape(model.get_submodule(name))
         a = torch.empty(rank, i)
         nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
-        factors[name] = (a.to(model.device), torch.zeros(o, rank, device=model.device))
+        device = model.get_submodule(name).weight.device
+        factors[name] = (a.to(device), torch.zeros(o, rank, device=device))
     if not factors:
         raise UserError(
             f"{type(model).__name__}: no linear module in its decoder layers that a LoRA can adapt exactly."
@@ -71,4 +72,4 @@ class SpectralPenalty:
                 if left.norm() > 0:
                     self.left[name] = nn.functional.normalize(left, dim=0)
             terms.append((self.left[name] @ b) @ (a @ right))
-        return (self.scaling * torch.stack(terms)).pow(2).mean()
+        return (self.scaling * torch.stack([t.to(terms[0].device) for t in terms])).pow(2).mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
+from steer_heal_love.ground import team
 from steer_heal_love.ground.scoring import answer_hidden, pack
 from steer_heal_love.heal.examples import Example, alike, tokens
 from steer_heal_love.heal.loss import token_terms
@@ -24,10 +26,9 @@ def backward(
     weights: dict[str, float],
 ) -> dict[str, float]:
     """Add one step's gradient to the factors', at most `micro_batch` completions and as many anchors at a time; the
-    terms' means over the step."""
+    terms' means over the step. In a team (`ground.team`) both are this process's part of a sum over all."""
     means: dict[str, float] = {}
-    n = math.ceil(max(len(kept), len(anchor)) / config.micro_batch)
-    for part, extra in ((kept[i::n], anchor[i::n]) for i in range(n)):
+    for part, extra in parts_of(kept, anchor, config.micro_batch):
         found, _ = losses(model, part, extra, config)
         shares = {name: share(terms[name], (part, kept), (extra, anchor)) for name in found}
         loss = sum(weights[name] * shares[name] * value for name, value in found.items() if weights[name])
@@ -36,6 +37,19 @@ def backward(
         for name, value in found.items():
             means[name] = means.get(name, 0.0) + shares[name] * value.item()
     return means
+
+
+def parts_of(kept: list[Example], anchor: list[Example], most: int) -> Iterator[Part]:
+    """This process's share of a step, `most` of either kind at a time; a team's shares take about as long as each other."""
+    if team.size() > 1:
+        kept = longest_first(kept)[team.rank() :: team.size()]
+        anchor = longest_first(anchor)[::-1][team.rank() :: team.size()]
+    n = math.ceil(max(len(kept), len(anchor)) / most)
+    yield from ((kept[i::n], anchor[i::n]) for i in range(n))
+
+
+def longest_first(examples: list[Example]) -> list[Example]:
+    return sorted(examples, key=lambda e: -len(e.tokens.prompt) - len(e.tokens.answer))
 
 
 Part = tuple[list[Example], list[Example]]

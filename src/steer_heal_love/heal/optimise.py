@@ -10,12 +10,13 @@ import torch
 from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
+from steer_heal_love.ground import team
 from steer_heal_love.ground.errors import Diverged
 from steer_heal_love.ground.memory import fits
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.lora import SpectralPenalty
 from steer_heal_love.heal.losses import backward
-from steer_heal_love.heal.terms import terms
+from steer_heal_love.heal.terms import in_order, terms
 from steer_heal_love.nouns import Adapter
 
 WARMUP = 0.1
@@ -49,6 +50,9 @@ class Trainer:
             terms.update(backward(self.model, kept, anchor, self.config, self.weights))
 
         self.fitted(add_up)
+        if team.size() > 1:
+            terms = team.summed(terms, [t.name for t in in_order()])
+            team.add_up(self.parameters)
         return terms
 
     def fitted(self, add_up: Callable[[], None]) -> None:

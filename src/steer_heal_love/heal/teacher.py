@@ -6,12 +6,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from steer_heal_love.ground import team
 from steer_heal_love.ground.progress import Track, silent
-from steer_heal_love.ground.scoring import hidden_states
+from steer_heal_love.ground.scoring import hidden_states, sorted_by_length
 from steer_heal_love.nouns import Tokens
 
 Steering = Callable[[float], AbstractContextManager[Any]]
@@ -36,14 +38,16 @@ def teacher_states(
     Logits are linear in these states, so the difference is one of logits. What steering does in either direction,
     flattening above all, cancels in it. At dose 0 the teacher is the student.
     """
-    with track("teacher", 3 * len(tokens)) as advance:
+    out: list[Tensor] = [torch.empty(0)] * len(tokens)
+    with team.sharing(sorted_by_length(tokens)) as mine, track("teacher", 3 * len(mine)) as advance:
 
         def read(steered: AbstractContextManager[Any]) -> list[Tensor]:
             with steered:
-                return hidden_states(model, tokens, batch_tokens=batch_tokens, advance=advance)
+                return hidden_states(
+                    model, [tokens[i] for i in mine], batch_tokens=batch_tokens, advance=advance
+                )
 
         toward, away, plain = read(steering(dose)), read(steering(-dose)), read(nullcontext())
-    return [
-        (h.float() + gain / 2 * (pos.float() - neg.float())).to(h)
-        for h, pos, neg in zip(plain, toward, away, strict=True)
-    ]
+        for i, h, pos, neg in zip(mine, plain, toward, away, strict=True):
+            out[i] = (h.float() + gain / 2 * (pos.float() - neg.float())).to(h)
+    return team.filled(out, mine)

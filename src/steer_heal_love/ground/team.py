@@ -1,0 +1,255 @@
+"""Who else computes the same: processes that run one program on copies of one model, and share its rows out.
+
+Every process of a team does every step, and so has every adapter, direction and context that the others have; none is
+sent. Only functions that read or write many rows share them: each process takes every `size`-th row, in the order in
+which rows are batched, and all get the results of all. Without a team each function here is the identity.
+
+What travels is tensors, never pickled objects, on the host. Gradients go from GPU to GPU.
+Invariant: a row's result is what one process gives, up to the arithmetic of other batches.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from steer_heal_love.ground.errors import UserError
+
+KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool)
+"""number types that travel, named by their place here"""
+DIMENSIONS = 3
+"""most that a tensor on its way may have"""
+TIMEOUT = datetime.timedelta(hours=6)
+"""after which a collective gives up; a process that died is seen at once"""
+
+
+class Lost(UserError):
+    """A process of the team is gone."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process's number among `size`; number 0 leads: it alone writes files that stay, and speaks."""
+
+    rank: int = 0
+    size: int = 1
+    alive: Callable[[], None] = lambda: None
+    """raises `Lost` when another process of the team has ended"""
+
+
+_team = Team()
+
+
+def size() -> int:
+    return _team.size
+
+
+def rank() -> int:
+    return _team.rank
+
+
+def leads() -> bool:
+    return _team.rank == 0
+
+
+@contextmanager
+def _as(team: Team) -> Iterator[None]:
+    global _team
+    before, _team = _team, team
+    try:
+        yield
+    finally:
+        _team = before
+
+
+@contextmanager
+def joined(
+    rank: int, size: int, store: dist.Store, *, cuda: bool, alive: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Be process `rank` of `size` that meet at `store`. `cuda`: gradients are added up between GPUs."""
+    backend = "cpu:gloo,cuda:nccl" if cuda and dist.is_nccl_available() else "gloo"
+    try:
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    except RuntimeError as e:
+        raise Lost(f"the processes of this run didn't find each other: {e}") from e
+    whole = False
+    try:
+        with _as(Team(rank, size, alive)):
+            yield
+        whole = True
+    finally:
+        # After a failure GPUs may wait for a sum that never comes, and taking the group down would wait with them.
+        if whole or backend == "gloo":
+            dist.destroy_process_group()
+
+
+def alone() -> AbstractContextManager[None]:
+    """Inside, this process computes for itself."""
+    return _as(Team())
+
+
+@contextmanager
+def sharing(order: Sequence[int]) -> Iterator[list[int]]:
+    """This process's items of `order`; what is called inside shares nothing further."""
+    mine = list(order[_team.rank :: _team.size])
+    if _team.size == 1:
+        yield mine
+        return
+    with alone():
+        yield mine
+
+
+def filled(out: list[Tensor], mine: list[int]) -> list[Tensor]:
+    """`out` with every process's own items in their places, on the host. Raises `Lost`."""
+    if _team.size == 1:
+        return out
+    out = [t.detach().cpu() for t in out]
+    sent = _Parcel.of([out[i] for i in mine], mine)
+    for parcel in _everyones(sent):
+        for i, value in parcel.opened():
+            out[i] = value
+    return out
+
+
+def answers(out: list[tuple[int, ...]], mine: list[int]) -> list[tuple[int, ...]]:
+    """`filled`, for token ids."""
+    if _team.size == 1:
+        return out
+    return [tuple(t.tolist()) for t in filled([torch.tensor(a, dtype=torch.long) for a in out], mine)]
+
+
+def summed(values: dict[str, float], names: Sequence[str]) -> dict[str, float]:
+    """The sum over all processes of each value, those that any of them has, in the order of `names`. Raises `Lost`."""
+    if _team.size == 1:
+        return values
+    there = torch.tensor([[values.get(n, 0.0), float(n in values)] for n in names], dtype=torch.float64)
+    _done(dist.all_reduce(there, async_op=True))
+    return {n: v for n, (v, k) in zip(names, there.tolist(), strict=True) if k}
+
+
+def add_up(parameters: Sequence[nn.Parameter | Tensor]) -> None:
+    """Every parameter's gradient becomes its sum over all processes; one that has none counts as 0.
+
+    One flat buffer a device: many small messages would wait for each other. Wrapping the model for torch's own data
+    parallel would buy nothing, since it is frozen: the factors are the only parameters, and hooks apply them.
+    """
+    if _team.size == 1:
+        return
+    place = lambda p: str(p.device)
+    for _, group in groupby(sorted(parameters, key=place), place):
+        each = list(group)
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in each])
+        _done(dist.all_reduce(flat, async_op=True))
+        for p, grad in zip(each, flat.split([p.numel() for p in each]), strict=True):
+            p.grad = grad.view_as(p)
+
+
+def same_file(path: Path) -> None:
+    """The leader's file at `path`, in place of whatever another process has there."""
+    if _team.size == 1:
+        return
+    data = path.read_bytes() if leads() and path.is_file() else b""
+    length = _from_leader(torch.tensor([len(data) if path.is_file() else -1]))
+    if length.item() < 0:
+        return
+    mine = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+    content = _from_leader(mine if leads() else torch.empty(int(length), dtype=torch.uint8))
+    if not leads():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.numpy().tobytes())
+
+
+def same_folder(path: Path, *, without: Sequence[str] = ()) -> None:
+    """The leader's folder at `path`, whose files a follower gets at its own `path`."""
+    if _team.size == 1:
+        return
+    names = [
+        str(p.relative_to(path)) for p in sorted(path.rglob("*")) if p.is_file() and p.name not in without
+    ]
+    text = "\n".join(names if leads() else []).encode()
+    length = _from_leader(torch.tensor([len(text)]))
+    told = (
+        torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        if text
+        else torch.empty(int(length), dtype=torch.uint8)
+    )
+    for name in _from_leader(told).numpy().tobytes().decode().splitlines():
+        same_file(path / name)
+
+
+def wait() -> None:
+    """Until every process is here. Raises `Lost`."""
+    summed({}, ["here"])
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """Tensors of one number type on their way: a row of `head` each (place, type, dimensions, shape), all their bytes."""
+
+    head: Tensor
+    data: Tensor
+
+    @classmethod
+    def of(cls, tensors: list[Tensor], places: list[int]) -> _Parcel:
+        rows = [
+            [i, KINDS.index(t.dtype), t.dim(), *t.shape, *[1] * (DIMENSIONS - t.dim())]
+            for i, t in zip(places, tensors, strict=True)
+        ]
+        head = torch.tensor(rows, dtype=torch.long).reshape(-1, 3 + DIMENSIONS)
+        parts = [t.contiguous().reshape(-1).view(torch.uint8) for t in tensors if t.numel()]
+        return cls(head, torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8))
+
+    def opened(self) -> Iterator[tuple[int, Tensor]]:
+        at = 0
+        for i, kind, dimensions, *shape in self.head.tolist():
+            dtype, n = KINDS[kind], 1
+            for width in shape:
+                n *= width
+            part = self.data[at : at + n * dtype.itemsize]
+            at += len(part)
+            # A copy of its own: a part's bytes may begin anywhere, and a number's may not.
+            yield i, part.clone().view(dtype).reshape(shape[:dimensions])
+
+
+def _everyones(mine: _Parcel) -> Iterator[_Parcel]:
+    """Every process's parcel, this one's own left out."""
+    sizes = [torch.zeros(2, dtype=torch.long) for _ in range(_team.size)]
+    _done(dist.all_gather(sizes, torch.tensor([len(mine.head), len(mine.data)]), async_op=True))
+    for rank, (rows, length) in enumerate(torch.stack(sizes).tolist()):
+        own = rank == _team.rank
+        head = mine.head if own else torch.empty(rows, 3 + DIMENSIONS, dtype=torch.long)
+        data = mine.data if own else torch.empty(length, dtype=torch.uint8)
+        for part in (head, data):
+            if part.numel():
+                _done(dist.broadcast(part, src=rank, async_op=True))
+        if not own:
+            yield _Parcel(head, data)
+
+
+def _from_leader(value: Tensor) -> Tensor:
+    if value.numel():
+        _done(dist.broadcast(value, src=0, async_op=True))
+    return value
+
+
+def _done(work: dist.Work) -> None:
+    """Wait as a process that can be interrupted, and that looks meanwhile whether the others live."""
+    nap = 1e-4
+    try:
+        while not work.is_completed():
+            time.sleep(nap)
+            nap = min(2 * nap, 0.01)
+            _team.alive()
+        work.wait()
+    except RuntimeError as e:
+        _team.alive()
+        raise Lost(f"a process of this run's team is gone: {str(e).splitlines()[0]}") from e
