@@ -9,8 +9,10 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from steer_heal_love.config import GenerateConfig
 from steer_heal_love.generate.engine import Order, engines, fit
@@ -122,11 +124,18 @@ def test_a_rows_draws_depend_on_its_seed_and_not_on_its_batch(small, tok):
     assert by(small, tok, some) == whole[:n]
 
 
-def test_min_p_cuts_as_ours_does(small, tok):
-    """At a min-p of almost 1 only the likeliest token is left, at any temperature."""
-    order = plain(mixed(small, tok, tokens=8))
-    cut = replace(order, config=replace(order.config, temperature=1.5, min_p=0.999))
-    assert by(small, tok, cut) == by(small, tok, order)
+def test_tokens_are_drawn_as_often_as_the_settings_say(small, tok):
+    """The first token of many rows of one prompt, against min-p over the reference's logits."""
+    n, temperature, min_p = 1024, 1.4, 0.1
+    order = plain(mixed(small, tok, tokens=1, temperature=temperature, min_p=min_p))
+    (prompt, *_), many = order.prompts, [order.prompts[0]] * n
+    found = [a[0] for a in by(small, tok, replace(order, prompts=many))]
+    likely = (small(torch.tensor([prompt])).logits[0, -1].double() / temperature).softmax(-1)
+    likely[likely < min_p * likely.max()] = 0
+    likely = (likely / likely.sum()).numpy()
+    counts = np.bincount(found, minlength=len(likely))
+    assert not counts[likely == 0].any() and (likely > 0).sum() > 3
+    assert chisquare(counts[likely > 0], n * likely[likely > 0]).pvalue > 1e-4
 
 
 def test_compiled_layers_steer_too(small, tok):

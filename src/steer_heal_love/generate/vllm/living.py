@@ -86,7 +86,7 @@ def answered(llm: Any, order: Order, rows: list[int], first: int) -> list[tuple[
         ask.append(
             SamplingParams(
                 temperature=cfg.temperature, min_p=cfg.min_p if cfg.temperature else 0.0, seed=row_seed(order.seed, i) % 2**63,
-                max_tokens=order.max_new_tokens, stop_token_ids=sorted(order.ends), ignore_eos=True, detokenize=False,
+                max_tokens=order.max_new_tokens, stop_token_ids=sorted(e for e in order.ends if e >= 0), ignore_eos=True, detokenize=False,
                 extra_args=weights,
             )
         )  # fmt: skip

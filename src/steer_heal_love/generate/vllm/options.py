@@ -10,7 +10,7 @@ from typing import Any
 from steer_heal_love.config import GenerateConfig
 from steer_heal_love.ground.errors import UserError, unknown
 
-OPTIONS: dict[str, type] = {
+OPTIONS: dict[str, Any] = {
     "tensor_parallel_size": int,
     "max_model_len": int,
     "max_num_batched_tokens": int,
