@@ -4,11 +4,11 @@
 
 In: a shape (`shapes.py`, random weights), rows, tokens, doses. Every row has the same number of tokens, and rows share the
 doses in turn, so that every batch is mixed; after that all rows at each dose alone. An engine's first call, which starts and
-compiles, is told apart from the timed ones. *Equal*: rows whose likeliest tokens are those of `torch`; *first difference*:
+compiles, is told apart from the timed ones. *Equal*: rows whose likeliest tokens are those of `own`; *first difference*:
 the mean share of a row's tokens before its first difference. Below fp32 rounding parts rows, so say --dtype float32 for the
 check. `reload_seconds`: how long the engine takes to be given other weights, as each round does.
 
-`--engines torch` needs no extra; `--options` are what the other engine is told (`docs/engines.md`).
+`--engines own` needs no extra; `--options` are what the other engine is told (`docs/engines.md`).
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args.add_argument("--device", default="auto")
     args.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     args.add_argument("--tokenizer", default="smollm2", help="folder of a tokenizer with a chat template")
-    args.add_argument("--engines", nargs="+", default=["torch", "vllm"])
+    args.add_argument("--engines", nargs="+", default=["own", "vllm"])
     args.add_argument("--options", nargs="*", default=[], help="NAME=VALUE for the engine beside torch")
     args.add_argument("--out", type=Path, required=True, help="JSON")
     a = args.parse_args(argv)

@@ -34,7 +34,7 @@ def steerings() -> tuple[Steering, ...]:
 def mute(monkeypatch) -> Iterator[list[int]]:
     """An engine that can't steer and counts its calls."""
     calls: list[int] = []
-    engines["torch"]
+    engines["own"]
     monkeypatch.setattr(engines, "_items", dict(engines._items))
 
     def write(_model, _tok, order):
@@ -55,13 +55,13 @@ def order(steerings, config=GREEDY, **given) -> Order:
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_several_vectors_in_one_order_are_each_of_them_alone(tiny, steerings, temperature):
     config = replace(GREEDY, temperature=temperature)
-    together = engines["torch"].write(tiny.model, tiny.tok, order(steerings, config))
+    together = engines["own"].write(tiny.model, tiny.tok, order(steerings, config))
     for n, one in enumerate(steerings):
         alone = order((one,), config)
         alone = replace(alone, which=[0] * 6)
-        found = engines["torch"].write(tiny.model, tiny.tok, alone)
+        found = engines["own"].write(tiny.model, tiny.tok, alone)
         assert [found[i] for i in range(6) if i % 2 == n] == [together[i] for i in range(6) if i % 2 == n]
-    plain = engines["torch"].write(tiny.model, tiny.tok, order((), config))
+    plain = engines["own"].write(tiny.model, tiny.tok, order((), config))
     same = [a == b for a, b in zip(plain, together, strict=True)]
     assert same[0] and same[4] and not all(same), "dose 0 changes nothing, another dose does"
 
@@ -101,10 +101,10 @@ def test_what_drift_is_measured_on_is_written_by_the_reference_whatever_the_engi
 
 
 WRONG = [
-    (["--engine", "magic"], ["magic", "torch", "vllm"]),
+    (["--engine", "magic"], ["magic", "own", "vllm"]),
     (["--engine=vllm"], ["not installed", "steer-heal-love[vllm]"]),
-    (["--engine", "vllm", "--adapt.operation", "ablate"], ["ablate", "add", "torch"]),
-    (["--engine", "vllm", "--adapt.half-life", "8"], ["half_life", "torch"]),
+    (["--engine", "vllm", "--adapt.operation", "ablate"], ["ablate", "add", "own"]),
+    (["--engine", "vllm", "--adapt.half-life", "8"], ["half_life", "own"]),
     (["--engine", "vllm", "--generate.temperature", "0.001"], ["temperature", "0.01"]),
     (
         ["--engine", "vllm", "--generate.engine-options", "worker_cls=os.system"],

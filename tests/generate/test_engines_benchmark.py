@@ -22,7 +22,7 @@ def bench(monkeypatch):
 
 def test_rates_and_parity_are_of_the_rows_that_were_asked_for(bench, tok, tmp_path, monkeypatch):
     """An engine that is the reference but for the last token of every second row."""
-    ours = engines["torch"]
+    ours = engines["own"]
     monkeypatch.setattr(engines, "_items", dict(engines._items))
 
     def write(model, tok, order):
@@ -43,7 +43,7 @@ def test_rates_and_parity_are_of_the_rows_that_were_asked_for(bench, tok, tmp_pa
         "--tokens",
         "4",
     ]
-    argv += ["--repeats", "2", "--engines", "torch", "twin", "--out", str(tmp_path / "out.json")]
+    argv += ["--repeats", "2", "--engines", "own", "twin", "--out", str(tmp_path / "out.json")]
     bench.main(argv)
     found = json.loads((tmp_path / "out.json").read_text())
     for engine in found["engines"].values():
@@ -53,4 +53,4 @@ def test_rates_and_parity_are_of_the_rows_that_were_asked_for(bench, tok, tmp_pa
             assert 0 < case["least"] <= case["tokens_per_second"] <= case["most"]
     for case in found["parity"]["twin"].values():
         assert case == {"rows": 6, "equal": 3, "first_difference": pytest.approx((3 * 1 + 3 * 0.75) / 6)}
-    assert found["engines"]["twin"]["reload_seconds"] is not None and "torch" not in found["parity"]
+    assert found["engines"]["twin"]["reload_seconds"] is not None and "own" not in found["parity"]

@@ -1,7 +1,7 @@
 """What an engine is: it takes an order and writes the answers. One file and one decorator.
 
 In: a model in memory, its tokenizer, an order of prompts with a dose and a vector each. Out: the token ids of each answer,
-end-of-turn included. Invariants, which the tests hold every engine to: in fp32 its likeliest tokens are those of `torch`;
+end-of-turn included. Invariants, which the tests hold every engine to: in fp32 its likeliest tokens are those of `own`;
 a row's tokens depend on its seed, and not on the batch it travelled in.
 """
 
@@ -20,7 +20,7 @@ from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.registry import Registry
 
-REFERENCE = "torch"
+REFERENCE = "own"
 """the engine that the others are compared with"""
 
 
@@ -122,7 +122,7 @@ def fit(cfg: GenerateConfig, model: PreTrainedModel) -> None:
 def write(model: PreTrainedModel, tok: PreTrainedTokenizerBase, order: Order) -> list[tuple[int, ...]]:
     """The answers, in the order of the prompts, by the engine that the settings name.
 
-    A model that hooks change is written by `torch`: other engines are given weights, and a hook isn't in them.
+    A model that hooks change is written by `own`: other engines are given weights, and a hook isn't in them.
     """
     chosen = engines[REFERENCE if hooked(model) else order.config.engine]
     for steering in order.steerings:

@@ -1,4 +1,4 @@
-"""The engine `torch`: the decode loops of this package, on the model in memory. The reference of all others."""
+"""The engine `own`: the decode loops of this package, on the model in memory. The reference of all others."""
 
 from __future__ import annotations
 

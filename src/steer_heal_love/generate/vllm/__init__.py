@@ -2,7 +2,7 @@
 
 It is given the weights as they are, rounds folded in, as a folder of safetensors, and steers inside its own forward
 (`worker`). Prefix caching is off, since what a prompt's tokens leave in the cache depends on the dose. Rows draw by vLLM's
-sampler from a seed of their own, so that sampled answers are other draws than `torch`'s of the same distribution; the
+sampler from a seed of their own, so that sampled answers are other draws than `own`'s of the same distribution; the
 likeliest tokens are the same. Source: PagedAttention, arXiv 2309.06180.
 """
 
@@ -20,7 +20,7 @@ from steer_heal_love.ground.errors import UserError
 NAME = "vllm"
 COOLEST = 0.01
 """temperature below which vLLM samples warmer than it is asked to; 0 takes the likeliest token"""
-ELSE = "take --generate.engine torch"
+ELSE = "take --generate.engine own"
 
 
 def ready(cfg: GenerateConfig) -> None:

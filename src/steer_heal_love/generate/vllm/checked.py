@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from steer_heal_love.generate.vllm import quiet
 from steer_heal_love.ground.errors import UserError
 
-ELSE = "take --generate.engine torch"
+ELSE = "take --generate.engine own"
 
 
 def check(model: PreTrainedModel) -> None:
@@ -22,10 +22,10 @@ def check(model: PreTrainedModel) -> None:
             f"generate.engine vllm: vLLM is installed but can't be imported ({str(e)[:120]!r}). Where a torchvision, torchaudio "
             f"or torchcodec for another torch is installed beside it, remove it; or {ELSE}."
         ) from e
-    names = list(getattr(model.config, "architectures", None) or [type(model).__name__])
-    if not set(names) & set(ModelRegistry.get_supported_archs()):
+    name = type(model).__name__  # which the library writes into the folder that vLLM is given
+    if name not in ModelRegistry.get_supported_archs():
         raise UserError(
-            f"generate.engine vllm: it doesn't know the model {names[0]:.80}; {ELSE}, or a newer vLLM."
+            f"generate.engine vllm: it doesn't know the model {name:.80}; {ELSE}, or a newer vLLM."
         )
     if any(not p.is_floating_point() for p in model.parameters()):
         raise UserError(
