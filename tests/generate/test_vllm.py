@@ -147,13 +147,13 @@ def test_compiled_layers_steer_too(small, tok):
     assert engines["vllm"].write(small, tok, replace(order, config=config)) == ours
 
 
-def test_a_model_that_vllm_does_not_know_and_a_text_too_long_are_refused(small, tok, monkeypatch):
+def test_a_model_that_vllm_does_not_know_and_a_text_too_long_are_refused(small, tok):
     order = mixed(small, tok, tokens=600)
     with pytest.raises(UserError, match="max_model_len"):
         by(small, tok, order)
-    monkeypatch.setattr(type(small), "__name__", "NobodysForCausalLM")
+    nobodys = type("NobodysForCausalLM", (type(small),), {})(small.config)
     with pytest.raises(UserError, match="Nobodys"):
-        fit(GenerateConfig(engine="vllm"), small)
+        fit(GenerateConfig(engine="vllm"), nobodys)
 
 
 @pytest.mark.weights
