@@ -28,7 +28,7 @@ WRONG = {
 }  # fmt: skip
 """a value just outside for every setting that has limits, against the other defaults"""
 FREE = {
-    "persona", "model", "template", "out", "device", "dtype", "ray", "trust_remote_code", "seed", "vector.method", "vector.hook", "adapt.operation", "filter.checks",
+    "persona", "model", "template", "out", "device", "dtype", "ray", "trust_remote_code", "seed", "vector.method", "vector.hook", "generate.engine", "generate.engine_options", "adapt.operation", "filter.checks",
     "heal.divergence", "eval.instruments", "eval.vignette_bank", "eval.judge_model", "eval.lm_eval_tasks",
     "eval.wordings", "eval.nulls", "eval.third_answers",
 }  # fmt: skip

@@ -51,7 +51,8 @@ def parse(argv: list[str]) -> None:
     name = " ".join(argv[:2]) if argv[0] in ("vector", "persona") else argv[0]
     rest = argv[len(name.split()) :]
     if name in cli.WITH_SETTINGS:
-        tyro.cli({"run": runs.Run, "compare": runs.Compare}[name], args=rest).check()
+        kind = {"run": runs.Run, "compare": runs.Compare}[name]
+        tyro.cli(kind, args=runs.spelled(rest, kind)).check()
         return
     verb = cli.COMMANDS[name]
 

@@ -53,6 +53,11 @@ class GenerateConfig:
     """tokens below this share of the likeliest token's probability are never drawn"""
     batch: int = 72
     """answers sampled at the same time"""
+    engine: str = "own"
+    """what writes the training text (`shl list engines`), --engine for short: own is ours, and the reference; vllm needs
+    its extra"""
+    engine_options: tuple[str, ...] = ()
+    """what else the engine is told, as NAME=VALUE, such as tensor_parallel_size=2 for vllm"""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.evals import nulls
 from steer_heal_love.gates import Evidence
+from steer_heal_love.generate import engine
 from steer_heal_love.ground import banks, identity, loading, made, memory, models, records, spread
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import template_hash
@@ -152,12 +153,16 @@ def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track)
 
 
 def loaded(cfg: RunConfig, track: Track = silent) -> tuple[Any, Any]:
-    """The model and tokenizer that the settings name, within the memory that they allow."""
+    """The model and tokenizer that the settings name, within the memory that they allow.
+
+    Raises `UserError` for an engine of generation that can't do what the settings ask, or doesn't know the model.
+    """
+    engine.allow(cfg)
     device = models.known_device(cfg.device)
     for each in spread.devices(device, cfg.split) or [device]:
         memory.limit(cfg.memory_gb, str(each))
     with track(f"load {cfg.model}", 1):
-        return models.load(
+        model, tok = models.load(
             cfg.model,
             device=device,
             dtype=cfg.dtype,
@@ -165,6 +170,8 @@ def loaded(cfg: RunConfig, track: Track = silent) -> tuple[Any, Any]:
             trust_remote_code=cfg.trust_remote_code,
             split=cfg.split,
         )
+    engine.fit(cfg.generate, model)
+    return model, tok
 
 
 def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track) -> Session:
@@ -186,8 +193,10 @@ GIVEN = ("config.toml", "persona.toml", "chat_template.jinja")
 
 
 def reference_sampling(cfg: RunConfig) -> GenerateConfig:
-    """How the base's answers are drawn that drift is measured on: alike in every run and every `shl eval`."""
-    return replace(cfg.generate, temperature=cfg.eval.temperature, min_p=cfg.eval.neutral_min_p)
+    """How the base's answers are drawn that drift is measured on: alike in every run and every `shl eval`, whatever engine
+    writes the training text."""
+    plain = replace(cfg.generate, engine=engine.REFERENCE, engine_options=())
+    return replace(plain, temperature=cfg.eval.temperature, min_p=cfg.eval.neutral_min_p)
 
 
 def seed_for(seed: int, *purpose: int) -> int:
@@ -204,6 +213,7 @@ def known(cfg: RunConfig) -> None:
         for name in names:
             registry[name]  # type: ignore[index]
     applied_by(cfg.vector.method, cfg.adapt.operation)
+    engine.allow(cfg)
     evals.ready(cfg.eval)
     evals.chosen_probes(load_persona(cfg.persona), cfg.eval)
 

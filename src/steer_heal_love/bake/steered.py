@@ -12,11 +12,11 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from steer_heal_love.bake.merged import save_whole
 from steer_heal_love.ground import places
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.linear_fold import in_modules
 from steer_heal_love.ground.operations import Steering, foldings
+from steer_heal_love.ground.saved import save_whole
 from steer_heal_love.ground.writer_bias import in_biases
 
 

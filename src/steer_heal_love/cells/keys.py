@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_heal_love import evals
-from steer_heal_love.config import Grid, RunConfig
+from steer_heal_love.config import PLACES, Grid, RunConfig
 from steer_heal_love.ground import checkpoint, loading, records, shelf
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.persona import path as persona_path
@@ -31,8 +31,17 @@ WHOLE = 4 << 20
 """bytes up to which a file is hashed whole; of a larger one the beginning and blocks at equal distances are"""
 BLOCKS, BLOCK = 256, 4096
 DIGITS = 24
-ELSEWHERE = ("persona", "model", "template", "vignette_bank", "judge_model", "out", "trust_remote_code")
-"""settings that are no part of the hash: of the files that they name the contents are"""
+ELSEWHERE = (
+    "persona",
+    "model",
+    "template",
+    "vignette_bank",
+    "judge_model",
+    "out",
+    "trust_remote_code",
+    *PLACES,
+)
+"""settings that are no part of the hash: of the files that they name the contents are, and where it is computed has no say"""
 
 
 def digest(value: Any) -> str:

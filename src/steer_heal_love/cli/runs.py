@@ -65,6 +65,7 @@ class Compare(RunConfig):
 
 def run(argv: list[str]) -> None:
     """Parse, run the loop, print its screen."""
+    argv = spelled(argv, Run)
     if _early(argv, "resume"):
         given = tyro.cli(Run, args=argv, prog="shl run")
         placed = {name: getattr(given, name) for name in PLACES if _early(argv, name) is not None}
@@ -142,6 +143,7 @@ def show(path: Path) -> None:
 
 def compare(argv: list[str]) -> None:
     """Parse, compare, print the table."""
+    argv = spelled(argv, Compare)
     given, settings = layered(Compare, argv, "shl compare", out=Compare.out)
     with importing():
         from steer_heal_love import compare as comparison
@@ -171,6 +173,22 @@ def layered(kind: type[G], argv: list[str], prog: str, **own: Any) -> tuple[G, R
     settings.check()
     load_persona(settings.persona)  # told now, before anyone waits for torch
     return given, settings
+
+
+SHORT = {"engine": "generate.engine"}
+"""options that have a short name besides that of their setting"""
+
+
+def spelled(argv: list[str], kind: type[RunConfig]) -> list[str]:
+    """The words with short names of options written out, where the command has no option of that name itself."""
+    own = {f.name for f in dataclasses.fields(kind)}
+    out = list(argv)
+    for short, name in SHORT.items():
+        if short not in own:
+            out = [
+                f"--{name}{w[len(short) + 2 :]}" if w.partition("=")[0] == f"--{short}" else w for w in out
+            ]
+    return out
 
 
 def _early(argv: list[str], key: str) -> str | None:

@@ -263,7 +263,7 @@ def doctor(
 
 KINDS = {
     "personas": "persona", "methods": "vector.methods", "checks": "filter.checks", "divergences": "heal.divergences",
-    "instruments": "evals.instruments", "comparisons": "compare.methods", "presets": "presets.PRESETS",
+    "instruments": "evals.instruments", "comparisons": "compare.methods", "engines": "generate.engines", "presets": "presets.PRESETS",
 }  # fmt: skip
 """kinds of plug-in, by what holds their names"""
 
@@ -272,7 +272,7 @@ def listed(what: tyro.conf.Positional[str | None] = None) -> None:
     """Print the names of every kind of plug-in, or of one kind.
 
     Args:
-        what: personas, methods, checks, divergences, instruments, comparisons or presets
+        what: personas, methods, checks, divergences, instruments, comparisons, engines or presets
     """
     if what is not None and what not in KINDS:
         raise unknown("list", what, KINDS)

@@ -1,25 +1,27 @@
 """Completions: every prompt at every dose, under the neutral system prompt unless another is given, so that
 only the vector differs.
 
-In: prompts, doses, directions. Out: a `Completion` for each pair, tokens kept as sampled. Dose 0 is plain.
+In: prompts, doses, directions. Out: a `Completion` for each pair, tokens kept as sampled. Dose 0 is plain. What writes
+them is an engine (`generate.engine`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import GenerateConfig
-from steer_heal_love.ground.adaptive import Policy, written
+from steer_heal_love.generate.engine import Order, engines, write
+from steer_heal_love.ground.adaptive import Policy
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.condition import Condition
-from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.places import Rows
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Completion, Tokens
+
+__all__ = ["engines", "generate"]
 
 
 def generate(
@@ -47,22 +49,12 @@ def generate(
     pairs = [(p, d) for p in prompts for d in doses]
     rendered = [prompt_ids(tok, p, system) for p, _ in pairs]
     ends = end_of_turn_ids(model, tok)
-    steered = [d for _, d in pairs]
-    how: dict[str, Any] = {
-        "ends": ends, "max_new_tokens": max_new_tokens or config.max_new_tokens, "seed": seed, "label": label,
-        "temperature": config.temperature, "min_p": config.min_p, "batch": config.batch, "track": track,
-    }  # fmt: skip
-    if directions is None:
-        answers = sample(model, rendered, **how)
-    elif adapt is None:
-        answers = sample(
-            model, rendered, steer=directions, operation=operation, doses=steered, when=when, **how
-        )
-    else:
-        steering = Steering(directions, operation)
-        answers = written(
-            model, rendered, steering=steering, doses=steered, policy=adapt, when=when, **how
-        ).answers
+    order = Order(
+        rendered, ends, config, max_new_tokens or config.max_new_tokens, seed,
+        steerings=() if directions is None else (Steering(directions, operation),),
+        which=[0] * len(pairs), doses=[d for _, d in pairs], adapt=adapt, when=when, track=track, label=label,
+    )  # fmt: skip
+    answers = write(model, tok, order)
     return [
         Completion(p, Tokens(ids, a), str(tok.decode(a, skip_special_tokens=True)), d, a[-1] in ends)
         for (p, d), ids, a in zip(pairs, rendered, answers, strict=True)

@@ -14,7 +14,7 @@ Source of min-p: arXiv 2407.01082.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import groupby
 from typing import Any
@@ -50,6 +50,7 @@ def sample(
     temperature: float = 1.0,
     min_p: float = 0.1,
     batch: int = 64,
+    streams: Sequence[int] | None = None,
     track: Track = silent,
     label: str = "generate",
 ) -> list[tuple[int, ...]]:
@@ -57,7 +58,7 @@ def sample(
 
     `ends`: tokens that close an answer (kept as its last). `doses`: one a prompt, needs `steer`.
     `operation`: what the directions in `steer` do to the hidden state (`ground.operations`). `when`: steer only the rows whose
-    prompt meets this condition.
+    prompt meets this condition. `streams`: the row number that each prompt draws as; its place among `prompts` when not given.
     """
     if (steer is None) != (doses is None):
         raise ValueError("doses and steer come together")
@@ -66,8 +67,8 @@ def sample(
     if when is not None and doses is not None:
         doses = when.doses(model, prompts, doses)
     uniforms = torch.stack(
-        [torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(seed * 1_000_003 + row))
-         for row in range(len(prompts))]
+        [torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(row_seed(seed, row)))
+         for row in (range(len(prompts)) if streams is None else streams)]
     )  # fmt: skip
     out: list[tuple[int, ...]] = [()] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -91,6 +92,11 @@ def sample(
 
         halving(groups, decode)
     return team.answers(out, mine)
+
+
+def row_seed(seed: int, row: int) -> int:
+    """What a row's own stream of draws is seeded with."""
+    return seed * 1_000_003 + row
 
 
 def batches_as_alone(

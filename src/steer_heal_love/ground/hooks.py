@@ -46,6 +46,11 @@ def once(model: nn.Module, kind: str) -> Iterator[None]:
         kinds.discard(kind)
 
 
+def hooked(model: nn.Module) -> bool:
+    """Whether anything but its weights decides what the model computes: a hook on a module, or an edit of its logits."""
+    return bool(edits(model)) or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
 @dataclass
 class Doses:
     """The dose of each row of the batch now in flight; the decode loop shortens it as rows finish."""

@@ -21,8 +21,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import DummyLayer, DynamicIndexedLayer, DynamicLayer, DynamicSlidingWindowLayer
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, cache_utils
 
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.parts import body
@@ -38,7 +37,8 @@ FAILS = (
 )  # fmt: skip
 """what a model may answer to a reading that it can't do"""
 WINDOW = re.compile(r"(sliding_|attention_)?window(_size)?|sliding_window_size|attention_chunk_size")
-PLAIN = (DynamicLayer, DynamicSlidingWindowLayer, DynamicIndexedLayer, DummyLayer)
+LAYERS = ("DynamicLayer", "DynamicSlidingWindowLayer", "DynamicIndexedLayer", "DummyLayer")
+PLAIN = tuple(getattr(cache_utils, name) for name in LAYERS if hasattr(cache_utils, name))
 """layers of a cache that hold a column a token, so that a mask says all there is to say of padding"""
 
 
