@@ -1,0 +1,89 @@
+"""Kernels put in by a patch serve readings alone, and only where they give the model's own states."""
+
+from __future__ import annotations
+
+from types import MethodType
+
+import pytest
+import torch
+import transformers.models.llama.modeling_llama as code
+from tests.tiny_model import build_model
+
+from steer_heal_love.ground import fused
+
+calls: list[str] = []
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setattr(fused, "usable", lambda _given: not torch.is_grad_enabled())
+    calls.clear()
+    names = dict(vars(code))
+    yield build_model(64, 0).eval()
+    vars(code).update(names)
+
+
+def patch_with(factor):
+    """A patch as the library makes them: forwards bound to modules, a function and a class of the family's code replaced."""
+
+    def patch(model):
+        plain_norm, plain_rope = code.LlamaRMSNorm.forward, code.apply_rotary_pos_emb
+
+        def norm(self, hidden):
+            calls.append("norm")
+            return plain_norm(self, hidden) * factor
+
+        def rope(q, k, *args, **kwargs):
+            calls.append("rope")
+            return plain_rope(q, k, *args, **kwargs)
+
+        code.apply_rotary_pos_emb = rope
+        code.LlamaRMSNorm = type("Fused", (code.LlamaRMSNorm,), {})
+        for layer in model.model.layers:
+            layer.input_layernorm.forward = MethodType(norm, layer.input_layernorm)
+
+    return patch
+
+
+def test_readings_take_the_patch_and_gradients_do_not(model):
+    assert fused.switched(model, patch_with(1.0))
+    calls.clear()
+    with torch.no_grad():
+        model(torch.tensor([[1, 2, 3]]))
+    assert {"norm", "rope"} <= set(calls)
+    calls.clear()
+    model(torch.tensor([[1, 2, 3]]))
+    assert calls == []
+
+
+def test_classes_of_models_yet_to_be_made_stay(model):
+    kept = code.LlamaRMSNorm
+    fused.switched(model, patch_with(1.0))
+    assert code.LlamaRMSNorm is kept
+
+
+def test_a_patch_that_gives_other_numbers_is_taken_back(model):
+    rope, modules = code.apply_rotary_pos_emb, [dict(vars(m)) for m in model.modules()]
+    before = fused.states(model)
+    assert not fused.switched(model, patch_with(1.1))
+    assert code.apply_rotary_pos_emb is rope
+    assert all(vars(m).keys() == was.keys() for m, was in zip(model.modules(), modules, strict=True))
+    assert torch.equal(fused.states(model), before)
+
+
+def test_a_patch_that_raises_is_taken_back(model):
+    def patch(model):
+        patch_with(1.0)(model)
+        raise RuntimeError("no such kernel")
+
+    rope = code.apply_rotary_pos_emb
+    assert not fused.switched(model, patch)
+    assert code.apply_rotary_pos_emb is rope and "forward" not in vars(model.model.layers[0].input_layernorm)
+
+
+def test_on_a_processor_nothing_is_patched(model):
+    assert not fused.fuse(model, patch_with(1.0)) and calls == []
+
+
+def test_a_family_that_the_library_does_not_know_has_no_patch():
+    assert fused.library("no_such_family") is None
