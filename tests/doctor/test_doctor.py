@@ -75,10 +75,10 @@ def detached(model, _patch):
 
 
 def upside_down(_model, patch):
-    from steer_heal_love.ground import hooks
+    from steer_heal_love.ground import places
 
-    real = hooks.layers
-    patch.setattr(hooks, "layers", lambda model: real(model)[::-1])
+    real = places.layers
+    patch.setattr(places, "layers", lambda model: real(model)[::-1])
 
 
 def only_the_prompt(_model, patch):

@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from tests.ground.test_operations import sliding
+from tests.ground.test_operations import made, sliding
 from tests.tiny_model import build_model, hooks_of
 
 from steer_heal_love.ground.adaptive import Policy, band, capped, left, written
 from steer_heal_love.ground.decode import sample
-from steer_heal_love.ground.operations import Steering, operations
+from steer_heal_love.ground.operations import Steering, operations, rows
 from steer_heal_love.ground.scoring import forward_kl
 
 DRAW = torch.Generator().manual_seed(3)
@@ -34,21 +34,22 @@ def net(request):
     return build_model(64, 2) if request.param == "plain" else sliding()
 
 
-def write(net, policy, prompts=PROMPTS, doses=DOSES, operation="add", how=GREEDY, **more):
+def write(net, policy, prompts=PROMPTS, doses=DOSES, operation="add", steers=DIRECTIONS, how=GREEDY, **more):
     return written(
-        net, prompts, steering=Steering(DIRECTIONS, operation), doses=doses, policy=policy, **how, **more
+        net, prompts, steering=Steering(steers, operation), doses=doses, policy=policy, **how, **more
     )
 
 
 @pytest.mark.parametrize("operation", sorted(operations))
 @pytest.mark.parametrize("how", [HOW, GREEDY], ids=["drawn", "greedy"])
 def test_a_cap_out_of_reach_gives_the_steered_tokens_and_a_cap_of_nothing_the_plain_ones(net, operation, how):
-    steered = sample(net, PROMPTS, steer=DIRECTIONS, operation=operation, doses=DOSES, **how)
+    steers = made(operation) if operation in rows else DIRECTIONS
+    steered = sample(net, PROMPTS, steer=steers, operation=operation, doses=DOSES, **how)
     plain = sample(net, PROMPTS, **how)
-    assert write(net, Policy(), operation=operation, how=how).answers == steered
-    assert write(net, Policy(cap_nats=1e9), operation=operation, how=how).answers == steered
-    assert write(net, Policy(cap_nats=0.0), operation=operation, how=how).answers == plain
-    assert write(net, Policy(rewinds=3), operation=operation, how=how).answers == steered
+    assert write(net, Policy(), operation=operation, steers=steers, how=how).answers == steered
+    assert write(net, Policy(cap_nats=1e9), operation=operation, steers=steers, how=how).answers == steered
+    assert write(net, Policy(cap_nats=0.0), operation=operation, steers=steers, how=how).answers == plain
+    assert write(net, Policy(rewinds=3), operation=operation, steers=steers, how=how).answers == steered
     assert steered != plain
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import steer_heal_love
-from steer_heal_love import compare, doctor, evals, filter, gates, heal, vector
+from steer_heal_love import compare, doctor, evals, executors, filter, gates, heal, vector
+from steer_heal_love.generate import engine
 from steer_heal_love.ground import declared, operations
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.registry import Registry
@@ -34,10 +35,12 @@ REGISTRIES = {
         gates.gates,
         declared.declared,
         declared.curves,
+        engine.engines,
+        executors.executors,
     )
 }
-COMPUTED = {"score", "curve"}
-"""kinds whose names are partly made from other names"""
+COMPUTED = {"score", "curve", "engine"}
+"""kinds whose names are partly made from other names, or are constants"""
 FEW = {"number of rows of a steering operation"}
 """kinds that a single file may have"""
 OWN = {
@@ -46,6 +49,7 @@ OWN = {
     "form of a persona's file": r"@form\(",
     "folding of a steering operation": r"foldings\.register\(\s*",
     "number of rows of a steering operation": r"rows\.register\(\s*",
+    "executor": r"@executors\(",
     "needs of a steering method": r"needs\.register\(\s*",
 }
 """what registers in a room that has two registries, or a word of its own"""

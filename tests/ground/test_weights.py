@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from steer_heal_love.ground import weights
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.weights import folded, rounded
 from steer_heal_love.nouns import Adapter
@@ -159,3 +160,25 @@ def test_entering_twice_is_refused_and_the_first_goes_on(model, rounds, bits):
             raise AssertionError("folded twice")
         assert same(model, inside)
     assert same(model, before)
+
+
+def test_copies_go_to_the_host_where_the_device_has_no_room_for_them(monkeypatch):
+    class OnGpu:
+        is_cuda, device = True, torch.device("cuda")
+        numel = staticmethod(lambda: 1000)
+        element_size = staticmethod(lambda: 2)
+
+    free = {"bytes": 4001}
+    monkeypatch.setattr(weights, "free_bytes", lambda _device: free["bytes"])
+    assert weights.shelter([OnGpu()]) is None
+    free["bytes"] = 3999
+    assert weights.shelter([OnGpu()]) == torch.device("cpu")
+    assert weights.shelter([torch.zeros(3)]) is None
+
+
+def test_a_fold_whose_copies_are_elsewhere_is_undone_exactly(model, random_adapter, monkeypatch):
+    monkeypatch.setattr(weights, "shelter", lambda _weights: torch.device("cpu"))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    with folded(model, [random_adapter(model, 1)]):
+        assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())

@@ -39,17 +39,18 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
             yield
             return
         stack.enter_context(once(model, "folded"))
-        for name in sorted({name for adapter in rounds for name in adapter.factors}):
+        names = sorted({name for adapter in rounds for name in adapter.factors})
+        home = shelter([model.get_submodule(name).weight for name in names])  # type: ignore[misc]
+        for name in names:
             module = model.get_submodule(name)
             weight: Tensor = module.weight  # type: ignore[assignment]
             if weight.requires_grad:
                 raise RuntimeError(
                     f"{name}.weight wants gradients; folding edits weights, so freeze it first"
                 )
-            pristine = weight.detach().clone()
-            stack.callback(put, weight, pristine)
+            stack.callback(put, weight, weight.detach().to(home or weight.device, copy=True))
             with torch.no_grad():
-                total = pristine.to(torch.float32, copy=True)
+                total = weight.to(torch.float32, copy=True)
                 for adapter in rounds:
                     if name in adapter.factors:
                         a, b = adapter.factors[name]
@@ -57,6 +58,22 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
                         total += change.T if linear.turned(module) else change
             put(weight, rounded(total, weight.dtype, name))
         yield
+
+
+def shelter(weights: Sequence[Tensor]) -> torch.device | None:
+    """Where copies of these weights are kept: the host where they would take more than half of what their GPU has free,
+    as those of a model that nearly fills it; None for beside each."""
+    for device in {w.device for w in weights if w.is_cuda}:
+        size = sum(w.numel() * w.element_size() for w in weights if w.device == device)
+        if size > free_bytes(device) / 2:
+            return torch.device("cpu")
+    return None
+
+
+def free_bytes(device: torch.device) -> int:
+    """What a GPU has free, with what torch holds there unused."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 @torch.no_grad()
