@@ -107,6 +107,11 @@ class AdaptConfig:
     quantile: float = 0.95
     """share of the base's own answers that the band holds on either side"""
 
+    @property
+    def adapts(self) -> bool:
+        """Whether the dose changes while an answer is written."""
+        return bool(self.half_life or self.cap_nats or self.rewinds)
+
 
 @dataclass(frozen=True)
 class FilterConfig:

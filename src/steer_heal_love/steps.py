@@ -109,7 +109,7 @@ def policy(r: Run) -> Policy | None:
     """How the dose adapts while text is written; None where nothing of it is asked for. The band is that of the base's own
     answers, read by the pristine base."""
     a = r.config.adapt
-    if not (a.half_life or a.cap_nats or a.rewinds):
+    if not a.adapts:
         return None
     around = (-math.inf, math.inf)
     if a.rewinds:

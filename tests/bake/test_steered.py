@@ -51,6 +51,13 @@ def test_every_operation_says_whether_it_folds():
     assert set(foldings) == set(operations)
 
 
+def loads_as(folder, want):
+    """The library loads a whole model from the folder, and it gives these logits."""
+    found, told = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    torch.testing.assert_close(found(IDS).logits, want, atol=1e-3, rtol=1e-4)
+
+
 @pytest.mark.parametrize("build", [llama, neox], ids=["a switch adds biases", "has biases"])
 def test_the_library_loads_the_steered_model(tok, steering, build, tmp_path):
     net = build()
@@ -59,11 +66,7 @@ def test_the_library_loads_the_steered_model(tok, steering, build, tmp_path):
     with steering(net, 0.7):
         want = net(IDS).logits
     save_steered(net, tok, steering, 0.7, tmp_path / "out")
-    found, told = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "out", output_loading_info=True, dtype=torch.float32
-    )
-    assert not told["missing_keys"] and not told["unexpected_keys"]
-    torch.testing.assert_close(found(IDS).logits, want, atol=1e-3, rtol=1e-4)
+    loads_as(tmp_path / "out", want)
     after = dict(net.named_parameters())
     assert after.keys() == before.keys() and all(torch.equal(after[n], p) for n, p in before.items())
     assert {k: v for k, v in net.config.to_dict().items() if "bias" in k} == biased
@@ -104,11 +107,7 @@ def test_what_is_affine_at_a_linear_module_goes_into_its_weights(
         want = net(IDS).logits
     assert (want - plain).abs().max() > 0.1
     save_steered(net, tok, steering, 0.7, tmp_path / "out")
-    found, told = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "out", output_loading_info=True, dtype=torch.float32
-    )
-    assert not told["missing_keys"] and not told["unexpected_keys"]
-    torch.testing.assert_close(found(IDS).logits, want, atol=1e-3, rtol=1e-4)
+    loads_as(tmp_path / "out", want)
     after = dict(net.named_parameters())
     assert after.keys() == before.keys() and all(torch.equal(after[n], p) for n, p in before.items())
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from steer_heal_love.config import AdaptConfig, GenerateConfig, RunConfig
+from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.ground import places
 from steer_heal_love.ground.adaptive import Policy
 from steer_heal_love.ground.condition import Condition
@@ -92,18 +92,13 @@ def engine(
 def allow(cfg: RunConfig) -> None:
     """Raise `UserError` where the engine that a run asks for isn't there, or can't do what its settings ask."""
     chosen = engines[cfg.generate.engine]
-    lacks(chosen, cfg.adapt.operation, adapts=adapting(cfg.adapt), elsewhere=bool(cfg.vector.hook))
+    lacks(chosen, cfg.adapt.operation, adapts=cfg.adapt.adapts, elsewhere=bool(cfg.vector.hook))
     if chosen.name != REFERENCE and (cfg.replicas, cfg.split) != (1, 1):
         raise UserError(
             f"replicas, split: engine {chosen.name} spreads over GPUs by options of its own (generate.engine_options). "
             f"Leave both at 1, or take --generate.engine {REFERENCE}."
         )
     chosen.ready(cfg.generate)
-
-
-def adapting(cfg: AdaptConfig) -> bool:
-    """Whether the dose changes while an answer is written."""
-    return bool(cfg.half_life or cfg.cap_nats or cfg.rewinds)
 
 
 def lacks(chosen: Engine, operation: str, *, adapts: bool, elsewhere: bool) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from steer_heal_love.generate.vllm import quiet
+from steer_heal_love.generate.vllm import ELSE, quiet
 from steer_heal_love.ground.errors import UserError
-
-ELSE = "take --generate.engine own"
 
 
 def check(model: PreTrainedModel) -> None:
