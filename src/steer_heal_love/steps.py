@@ -211,6 +211,7 @@ def teacher_states_of(
         partial(vector, r.model),
         dose=dose,
         gain=r.config.heal.teacher,
+        first=min(vector.directions),
         batch_tokens=r.config.batch_tokens,
         track=r.track,
     )

@@ -83,7 +83,7 @@ def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypat
     trainer = Trainer(model, fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0), start, 1)
     factor, passes = trainer.parameters[0], []
 
-    def backward(_model, kept, _anchor, config, _weights):
+    def backward(_model, kept, _anchor, config, _weights, _student):
         passes.append(config.micro_batch)
         factor.grad = (factor.grad if factor.grad is not None else 0) + torch.ones_like(factor)
         if config.micro_batch > 2:

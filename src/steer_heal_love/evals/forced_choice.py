@@ -64,6 +64,11 @@ SCORES = (
 )
 
 
+DECODED = 2
+"""times the tokens of a reading that go into one batch here: nearly all of them are decoded one by one, which takes as long
+for many rows as for few"""
+
+
 @instrument("forced_choice", ready=scenes, optional=True, scores=SCORES)
 def forced_choice(s: Subject) -> Items:
     asked = scenes(s.config)
@@ -88,9 +93,9 @@ def forced_choice(s: Subject) -> Items:
             for k in range(0, len(closed), 2)
         ]
 
-    texts, most = [Tokens(p, room) for p in prompts], max(s.batch_tokens // len(ORDERS), 1)
+    texts = [Tokens(p, room) for p in prompts]
     with team.sharing(sorted_by_length(texts)) as mine:
-        halving(by_length(texts, most, mine), ask)
+        halving(by_length(texts, DECODED * s.batch_tokens, mine), ask)
     for table in (mass, nll, valid):
         table[:] = np.stack([t.numpy() for t in team.filled(list(torch.from_numpy(table)), mine)])
     return items(mass, nll, valid, asked)

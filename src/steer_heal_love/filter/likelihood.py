@@ -5,8 +5,6 @@ Babble is improbable text; a mean over the answer dilutes a short burst of it, t
 
 from __future__ import annotations
 
-import torch
-
 from steer_heal_love.filter import Scored, check
 
 WINDOW = 16
@@ -27,4 +25,4 @@ def nll_window(s: Scored) -> float:
     width = min(WINDOW, len(s.nll))
     if width == 0:
         return float("nan")
-    return torch.nn.functional.avg_pool1d(s.likeliest[None, None], width, 1).max().item()
+    return s.likeliest.unfold(0, width, 1).mean(1).max().item()

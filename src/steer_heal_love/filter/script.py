@@ -7,6 +7,7 @@ or a punctuation mark of a script that the prompt itself uses. A combining mark 
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 from itertools import pairwise
 
 from steer_heal_love.filter import Scored, check
@@ -19,6 +20,7 @@ WIDE = ("CJK", "KANA", "HANGUL", "BOPOMOFO")
 """scripts that are set in squares, with punctuation marks as wide"""
 
 
+@lru_cache(maxsize=4096)
 def script(char: str) -> str:
     """A character's script: the first word of its name, as LATIN or DEVANAGARI; kana count as one."""
     first = unicodedata.name(char, "?").split(" ")[0].partition("-")[0]
@@ -33,7 +35,7 @@ def scripts(text: str) -> set[str]:
 
 def is_odd(char: str, before: str, known: set[str]) -> bool:
     """Whether a character that follows `before` is none of the known scripts', nor common to all."""
-    if char in COMMON or char.isdigit():
+    if char in COMMON or char.isdigit() or (char.isascii() and char.isalpha() and "LATIN" in known):
         return False
     kind = unicodedata.category(char)
     if char in JOINERS or (kind.startswith("M") and script(char) not in known):

@@ -3,8 +3,9 @@
 They are Liger-Kernel's (Hsu et al. 2024, arXiv:2410.10989), used where that package is installed, knows the model's
 family and gives the model's own states up to rounding; otherwise the model stays as it was.
 
-They serve readings and decoding, never a pass that is differentiated: there the GPU was quicker with them (281 ms against
-402) and the step slower, since each launch costs the processor more, and a training step has no CUDA graph to save that.
+They serve readings and decoding, and of the passes that are differentiated those that are captured as a CUDA graph
+(`in_training`): in the others the GPU was quicker with them (281 ms against 402) and the step slower, since each launch
+costs the processor more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import functools
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -107,9 +109,22 @@ def chosen(old: Callable[..., Any], new: Callable[..., Any]) -> Callable[..., An
     return either
 
 
+_training: list[bool] = []
+
+
+@contextmanager
+def in_training() -> Iterator[None]:
+    """Let fused kernels serve passes that are differentiated too."""
+    _training.append(True)
+    try:
+        yield
+    finally:
+        _training.pop()
+
+
 def usable(given: Tensor) -> bool:
     """Whether fused kernels are to serve this call."""
-    return given.is_cuda and not torch.is_grad_enabled()
+    return given.is_cuda and (bool(_training) or not torch.is_grad_enabled())
 
 
 @torch.no_grad()

@@ -168,14 +168,34 @@ def adapted(model: PreTrainedModel, factors: Factors, scaling: float = 1.0) -> I
         for name, (a, b) in factors.items():
             module = model.get_submodule(name)
             a, b = a.to(module.weight.device), b.to(module.weight.device)  # type: ignore[arg-type]
+            cast = once_cast(a, b, scaling)
 
-            def hook(_module, args, output, a=a, b=b):
+            def hook(_module, args, output, cast=cast):
                 x = args[0]
-                low, back = (x @ a.to(x).T).flatten(0, -2), (b * scaling).to(x).T
-                return torch.addmm(output.flatten(0, -2), low, back).view(output.shape)
+                down, up = cast(x)
+                return torch.addmm(output.flatten(0, -2), (x @ down).flatten(0, -2), up).view(output.shape)
 
             stack.callback(module.register_forward_hook(hook).remove)
         yield
+
+
+Cast = Callable[[Tensor], tuple[Float[Tensor, "i r"], Float[Tensor, "r o"]]]
+
+
+def once_cast(a: Float[Tensor, "r i"], b: Float[Tensor, "o r"], scaling: float) -> Cast:
+    """A pair of factors in the type of what they are applied to, scaled and ready to multiply from the right; factors that
+    aren't trained are cast once, for they stay as they are."""
+    kept: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+
+    def cast(x: Tensor) -> tuple[Tensor, Tensor]:
+        if x.dtype in kept:
+            return kept[x.dtype]
+        both = a.to(x).T, (b * scaling).to(x).T
+        if not (a.requires_grad or b.requires_grad):
+            kept[x.dtype] = both
+        return both
+
+    return cast
 
 
 @contextmanager

@@ -33,6 +33,12 @@ def limit(gigabytes: float, device: str) -> None:
         )
 
 
+def free_bytes(device: torch.device) -> int:
+    """What a GPU has free, with what torch holds there unused."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
 def halving(batches: Iterable[list[int]], work: Callable[[list[int]], None]) -> None:
     """`work` on each batch; one that doesn't fit is halved and tried again, and no later one has more rows.
 

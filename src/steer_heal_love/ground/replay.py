@@ -139,10 +139,8 @@ def recorded(forward: Callable[[], None], device: torch.device) -> Callable[[], 
     if device.type != "cuda":
         return forward
     graph = torch.cuda.CUDAGraph()
-    # Beside other processes a thread of NCCL's asks the device things that would end a capture of all threads.
-    mode = "thread_local" if torch.distributed.is_initialized() else "global"
     try:
-        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode=mode):
+        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode=error_mode()):
             forward()
     except torch.OutOfMemoryError:
         raise
@@ -150,6 +148,12 @@ def recorded(forward: Callable[[], None], device: torch.device) -> Callable[[], 
         warnings.warn(f"decoding without CUDA graphs: {str(e).splitlines()[0]}", stacklevel=2)
         return forward
     return graph.replay  # type: ignore[no-any-return]
+
+
+def error_mode() -> str:
+    """What may disturb a capture. Beside other processes a thread of NCCL's asks the device things that would end a
+    capture of all threads."""
+    return "thread_local" if torch.distributed.is_initialized() else "global"
 
 
 @contextmanager

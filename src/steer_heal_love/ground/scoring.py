@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from steer_heal_love.ground import team
+from steer_heal_love.ground import side_by_side, team
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.parts import Voice, bare, head
 from steer_heal_love.ground.progress import Advance
@@ -105,6 +105,23 @@ def read_once(model: PreTrainedModel, start: tuple[int, ...], rows: int) -> Dyna
     return cache  # type: ignore[no-any-return]
 
 
+SHARED = 0.25
+"""share of a batch's tokens that reading a common start once has to save to be worth padding and masks, on a GPU"""
+
+
+def size(tokens: Tokens) -> int:
+    return len(tokens.prompt) + len(tokens.answer)
+
+
+def read_side_by_side(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[Tensor, "t d"], Batch]:
+    """`answer_hidden` of texts side by side in one row."""
+    given = side_by_side.texts([s.prompt + s.answer for s in sequences], model.device)
+    at = side_by_side.where([(len(s.prompt), len(s.answer)) for s in sequences]).to(model.device)
+    lengths = [len(s.answer) for s in sequences]
+    hidden = side_by_side.states(model, given)[0][at]
+    return hidden, Batch(given.ids, torch.ones_like(given.ids), at, given.ids[0, at + 1], lengths)
+
+
 @torch.no_grad()
 def read_hidden(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[Tensor, "t d"], Batch]:
     """`answer_hidden` without gradients, reading what all prompts begin with once where a model's way allows it."""
@@ -112,6 +129,10 @@ def read_hidden(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[
         batch = pack(sequences, model.device)
         return answer_hidden(model, batch), batch
     n = common_start([s.prompt for s in sequences])
+    if model.device.type == "cuda" and side_by_side.suits(model, max(map(size, sequences))):
+        saved = n * (len(sequences) - 1)
+        if saved < SHARED * sum(map(size, sequences)):
+            return read_side_by_side(model, sequences)
     cache = read_once(model, sequences[0].prompt[:n], len(sequences))
     batch = pack([Tokens(s.prompt[n:], s.answer) for s in sequences], model.device)
     mask = torch.cat([batch.mask.new_ones(len(sequences), n), batch.mask], 1)

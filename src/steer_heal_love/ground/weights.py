@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import factored, fits, linear
 from steer_heal_love.ground.hooks import once
+from steer_heal_love.ground.memory import free_bytes
 from steer_heal_love.nouns import Adapter
 
 
@@ -68,12 +69,6 @@ def shelter(weights: Sequence[Tensor]) -> torch.device | None:
         if size > free_bytes(device) / 2:
             return torch.device("cpu")
     return None
-
-
-def free_bytes(device: torch.device) -> int:
-    """What a GPU has free, with what torch holds there unused."""
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 @torch.no_grad()

@@ -8,23 +8,19 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import team
 from steer_heal_love.ground.memory import halving
-from steer_heal_love.ground.scoring import (
-    answer_hidden,
-    by_length,
-    pack,
-    sorted_by_length,
-    token_divergence,
-)
-from steer_heal_love.heal import divergences
-from steer_heal_love.heal.examples import Example
+from steer_heal_love.ground.scoring import by_length, forward_kl, sorted_by_length, token_divergence
+from steer_heal_love.heal import Divergence, divergences
+from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms
 from steer_heal_love.heal.losses import losses, stack
+from steer_heal_love.heal.student import Student
 from steer_heal_love.heal.terms import in_order, terms
 from steer_heal_love.nouns import DOMINATES, Healing
 
@@ -35,10 +31,11 @@ def gradient_ratios(
     anchor: list[Example],
     config: HealConfig,
     weights: dict[str, float],
+    student: Student | None = None,
 ) -> dict[str, float]:
     """Norm of each weighted term's gradient at the final hidden states, relative to the imitation's."""
     part = config.micro_batch
-    found, hidden = losses(model, kept[:part], anchor[:part], config)
+    found, hidden = losses(model, kept[:part], anchor[:part], config, student)
     norms = {
         name: torch.autograd.grad(weights[name] * value, hidden, retain_graph=True)[0].float().norm().item()
         for name, value in found.items()
@@ -50,31 +47,56 @@ def gradient_ratios(
 
 @torch.no_grad()
 def validate(
-    model: PreTrainedModel, held: list[Example], anchor: list[Example], config: HealConfig, batch_tokens: int
+    model: PreTrainedModel,
+    held: list[Example],
+    anchor: list[Example],
+    config: HealConfig,
+    batch_tokens: int,
+    student: Student | None = None,
 ) -> dict[str, float]:
     """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL."""
-    out: list[Tensor] = [torch.empty(2, 0)] * len(held)
+    kept, away = readings(
+        student or Student(model, within=False), held, anchor, divergences[config.divergence], batch_tokens
+    )
+    return {
+        "nll": kept[0].mean().item(),
+        "divergence": kept[1].mean().item(),
+        "anchor_kl": away[1].mean().item(),
+    }
+
+
+def readings(
+    student: Student, held: list[Example], anchor: list[Example], divergence: Divergence, batch_tokens: int
+) -> tuple[Float[Tensor, "2 t"], Float[Tensor, "2 u"]]:
+    """NLL and divergence from the reference of every answer token, of either kind of text, in nats; NaN without any.
+    The anchors' divergence is KL(base‖student)."""
+    examples = held + anchor
+    out: list[Tensor] = [torch.empty(2, 0)] * len(examples)
 
     def read(indices: list[int]) -> None:
-        part = [held[i] for i in indices]
-        batch = pack([e.tokens for e in part], model.device)
-        hidden = answer_hidden(model, batch)
-        reference = stack([e.reference for e in part], hidden), divergences[config.divergence]
-        both = torch.stack(token_terms(model, hidden, batch.targets, reference))
-        for i, values in zip(indices, both.split(batch.lengths, 1), strict=True):
-            out[i] = values
+        kinds = [i for i in indices if i < len(held)], [i for i in indices if i >= len(held)]
+        parts = [[examples[i] for i in kind] for kind in kinds]
+        hidden = student.answers(*parts).split([tokens(part) for part in parts])
+        for kind, part, ours, apart in zip(kinds, parts, hidden, (divergence, forward_kl), strict=True):
+            if part:
+                reference = stack([e.reference for e in part], ours), apart
+                both = torch.stack(
+                    token_terms(student.model, ours, answer_ids(part).to(ours.device), reference)
+                )
+                for i, values in zip(kind, both.split([len(e.tokens.answer) for e in part], 1), strict=True):
+                    out[i] = values
 
-    rows = [e.tokens for e in held]
+    rows = [e.tokens for e in examples]
     order = sorted_by_length(rows)
     with team.sharing(order) as mine:
         halving(by_length(rows, batch_tokens, mine), read)
     whole = team.filled(out, mine)
-    found = torch.cat([whole[i] for i in order], 1) if held else torch.full((2, 1), math.nan)
-    return {
-        "nll": found[0].mean().item(),
-        "divergence": found[1].mean().item(),
-        "anchor_kl": anchor_kl(model, anchor, batch_tokens),
-    }
+    split = ([i for i in order if i < len(held)], [i for i in order if i >= len(held)])
+    kept, away = (torch.cat([whole[i] for i in kind], 1) if kind else NONE for kind in split)
+    return kept, away
+
+
+NONE = torch.full((2, 1), math.nan)
 
 
 def anchor_kl(model: PreTrainedModel, anchor: list[Example], batch_tokens: int) -> float:

@@ -6,11 +6,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from jaxtyping import Float
-from torch import Tensor, empty
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, empty, tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
+from steer_heal_love.ground.memory import free_bytes
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.nouns import Completion, Tokens
 
@@ -85,3 +87,17 @@ def alike(kept: list[Example], anchor: list[Example]) -> list[list[Example]]:
 
 def tokens(examples: list[Example]) -> int:
     return sum(len(e.tokens.answer) for e in examples)
+
+
+def answer_ids(examples: list[Example]) -> Int[Tensor, " t"]:
+    """The answers' tokens, one answer after another."""
+    return tensor([i for e in examples for i in e.tokens.answer])
+
+
+def near(examples: list[Example], device: torch.device) -> list[Example]:
+    """With their states on a GPU, where those take less than a tenth of what it has free: they are read every epoch."""
+    given = [s for e in examples for s in (e.reference, e.teacher) if s is not None]
+    if device.type != "cuda" or 10 * sum(s.numel() * s.element_size() for s in given) > free_bytes(device):
+        return examples
+    there = lambda s: None if s is None else s.to(device)
+    return [replace(e, reference=e.reference.to(device), teacher=there(e.teacher)) for e in examples]

@@ -22,7 +22,7 @@ class _TokenTerms(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, targets, model, references):  # type: ignore[override]
+    def forward(ctx, hidden, targets, model, references, learn_nll):  # type: ignore[override]
         values: list[list[Tensor]] = [[] for _ in range(1 + len(references))]
         grads: list[list[Tensor]] = [[] for _ in values]
         wanted = ctx.needs_input_grad[0]
@@ -31,14 +31,16 @@ class _TokenTerms(torch.autograd.Function):
             with torch.set_grad_enabled(wanted):
                 leaf = hidden[i : i + size].detach().requires_grad_(wanted)
                 logits = head(model, leaf)
-                terms = [] if targets is None else [(0, nll(logits, targets[i : i + size]))]
+                terms = []
+                if targets is not None:
+                    terms.append((0, nll(logits if learn_nll else logits.detach(), targets[i : i + size])))
                 for n, (states, divergence) in enumerate(references, 1):
                     with torch.no_grad():
                         theirs = bare(model)(states[i : i + size])
                     terms.append((n, divergence(theirs, logits)))
                 for n, term in terms:
                     values[n].append(term.detach())
-                    if wanted:
+                    if term.requires_grad:
                         (grad,) = torch.autograd.grad(term.sum(), leaf, retain_graph=n != terms[-1][0])
                         grads[n].append(grad)
         ctx.save_for_backward(*(torch.cat(g) if g else hidden.new_zeros(1, 1) for g in grads))
@@ -47,7 +49,7 @@ class _TokenTerms(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *upstream):  # type: ignore[override]
         rows = [u.to(g.dtype).unsqueeze(1) * g for u, g in zip(upstream, ctx.saved_tensors, strict=True)]
-        return sum(rows), None, None, None
+        return sum(rows), None, None, None, None
 
 
 def nll(logits: Float[Tensor, "t v"], targets: Int[Tensor, " t"]) -> Float[Tensor, " t"]:
@@ -59,9 +61,11 @@ def token_terms(
     hidden: Float[Tensor, "t d"],
     targets: Int[Tensor, " t"] | None,
     *references: tuple[Float[Tensor, "t d"], Divergence],
+    learn_nll: bool = True,
 ) -> tuple[Float[Tensor, " t"], ...]:
-    """Per token, in nats: NLL of the targets (0 without any), then the divergence from each reference."""
-    return _TokenTerms.apply(hidden, targets, model, references)  # type: ignore[no-any-return]
+    """Per token, in nats: NLL of the targets (0 without any), then the divergence from each reference. Where `learn_nll`
+    is off, the NLL is for the record and has no gradient."""
+    return _TokenTerms.apply(hidden, targets, model, references, learn_nll)  # type: ignore[no-any-return]
 
 
 def aggregate(values: Float[Tensor, " t"], how: str) -> Float[Tensor, ""]:

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import team
-from steer_heal_love.ground.scoring import answer_hidden, pack
-from steer_heal_love.heal.examples import Example, alike, tokens
+from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms
+from steer_heal_love.heal.student import Student
 from steer_heal_love.heal.terms import Term, in_order, terms
 
 
@@ -24,12 +24,13 @@ def backward(
     anchor: list[Example],
     config: HealConfig,
     weights: dict[str, float],
+    student: Student | None = None,
 ) -> dict[str, float]:
     """Add one step's gradient to the factors', at most `micro_batch` completions and as many anchors at a time; the
     terms' means over the step. In a team (`ground.team`) both are this process's part of a sum over all."""
     means: dict[str, float] = {}
     for part, extra in parts_of(kept, anchor, config.micro_batch):
-        found, _ = losses(model, part, extra, config)
+        found, _ = losses(model, part, extra, config, student)
         shares = {name: share(terms[name], (part, kept), (extra, anchor)) for name in found}
         loss = sum(weights[name] * shares[name] * value for name, value in found.items() if weights[name])
         if isinstance(loss, Tensor):
@@ -63,12 +64,15 @@ def share(term: Term, kept: Part, anchor: Part) -> float:
 
 
 def losses(
-    model: PreTrainedModel, kept: list[Example], anchor: list[Example], config: HealConfig
+    model: PreTrainedModel,
+    kept: list[Example],
+    anchor: list[Example],
+    config: HealConfig,
+    student: Student | None = None,
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "t d"]]:
-    """The unweighted terms, and the hidden states they were read from."""
-    batches = [pack([e.tokens for e in part], model.device) for part in alike(kept, anchor)]
-    hidden = torch.cat([answer_hidden(model, b) for b in batches])
-    targets, n = torch.cat([b.targets for b in batches]), tokens(kept)
+    """The unweighted terms, and the hidden states they were read from. `student` reads them, in padded rows if not said."""
+    hidden = (student or Student(model, within=False)).answers(kept, anchor)
+    targets, n = answer_ids(kept + anchor).to(hidden.device), tokens(kept)
     found: dict[str, Float[Tensor, ""]] = {}
     for on, part, at in (("kept", kept, slice(0, n)), ("anchor", anchor, slice(n, None))):
         if part:
@@ -91,8 +95,11 @@ def values(
         if t.reference and t.divergence:
             theirs = [states for e in part if (states := t.reference(e)) is not None]
             references[t.name] = stack(theirs, hidden), t.divergence(config)
-    hard = len(references) < len(wanted)
-    nll, *compared = token_terms(model, hidden, targets if hard else None, *references.values())
+    hard = [t for t in wanted if t.name not in references]
+    learned = any(t.weight(config) for t in hard)
+    nll, *compared = token_terms(
+        model, hidden, targets if hard else None, *references.values(), learn_nll=learned
+    )
     each = dict(zip(references, compared, strict=True))
     return {t.name: t.reduce(each.get(t.name, nll), part, config) for t in wanted}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -13,12 +14,16 @@ from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import team
 from steer_heal_love.ground.errors import Diverged
 from steer_heal_love.ground.memory import fits
+from steer_heal_love.ground.parts import band
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.lora import SpectralPenalty
 from steer_heal_love.heal.losses import backward
+from steer_heal_love.heal.student import Student
 from steer_heal_love.heal.terms import in_order, terms
 from steer_heal_love.nouns import Adapter
 
+FEW = 8
+"""steps of a heal under which none is captured: to capture one costs about three"""
 WARMUP = 0.1
 """share of the steps over which the learning rate rises"""
 
@@ -37,8 +42,13 @@ class Trainer:
         self.weights = {t.name: t.weight(config) for t in terms.values()}
         self.spectral = SpectralPenalty(adapter)
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+            self.parameters,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.99),
+            fused=all(f.is_cuda for f in self.parameters) or None,
         )
+        self.student = Student(model, within=False)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda s: shape(s, total))
 
     def gradient(self, kept: list[Example], anchor: list[Example]) -> dict[str, float]:
@@ -47,7 +57,7 @@ class Trainer:
 
         def add_up() -> None:
             self.optimiser.zero_grad()
-            terms.update(backward(self.model, kept, anchor, self.config, self.weights))
+            terms.update(backward(self.model, kept, anchor, self.config, self.weights, self.student))
 
         self.fitted(add_up)
         if team.size() > 1:
@@ -58,7 +68,24 @@ class Trainer:
     def fitted(self, add_up: Callable[[], None]) -> None:
         """Add up a gradient, again in passes of half as many items for as long as they don't fit in memory."""
         while not fits(add_up, self.config.micro_batch):
+            self.student.captured = None
             self.config = replace(self.config, micro_batch=self.config.micro_batch // 2)
+
+    def prepare(self, kept: list[Example], anchor: list[Example], steps: int) -> None:
+        """Read these examples, in so many steps, from the lowest adapted layer on; captured, where that pays, in passes of
+        half as many items for as long as they don't fit in memory. The adapter is on."""
+        self.student = Student(self.model, band(self.model, self.config.layers)[0], self.parameters)
+        if steps >= FEW:
+            # Where not even one item fits captured, it is still tried as it is.
+            with suppress(torch.OutOfMemoryError):
+                self.fitted(lambda: self.student.capture(kept, anchor, self.sizes(kept, anchor)))
+
+    def sizes(self, kept: list[Example], anchor: list[Example]) -> tuple[int, int]:
+        """How many of either a pass takes at most, in this process."""
+        c, here = self.config, lambda n, part: min(math.ceil(n / team.size()), len(part))
+        both = here(c.batch, kept), here(c.anchor_batch, anchor)
+        parts = math.ceil(max(both) / c.micro_batch)
+        return math.ceil(both[0] / parts), math.ceil(both[1] / parts)
 
     def update(self, terms: dict[str, float]) -> dict[str, float]:
         """One step along the gradient; the step's row. Raises `Diverged` when a term is not a number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,15 +11,17 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground import team
+from steer_heal_love.ground import partway, side_by_side, team
+from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.progress import Track, silent
-from steer_heal_love.ground.scoring import hidden_states, sorted_by_length
+from steer_heal_love.ground.scoring import by_length, read_hidden, size, sorted_by_length
 from steer_heal_love.nouns import Tokens
 
 Steering = Callable[[float], AbstractContextManager[Any]]
 """dose → a context in which the model is steered with it"""
 
 
+@torch.no_grad()
 def teacher_states(
     model: PreTrainedModel,
     tokens: list[Tokens],
@@ -27,6 +29,7 @@ def teacher_states(
     *,
     dose: float,
     gain: float,
+    first: int = 0,
     batch_tokens: int = 4096,
     track: Track = silent,
 ) -> list[Float[Tensor, "t d"]]:
@@ -36,18 +39,37 @@ def teacher_states(
         h₀ + gain/2 · (h₊ − h₋),   h± steered at ±dose.
 
     Logits are linear in these states, so the difference is one of logits. What steering does in either direction,
-    flattening above all, cancels in it. At dose 0 the teacher is the student.
+    flattening above all, cancels in it. At dose 0 the teacher is the student. `first`: the lowest steered layer; what lies
+    below it is read once.
     """
     out: list[Tensor] = [torch.empty(0)] * len(tokens)
     with team.sharing(sorted_by_length(tokens)) as mine, track("teacher", 3 * len(mine)) as advance:
 
-        def read(steered: AbstractContextManager[Any]) -> list[Tensor]:
-            with steered:
-                return hidden_states(
-                    model, [tokens[i] for i in mine], batch_tokens=batch_tokens, advance=advance
-                )
+        def look(indices: list[int]) -> None:
+            rows = [tokens[i] for i in indices]
+            read = reader(model, rows, first)
+            plain = read()
+            advance(len(rows))
+            with steering(dose):
+                toward = read().float()
+            advance(len(rows))
+            with steering(-dose):
+                away = read().float()
+            advance(len(rows))
+            moved = (plain.float() + gain / 2 * (toward - away)).to(plain).cpu()
+            for i, h in zip(indices, moved.split([len(t.answer) for t in rows]), strict=True):
+                out[i] = h
 
-        toward, away, plain = read(steering(dose)), read(steering(-dose)), read(nullcontext())
-        for i, h, pos, neg in zip(mine, plain, toward, away, strict=True):
-            out[i] = (h.float() + gain / 2 * (pos.float() - neg.float())).to(h)
+        halving(by_length(tokens, batch_tokens, mine), look)
     return team.filled(out, mine)
+
+
+def reader(model: PreTrainedModel, rows: list[Tokens], first: int) -> Callable[[], Float[Tensor, "t d"]]:
+    """Reads the answers' final hidden states, as often as it is called; from layer `first` on where the model allows it."""
+    longest = max(map(size, rows))
+    if not (first and side_by_side.suits(model, longest) and partway.suits(model, first)):
+        return lambda: read_hidden(model, rows)[0]
+    given = side_by_side.texts([t.prompt + t.answer for t in rows], model.device)
+    at = side_by_side.where([(len(t.prompt), len(t.answer)) for t in rows]).to(model.device)
+    entered = partway.entering(model, first, given)
+    return lambda: partway.states(model, first, entered, given)[0][at]

@@ -12,7 +12,7 @@ from steer_heal_love.config import HealConfig
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.heal.diagnostics import gradient_ratios, validate, warn
-from steer_heal_love.heal.examples import Example, cycle, split, split_anchor
+from steer_heal_love.heal.examples import Example, cycle, near, split, split_anchor
 from steer_heal_love.heal.lora import fresh, uncovered
 from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.nouns import Adapter, Healing
@@ -36,6 +36,9 @@ def heal(
     adapter = fresh(model, rank=config.rank, alpha=config.alpha, share=config.layers, seed=seed)
     train, held = split(kept, config.validation, seed)
     anchor_train, anchor_held = split_anchor(anchor, config.anchor_validation)
+    train, held, anchor_train, anchor_held = (
+        near(part, model.device) for part in (train, held, anchor_train, anchor_held)
+    )
     per_epoch = math.ceil(len(train) / config.batch)
     total = per_epoch * config.epochs
     trainer = Trainer(model, adapter, config, total, round=round)
@@ -43,6 +46,7 @@ def heal(
     completions, anchors = cycle(train, rng), cycle(anchor_train, rng)
 
     with adapted(model, adapter.factors, adapter.scaling), track("heal", total) as advance:
+        trainer.prepare(train, anchor_train if config.anchor else [], total)
         for step in range(total):
             left = len(train) - (step % per_epoch) * config.batch
             batch = [next(completions) for _ in range(min(config.batch, left))]
@@ -51,12 +55,13 @@ def heal(
             )
             terms = trainer.gradient(batch, extra)
             if step in {total // 4, total // 2, (3 * total) // 4}:
-                seen = gradient_ratios(model, batch, extra, trainer.config, trainer.weights)
+                seen = gradient_ratios(model, batch, extra, trainer.config, trainer.weights, trainer.student)
                 record.pressure.append({"step": step, **seen})
             record.steps.append(trainer.update(terms))
             advance(1)
             if (step + 1) % per_epoch == 0:
-                seen = validate(model, held, anchor_held[: len(held)], config, batch_tokens)
+                few = anchor_held[: len(held)]
+                seen = validate(model, held, few, config, batch_tokens, trainer.student)
                 record.validation.append({"epoch": (step + 1) // per_epoch, **seen})
 
     trainer.end()
