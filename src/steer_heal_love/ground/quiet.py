@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, modeling_gguf_pytorch_utils
+from transformers import PreTrainedTokenizerBase
 
 
 @contextmanager
 def conversion() -> Iterator[None]:
     """A GGUF file's conversion without its bar, which doesn't follow the library's own switch and, in a log, is a
     hundred lines."""
+    from transformers import modeling_gguf_pytorch_utils
+
     library: Any = modeling_gguf_pytorch_utils
     bar = library.tqdm
     library.tqdm = plain
