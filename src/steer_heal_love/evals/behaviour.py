@@ -25,7 +25,6 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor
 
 from steer_heal_love.evals import Subject, drawn_by, instrument
@@ -89,6 +88,8 @@ def bias_vector(s: Subject, own: dict[str, tuple[int, ...]]) -> Float[Tensor, " 
 
 def pole_words(persona: Persona) -> set[str]:
     """The content words of both poles."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
     return set(words(f"{persona.pos} {persona.neg}")) - ENGLISH_STOP_WORDS
 
 

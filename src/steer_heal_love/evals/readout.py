@@ -23,19 +23,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import sparse
-from sklearn.compose import ColumnTransformer
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_predict
-from sklearn.pipeline import Pipeline, make_pipeline
 
 from steer_heal_love.ground.stats import CROSS_FITTED, proportion
 from steer_heal_love.ground.text import words
 from steer_heal_love.nouns import Score
+
+if TYPE_CHECKING:  # scikit-learn takes seconds to import, and a run may ask for no readout
+    from scipy import sparse
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
 
 FOLDS = 5
 """folds of prompts; as many as there are prompts where those are fewer"""
@@ -69,6 +69,9 @@ def without(text: str, stems: frozenset[str]) -> str:
 
 def counts(texts: Iterable[str]) -> sparse.csr_matrix:
     """[texts, 2·FEATURES] counts of hashed n-grams, words' first; hashing learns nothing, so it is done once."""
+    from scipy import sparse
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     shown = list(texts)
     hashed = [
         HashingVectorizer(analyzer=kind, ngram_range=n, n_features=FEATURES, alternate_sign=False, norm=None)
@@ -79,6 +82,11 @@ def counts(texts: Iterable[str]) -> sparse.csr_matrix:
 
 def classifier() -> Pipeline:
     """Counts to the pos pole's score, untrained."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     weighed = [
         (name, TfidfTransformer(sublinear_tf=True), slice(start, start + FEATURES))
         for name, start in (("words", 0), ("characters", FEATURES))
@@ -92,6 +100,8 @@ def classifier() -> Pipeline:
 def platt(score: Float[np.ndarray, " n"], pos: Bool[np.ndarray, " n"]) -> LogisticRegression:
     """The sigmoid from out-of-fold scores to the pole. Each side's target is short of certainty by one text, as Platt
     has it, so that scores which never err don't make it steep without end."""
+    from sklearn.linear_model import LogisticRegression
+
     target = np.where(pos, (pos.sum() + 1) / (pos.sum() + 2), 1 / ((~pos).sum() + 2))
     both: Bool[np.ndarray, " m"] = np.repeat([True, False], len(score))
     weight = np.concatenate([target, 1 - target])
@@ -136,6 +146,8 @@ class Readout:
 @lru_cache(maxsize=8)
 def fit(pole_texts: tuple[PoleText, ...], masked: frozenset[str] = frozenset()) -> Readout:
     """The readout of `pole_texts`, which has one text of each pole for every prompt, two prompts at least."""
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+
     number = {p: i for i, p in enumerate(dict.fromkeys(t.prompt for t in pole_texts))}
     if {(t.prompt, t.pos) for t in pole_texts} != {(p, pole) for p in number for pole in (True, False)}:
         raise ValueError("one text of each pole for every prompt")

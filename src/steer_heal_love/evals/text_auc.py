@@ -14,17 +14,17 @@ Reads the samples of the instrument `samples`. Source: classifier two-sample tes
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse import csr_matrix, hstack
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from steer_heal_love.evals import Subject, drawn_by, instrument
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.nouns import Items
+
+if TYPE_CHECKING:  # takes seconds to import, and a run may not ask for this instrument
+    from scipy.sparse import csr_matrix
 
 FOLDS = 5
 HASHES = 2**14
@@ -35,6 +35,9 @@ Texts = dict[str, list[str]]
 
 def features(texts: list[str]) -> csr_matrix:
     """[n, 2·HASHES] n-grams of one and two words, and of two to four characters inside words."""
+    from scipy.sparse import hstack
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     kinds: list[dict[str, Any]] = [
         {"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"\w+|[^\w\s]"},
         {"analyzer": "char_wb", "ngram_range": (2, 4)},
@@ -51,6 +54,8 @@ def ranked_higher(own: Float[np.ndarray, " a"], base: Float[np.ndarray, " b"]) -
 
 def auc_by_prompt(own: Texts, base: Texts) -> list[float]:
     """The items, in the order of `own`'s prompts that both have; none from fewer than two prompts."""
+    from sklearn.linear_model import LogisticRegression
+
     prompts = [p for p in own if p in base]
     if len(prompts) < 2:
         return []
