@@ -21,7 +21,7 @@ from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.halves import halves
 from steer_heal_love.nouns import Completion, Response, Tokens
-from steer_heal_love.report import html, panels
+from steer_heal_love.report import html, panels, screen
 from steer_heal_love.report.borderline import borderline
 from steer_heal_love.report.panels import survival
 from steer_heal_love.report.read import read
@@ -191,6 +191,21 @@ def test_terminal_fits_one_screen(fabricate):
     text = "\n".join(lines)
     for part in ("trait_shift", "own_excess", "undecided", "adapter", "generate", "12 rounds"):
         assert part in text
+
+
+@pytest.mark.parametrize("columns", [40, 60, 72, 80, 200])
+def test_a_narrow_screen_has_fewer_columns_and_no_column_is_cut(fabricate, columns):
+    console = Console(record=True, width=columns, file=io.StringIO())
+    console.print(screen.Stages(read(fabricate(rounds=2))))
+    heading, *rows = console.export_text().splitlines()
+    assert [row.split("  ")[0] for row in rows] == [
+        "base",
+        "prompt",
+        *(f"{n} {s}" for n in (0, 1) for s in ("steered", "healed")),
+    ]
+    assert "…" not in "".join(rows) and max(map(len, rows)) <= columns
+    assert {"stage", "trait_shift", "neutral_kl"} <= set(heading.split())
+    assert ("own_excess" in heading) is (columns >= 60) and ("dose" in heading) is (columns >= 80)
 
 
 def test_the_row_and_its_evidence_are_shown(fabricate, tmp_path):
