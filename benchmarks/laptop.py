@@ -1,16 +1,23 @@
 """Where a run's time goes: seconds, processor seconds, forward passes and tokens of each step.
 
-    python benchmarks/laptop.py --preset demo --out results.json [--dtype float32] [--repeats 3] [--threads 2]
+    python benchmarks/laptop.py --preset demo --out results.json [--dtype float32] [--repeats 3] [--threads 2] [--look]
 
 The run is an ordinary one in a new folder, in a process of its own for each repeat. Tokens are counted at the model's
-decoder, padding included, and at its head. What a step does outside its own bar stands under `between`. A processor
-without bf16 arithmetic is imitated by `--dtype float32`.
+decoder, padding included, and at its head. What a step does outside its own bar stands under `between`. Processor
+seconds count the processes that a run starts, too. `--look` ends at the first look: what a start costs.
+
+A processor without bf16 arithmetic is imitated by `--dtype float32`; one with AVX2 alone by this in front:
+
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
+
+A machine's first run is imitated by an empty folder as XDG_CACHE_HOME.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -38,12 +45,22 @@ class Meter:
         return Meter(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
+def processor() -> float:
+    """Processor seconds of this process and of those that it started and that ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+class Enough(Exception):
+    """What was to be seen was seen."""
+
+
 class Counter:
     """Reads the meter, and adds up by step what was spent since it was read last."""
 
     def __init__(self) -> None:
         self.now, self.steps, self.last = Meter(), {}, None
-        self.began, self.cpu_began = time.perf_counter(), time.process_time()
+        self.began, self.cpu_began = time.perf_counter(), processor()
 
     def watch(self, model) -> None:
         from steer_heal_love.ground.models import body
@@ -60,7 +77,7 @@ class Counter:
         self.now.head_tokens += args[0].numel() // args[0].shape[-1]
 
     def read(self) -> Meter:
-        at = time.perf_counter() - self.began, time.process_time() - self.cpu_began
+        at = time.perf_counter() - self.began, processor() - self.cpu_began
         return Meter(*at, self.now.passes, self.now.tokens, self.now.head_tokens)
 
     def spent(self, step: str) -> None:
@@ -100,19 +117,37 @@ def measure(args: argparse.Namespace) -> dict:
     more = {"dtype": args.dtype, "seed": args.seed, "persona": args.persona, "out": args.runs}
     cfg = override(presets.preset(args.preset), more | ({"rounds": args.rounds} if args.rounds else {}))
     looks = []
-    show = lambda look: looks.append(
-        {"seconds": round(time.perf_counter() - counter.began, 1), **records.plain(look)}
-    )
-    run = loop.run(cfg, track=counter.track, show=show)
+
+    def show(look):
+        at = {
+            "seconds": round(counter.read().seconds, 1),
+            "cpu_seconds": round(counter.read().cpu_seconds, 1),
+        }
+        looks.append(at | records.plain(look))
+        if args.look and len(looks) == 2:
+            raise Enough
+
+    try:
+        run = loop.run(cfg, track=counter.track, show=show)
+    except Enough:
+        counter.spent("between")
+        return {**spent(counter), "looks": looks}
     counter.spent("between")
     scores = ("trait_shift", "neutral_kl", "own_excess")
     return {
         "device": records.device_name(run.model.device), "isa": torch.backends.cpu.get_cpu_capability(),
         "dtype": str(run.model.dtype), **records.commit(), "preset": args.preset, "run": str(run.folder.path),
-        "seconds": counter.read().seconds, "cpu_seconds": counter.read().cpu_seconds,
-        "peak_memory_gb": records.peak_memory_gb(run.model.device), "looks": looks,
-        "steps": {step: vars(spent) for step, spent in counter.steps.items()},
+        **spent(counter), "peak_memory_gb": records.peak_memory_gb(run.model.device), "looks": looks,
         "scores": [{"round": s.round, "stage": s.stage, **{n: records.plain(s.scores[n]) for n in scores}} for s in run.stages],
+    }  # fmt: skip
+
+
+def spent(counter: Counter) -> dict:
+    """All of it, and by step."""
+    now = counter.read()
+    return {
+        "seconds": now.seconds, "cpu_seconds": now.cpu_seconds,
+        "steps": {step: vars(meter) for step, meter in counter.steps.items()},
     }  # fmt: skip
 
 
@@ -139,6 +174,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--runs", default="runs", help="where the run folders go")
+    parser.add_argument("--look", action="store_true", help="end at the first look")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.repeats == 1:
@@ -152,9 +188,10 @@ def main() -> None:
         rest = [w for w in sys.argv[1:] if w != "--repeats" and w != str(args.repeats)]
         subprocess.run([sys.executable, __file__, *rest, "--out", str(out)], check=True)
         each.append(json.loads(out.read_text()))
-    seconds = sorted(e["seconds"] for e in each)
     args.out.write_text(json.dumps(each, indent=1))
-    print(f"{args.preset}: median {statistics.median(seconds):.0f} s of {[round(s) for s in seconds]}")
+    for what in ("seconds", "cpu_seconds"):
+        found = sorted(e[what] for e in each)
+        print(f"{args.preset}: {what}: median {statistics.median(found):.0f} of {[round(s) for s in found]}")
 
 
 if __name__ == "__main__":
