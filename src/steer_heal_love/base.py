@@ -107,7 +107,7 @@ def scored(s: Session, base: Base, tokens: dict[str, Any]) -> Base:
     base = replace(base, nulls=reached, prepared=evals.prepared(subject, prepared))
 
     def evaluate() -> list[Stage]:
-        plain_base = evaluated(s, base, "base", draws=cfg.eval.base_draws)
+        plain_base = evaluated(s, base, "base", draws=cfg.eval.base_draws, pristine=True)
         prompted = evaluated(s, replace(base, stages=[plain_base]), "prompt", system=wording["system"])
         return [plain_base, prompted]
 
@@ -125,8 +125,10 @@ def chosen_wording(s: Session, subject: evals.Subject) -> wording.Chosen:
 
 def traced(s: Session, subject: evals.Subject, calibration: list[Completion]) -> nulls.Nulls:
     """What a bias of words and a temperature reach by themselves, at every drift."""
+    if not s.config.eval.nulls:
+        return {}
     with s.track("nulls", 1) as advance:
-        found = nulls.traced(subject, calibration) if s.config.eval.nulls else {}
+        found = nulls.traced(subject, calibration)
         advance(1)
     return found
 

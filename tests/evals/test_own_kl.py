@@ -127,6 +127,7 @@ def test_drift_sees_what_a_context_does_to_the_output_layer(subject, changes, na
     texts, answers = ["What is tea?", "Name a bird."], [(5, 6, 7), (8, 9, 10, 11)]
     told = replace(subject, neutral=evals.neutral_reference(subject.model, subject.tok, texts, answers, 512))
     assert neutral.neutral(told)["neutral_kl"] == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert neutral.neutral(replace(told, pristine=True))["neutral_kl"] == [0.0, 0.0], "known without reading"
     with changes[name]():
         found = neutral.neutral(told)["neutral_kl"]
     for (_, tokens, _), value in zip(told.neutral, found, strict=True):

@@ -62,6 +62,8 @@ class Subject:
     """all of them, every draw"""
     base_drawn: list[dict[str, Any]] = field(default_factory=list)
     """every draw of the base's own samples; empty while the base itself is measured"""
+    pristine: bool = False
+    """this is the base itself, as it answers without being told anything: what compares it with itself needs no reading"""
     speak: Voice | None = None
     """the base's output layer, where `model` is another model with one of its own"""
     prepared: Mapping[str, Any] = field(default_factory=dict)

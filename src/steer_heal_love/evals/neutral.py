@@ -45,8 +45,11 @@ SCORES = (
 def neutral(s: Subject) -> Items:
     tokens = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
     states, speak = [r for _, _, r in s.neutral], s.speak or bare(s.model)
-    parts = compared(s.model, tokens, states, forward_kl, speak, batch_tokens=s.batch_tokens)
-    kl = [p.mean().item() for p in parts]
+    if s.pristine:
+        kl = [0.0] * len(tokens)
+    else:
+        parts = compared(s.model, tokens, states, forward_kl, speak, batch_tokens=s.batch_tokens)
+        kl = [p.mean().item() for p in parts]
     kinds = {text: kind for kind, text in prompts(s.config)}
     items: Items = {"neutral_kl": kl}
     for (text, _, _), value in zip(s.neutral, kl, strict=True):

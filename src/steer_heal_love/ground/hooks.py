@@ -125,12 +125,12 @@ def captured(
     model: PreTrainedModel,
     wanted: list[int],
     *,
-    last: Int[Tensor, " b"] | None = None,
+    where: Int[Tensor, " n"] | None = None,
     at: str = "",
     **inputs: Any,
-) -> dict[int, Float[Tensor, "b d"]]:
-    """fp32 output of each wanted layer, or of its linear module `at`, at each row's position `last`, or at the end;
-    nothing above the topmost is computed."""
+) -> dict[int, Float[Tensor, "n d"]]:
+    """fp32 output of each wanted layer, or of its linear module `at`, at the places `where` of the flattened batch, or at
+    each row's end; nothing above the topmost is computed."""
     read: dict[int, Tensor] = {}
     with ExitStack() as stack:
         stack.enter_context(once(model, "captured"))
@@ -138,9 +138,8 @@ def captured(
 
             def hook(_module, _args, output, index=index):
                 hidden = places.rows(output, at) if at else stream(model, output)
-                rows = torch.arange(len(hidden), device=hidden.device)
-                ends = -1 if last is None else last.to(hidden.device)
-                read[index] = hidden[rows, ends].float().to(model.device)
+                found = hidden[:, -1] if where is None else hidden.flatten(0, 1)[where.to(hidden.device)]
+                read[index] = found.float().to(model.device)
                 if index == max(wanted):
                     raise _Stop
 

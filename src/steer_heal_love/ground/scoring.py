@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from steer_heal_love.ground import side_by_side, team
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.parts import Voice, bare, head
 from steer_heal_love.ground.progress import Advance
-from steer_heal_love.ground.reading import blank, positions, read, select, way
+from steer_heal_love.ground.reading import positions, read, way
+from steer_heal_love.ground.rows import read_in_rows, read_once
 from steer_heal_love.nouns import Tokens
 
 CHUNK, LOGITS = 128, 2**27
@@ -96,15 +97,6 @@ def common_start(prompts: list[tuple[int, ...]]) -> int:
     return next((i for i in range(limit) if shortest[i] != longest[i]), max(limit, 0))
 
 
-def read_once(model: PreTrainedModel, start: tuple[int, ...], rows: int) -> DynamicCache:
-    """The cache of tokens that all rows begin with."""
-    if not start:
-        return blank(model)  # type: ignore[return-value]
-    _, cache = read(model, torch.tensor([start]).to(model.device))
-    select(cache, torch.zeros(rows, dtype=torch.long, device=model.device))
-    return cache  # type: ignore[no-any-return]
-
-
 SHARED = 0.25
 """share of a batch's tokens that reading a common start once has to save to be worth padding and masks, on a GPU"""
 
@@ -133,6 +125,9 @@ def read_hidden(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[
         saved = n * (len(sequences) - 1)
         if saved < SHARED * sum(map(size, sequences)):
             return read_side_by_side(model, sequences)
+    if model.device.type == "cpu":
+        batch = pack([Tokens(s.prompt[-1:], s.answer) for s in sequences], model.device)
+        return read_in_rows(model, sequences, n), batch
     cache = read_once(model, sequences[0].prompt[:n], len(sequences))
     batch = pack([Tokens(s.prompt[n:], s.answer) for s in sequences], model.device)
     mask = torch.cat([batch.mask.new_ones(len(sequences), n), batch.mask], 1)

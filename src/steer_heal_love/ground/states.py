@@ -12,13 +12,22 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import places, team
 from steer_heal_love.ground.hooks import captured
+from steer_heal_love.ground.layout import Tree
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.reading import arguments, positions, way
-from steer_heal_love.ground.scoring import by_length, common_start, read_once, right_pad, sorted_by_length
+from steer_heal_love.ground.rows import laid_out, read_once
+from steer_heal_love.ground.scoring import (
+    by_length,
+    common_start,
+    right_pad,
+    sorted_by_length,
+)
 from steer_heal_love.nouns import Tokens
 
 States = dict[int, Float[Tensor, "n d"]]
+ENDS = (0,)
+"""an answer of one token, which isn't read: it is predicted from a prompt's last"""
 
 
 @torch.no_grad()
@@ -52,10 +61,16 @@ def states(
 def last_states(
     model: PreTrainedModel, prompts: list[tuple[int, ...]], at: list[int], hook: str = ""
 ) -> States:
-    """One batch's; what all begin with is read once where the model's way allows it."""
-    n = common_start(prompts) if max(map(len, prompts)) <= way(model).inside else 0
-    cache = read_once(model, prompts[0][:n], len(prompts)) if n else None
-    ids, mask = right_pad([p[n:] for p in prompts], model.device)
-    whole = torch.cat([mask.new_ones(len(mask), n), mask], 1)
-    inputs = arguments(model, ids, whole, positions(whole)[:, n:], cache)
-    return captured(model, at, last=mask.sum(1) - 1, at=hook, use_cache=cache is not None, **inputs)
+    """One batch's; what all begin with is read once, and prompts share rows, where the model's way allows it."""
+    if max(map(len, prompts)) <= way(model).inside:
+        n = common_start(prompts)
+        laid = laid_out(model, prompts[0][:n], [p[n:] for p in prompts], [Tree.of([ENDS])] * len(prompts))
+        cache = read_once(model, prompts[0][:n], len(laid.ids))
+        inputs = arguments(model, laid.ids, laid.mask, laid.places, cache)
+        return captured(
+            model, at, where=torch.cat(laid.where), at=hook, use_cache=cache is not None, **inputs
+        )
+    ids, mask = right_pad(prompts, model.device)
+    inputs = arguments(model, ids, mask, positions(mask))
+    ends = torch.arange(len(ids), device=ids.device) * ids.shape[1] + mask.sum(1) - 1
+    return captured(model, at, where=ends, at=hook, use_cache=False, **inputs)

@@ -6,75 +6,22 @@ Invariant: an answer's value is what it has when it is read by itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import team
+from steer_heal_love.ground.layout import Tree
 from steer_heal_love.ground.memory import halving
-from steer_heal_love.ground.reading import read, way
+from steer_heal_love.ground.reading import way
+from steer_heal_love.ground.rows import read_laid
 from steer_heal_love.ground.scoring import (
     by_length,
     common_start,
     log_likelihood,
-    read_once,
     sorted_by_length,
     token_nll,
 )
 from steer_heal_love.nouns import Tokens
-
-
-@dataclass(frozen=True)
-class Tree:
-    """Several answers with what they begin alike stored once. `parents` point at earlier nodes, −1 at the prompt."""
-
-    ids: list[int]
-    parents: list[int]
-    paths: list[list[int]]
-
-    @classmethod
-    def of(cls, answers: list[tuple[int, ...]]) -> Tree:
-        known: dict[tuple[int, int], int] = {}
-        paths = []
-        for answer in answers:
-            path, at = [], -1
-            for token in answer:
-                at = known.setdefault((at, token), len(known))
-                path.append(at)
-            paths.append(path)
-        return cls([token for _, token in known], [parent for parent, _ in known], paths)
-
-    def inner(self) -> list[int]:
-        """Nodes that something follows: the only ones a model has to read."""
-        return sorted(set(self.parents) - {-1})
-
-
-def pack_trees(
-    prompts: list[tuple[int, ...]], trees: list[Tree], dtype: torch.dtype
-) -> tuple[Int[Tensor, "b s"], Int[Tensor, "b s"], Float[Tensor, "b 1 s s"], list[Int[Tensor, " _"]]]:
-    """Ids, positions and an additive mask by which a node sees the prompt and its own ancestors alone, and for
-    each tree the place, in the flattened batch, that each of its nodes is predicted from."""
-    width = max(len(p) + len(t.inner()) for p, t in zip(prompts, trees, strict=True))
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    places, sees = ids.clone(), torch.zeros(len(prompts), width, width, dtype=torch.bool)
-    where = []
-    for row, (prompt, tree) in enumerate(zip(prompts, trees, strict=True)):
-        start, inner = len(prompt), tree.inner()
-        column = {-1: start - 1} | {node: start + i for i, node in enumerate(inner)}
-        ids[row, : start + len(inner)] = torch.tensor([*prompt, *(tree.ids[n] for n in inner)])
-        places[row, :start] = torch.arange(start)
-        sees[row, :start, :start] = torch.ones(start, start, dtype=torch.bool).tril()
-        for node in inner:
-            at, above = column[node], column[tree.parents[node]]
-            sees[row, at] = sees[row, above]
-            sees[row, at, at] = True
-            places[row, at] = places[row, above] + 1
-        where.append(torch.tensor([column[p] for p in tree.parents]) + row * width)
-    mask = torch.zeros(sees.shape, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
-    return ids, places, mask.unsqueeze(1), where
 
 
 @torch.no_grad()
@@ -97,13 +44,8 @@ def branch_nll(
     def read_trees(indices: list[int]) -> None:
         chosen = [trees[i] for i in indices]
         n = common_start([prompts[i] for i in indices])
-        cache = read_once(model, prompts[indices[0]][:n], len(indices))
-        ids, places, mask, where = pack_trees([prompts[i][n:] for i in indices], chosen, model.dtype)
-        mask = torch.cat([mask.new_zeros(*mask.shape[:3], n), mask], 3)
-        hidden, _ = read(
-            model, ids.to(model.device), mask.to(model.device), (places + n).to(model.device), cache
-        )
-        hidden = hidden.flatten(0, 1)[torch.cat(where).to(model.device)]
+        found = read_laid(model, prompts[indices[0]][:n], [prompts[i][n:] for i in indices], chosen)
+        hidden = torch.cat(found)
         targets = torch.tensor([token for t in chosen for token in t.ids], device=model.device)
         nll = -log_likelihood(model, hidden, targets)
         for i, tree, part in zip(indices, chosen, nll.split([len(t.ids) for t in chosen]), strict=True):
