@@ -11,7 +11,6 @@ A *gate* is a claim about a run. Each table below lists the possible outcomes of
 the run's numbers, what it means, and what to try. The run's own numbers choose the row. `summary.json`, the report and
 the terminal show the chosen row with its evidence.
 
-- **Coherence is judged first.** Where the rows *broken*, *collapsed* or *cooled* apply, a gate says nothing else.
 - **Confidence.** Intervals are 95% intervals, paired by item. Where a verdict reads several, they are widened, so that
   together they are wrong in at most 5% of runs. *Holds zero* means that the interval includes zero: the data can't tell.
 - **Scores** such as trait_shift, neutral_kl and own_excess are defined in [reading a report](reading-a-report.md).
@@ -25,8 +24,8 @@ coherent text was measured on [a labelled set](coherence/README.md).
 This page is printed by `python -m steer_heal_love.gates.page`, and a test compares it with the code.
 """
 
-COHERENCE = """Five tables share three outcomes, which read the model's own text beside the base's. A gate comes to any other outcome only
-for text that shows none of the three."""
+COHERENCE = """Five tables share these three outcomes, which compare the model's own text with the base's. They are judged first:
+where one of them applies, a gate says nothing else."""
 SEE = "see [coherence](#coherence)"
 
 
@@ -37,12 +36,12 @@ def markdown() -> str:
     parts = [HEAD, f"## coherence\n\n{COHERENCE}\n\n| outcome | what it looks like |\n|---|---|\n{looks}\n"]
     for name, gate in {**in_order(), "certificate": CLAIM}.items():
         rows = "\n".join(
-            f"| {outcome.replace('_', ' ')} | **{r.verdict}** | {SEE if outcome in once else r.looks} | {r.says} | {r.tries} |"
+            f"| {outcome.replace('_', ' ')}: **{r.verdict}** | {SEE if outcome in once else r.looks} | {r.says} | {r.tries} |"
             for outcome, r in gate.rows.items()
         )
         parts.append(
-            f"## {name}\n\n*{gate.claim}*\n\n| outcome | verdict | what it looks like | what it says | what to try |\n"
-            f"|---|---|---|---|---|\n{rows}\n"
+            f"## {name}\n\n*{gate.claim}*\n\n| outcome | what it looks like | what it says | what to try |\n"
+            f"|---|---|---|---|\n{rows}\n"
         )
     return "\n".join(parts)
 
