@@ -23,7 +23,7 @@ Preset = Literal["auto", "demo", "cpu", "gpu"]
 
 @dataclass(frozen=True)
 class Run(RunConfig):
-    """Run the loop: steer, filter, heal, export, evaluate, and repeat. Every setting below can be given by its name."""
+    """Run the loop: steer, filter, heal, export, evaluate, and repeat. Every setting can be given by its name."""
 
     resume: Path | None = None
     """continue the run in this folder, with the settings that it was started with"""

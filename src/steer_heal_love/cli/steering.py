@@ -51,7 +51,7 @@ def sweep(
     *,
     out: Path,
 ) -> None:
-    """Compare steering methods and layers at equal divergence from the base, and choose the one with most trait.
+    """Compare steering methods and layers at equal divergence from the base, and choose by trait per nat.
 
     Args:
         methods: steering methods (`shl list methods`), and the controls random and unrelated; all methods when none is named
