@@ -25,7 +25,7 @@ SHOWN = {
 
 def main(adapter: str, *options: str, out: str = "scores.json") -> dict[str, dict[str, float]]:
     """Print the scores that matter, and return all of them. `options` are those of `shl eval`."""
-    # CHANGE HERE once `shl certify` is merged: it asks these questions, and gives a verdict on each.
+    # `shl certify` asks more questions, and gives a verdict on each. This only measures.
     command = ["eval", "--adapter", adapter, "--persona", "love", *options]
     cli.dispatch([*command, "--out", out])
     scores = json.loads(Path(out).read_text())["scores"]

@@ -24,7 +24,7 @@ SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*GB\s*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class VectorConfig:
-    """How the steering vector is read."""
+    """How the steering vector is extracted."""
 
     method: str = "mean_diff"
     """steering method (`shl list methods`)"""
@@ -33,10 +33,10 @@ class VectorConfig:
     contexts: int = 64
     """how many short texts the vector is averaged over"""
     layers: tuple[float, float] = (0.3, 0.7)
-    """layers that get a direction, from and to, as shares of the model's depth"""
+    """first and last layer that get a direction, as shares of the model's depth"""
     hook: str = ""
-    """linear module of every layer at whose output the vector is read and added, such as mlp.down_proj; empty for the
-    residual stream"""
+    """the linear module of each layer whose output is read and steered, such as mlp.down_proj; empty for the residual
+    stream"""
 
 
 @dataclass(frozen=True)
@@ -46,27 +46,28 @@ class GenerateConfig:
     prompts: int = 12
     """training prompts for each pass of the dose walk; half of them draw the trait out, half are plain"""
     max_new_tokens: int = 56
+    """length of the longest training answer, in tokens"""
     temperature: float = 0.92
-    """sampling temperature of the training text, and of the base's samples that the filter's bounds come
-    from; evaluation has its own (eval.temperature)"""
+    """sampling temperature of the training text, and of the base's samples that set the filter's bounds; evaluation
+    has its own (eval.temperature)"""
     min_p: float = 0.1
     """tokens below this share of the likeliest token's probability are never drawn"""
     batch: int = 72
     """answers sampled at the same time"""
     engine: str = "own"
-    """what writes the training text (`shl list engines`), --engine for short: own is ours, and the reference; vllm needs
-    its extra"""
+    """what writes the training text (`shl list engines`), --engine for short: own is this tool's; vllm needs the extra of
+    that name"""
     engine_options: tuple[str, ...] = ()
-    """what else the engine is told, as NAME=VALUE, such as tensor_parallel_size=2 for vllm"""
+    """options of the engine, as NAME=VALUE, such as tensor_parallel_size=2 for vllm"""
 
 
 @dataclass(frozen=True)
 class WalkConfig:
-    """How the dose is chosen: walked to where steering starts to break the text, or by its divergence."""
+    """How the dose is chosen: at the point where steering starts to break the text, or by its divergence."""
 
     kind: Literal["survival", "iso_kl", "raw"] = "survival"
-    """survival walks the dose to where `survival` of the coherent answers is left; iso_kl takes the dose at which the 95th
-    percentile of per-token KL(steered‖unsteered) over steered answers is `nats`; raw takes `start` as it is"""
+    """survival: the dose at which the share `survival` of the coherent answers is left. iso_kl: the dose at which the 95th
+    percentile of per-token KL(steered‖unsteered) over steered answers is `nats`. raw: `start` itself"""
     nats: float = 1.0
     """the divergence that iso_kl aims for, in nats a token"""
     start: float = 0.2
@@ -76,10 +77,10 @@ class WalkConfig:
     doses: int = 4
     """doses a pass"""
     survival: float = 0.8
-    """share of the unsteered student's coherent answers that is still coherent at the chosen dose"""
+    """coherent share of the answers at the chosen dose, as a share of the coherent share without steering"""
     passes: int = 2
-    """number of passes; the first brackets the dose, the others sample just below it, and up to as many
-    more follow where too few answers survive"""
+    """number of passes: the first brackets the dose, the others sample just below it. If too few answers survive, up to
+    as many again follow"""
     floor: float = 0.03
     """no dose below this is tried"""
     ceiling: float = 4.0
@@ -88,24 +89,24 @@ class WalkConfig:
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """How steering adapts while the training text is written; nothing of it by default."""
+    """How steering adapts while the training text is written. By default it doesn't."""
 
     operation: str = "add"
     """what the direction does to the hidden state: add, ablate, gate (by cosine), rotate"""
     half_life: float = 0.0
-    """answer tokens in which the dose halves; 0 keeps it"""
+    """number of answer tokens after which the dose has halved; 0 keeps it"""
     cap_nats: float = 0.0
-    """most that the next token's distribution may diverge from the unsteered one; 0 sets no bound. Costs a second
-    reading of every token"""
+    """the next token's distribution may diverge from the unsteered one by at most this, in nats; 0 sets no bound. Costs a
+    second reading of every token"""
     rewinds: int = 0
-    """how often an answer may go back and be written on with less dose, where its running NLL under the unsteered model
-    leaves the band of the base's own answers. Costs a second reading too"""
+    """how often an answer may be rewound and continued at a lower dose. It is rewound when its running NLL under the
+    unsteered model leaves the band of the base's own answers. Costs a second reading too"""
     shrink: float = 0.5
-    """what the dose is multiplied by each time"""
+    """the dose is multiplied by this at each rewind"""
     window: int = 8
-    """tokens that the running NLL is averaged over, and that going back takes out"""
+    """tokens that the running NLL is averaged over, and that a rewind removes"""
     quantile: float = 0.95
-    """share of the base's own answers that the band holds on either side"""
+    """share of the base's own answers that lies within the band's end, on either side"""
 
     @property
     def adapts(self) -> bool:
@@ -120,7 +121,7 @@ class FilterConfig:
     checks: tuple[str, ...] = ()
     """checks to apply; empty means all (`shl list checks`)"""
     quantile: float = 0.95
-    """calibrated checks cut at this quantile of the base model's own samples"""
+    """checks without a fixed bound drop what lies outside of this quantile of the base model's own samples"""
     keep: int = 36
     """how many survivors are trained on, the most on-trait first"""
     calibration: int = 64
@@ -134,16 +135,20 @@ class HealConfig:
     """How the LoRA is trained: NLL + lam·relu(agg D − tau) + anchor·KL."""
 
     rank: int = 32
+    """rank of the LoRA"""
     alpha: float = 64.0
+    """scaling of the LoRA: its update is multiplied by alpha / rank"""
     layers: tuple[float, float] = (0.2, 0.8)
+    """first and last layer that get a LoRA, as shares of the model's depth"""
     epochs: int = 2
     lr: float = 3e-4
+    """learning rate"""
     batch: int = 6
     """completions a step"""
     micro_batch: int = 2
-    """completions a forward pass; a step's gradient is added up over its passes"""
+    """completions a forward pass; a step's gradient is summed over its passes"""
     weight_decay: float = 0.0
-    """decoupled (AdamW), on the factors"""
+    """decoupled weight decay (AdamW) of the LoRA's factors"""
     spectral: float = 0.0
     """weight of the mean squared spectral norm of ΔW"""
     divergence: str = "reverse_kl"
@@ -153,90 +158,99 @@ class HealConfig:
     lam: float = 0.0
     """weight of the barrier, a penalty on divergence from the reference; 0 switches it off"""
     tau: float = 0.1
-    """nats of divergence that cost nothing"""
+    """divergence below this many nats costs nothing"""
     reference: Literal["base", "previous"] = "base"
+    """what the barrier's divergence is measured from: the base, or the student of the previous round"""
     anchor: float = 1.0
     """weight of the anchor, KL(base‖student) on the base's own neutral answers"""
     anchor_temperature: float = 0.92
-    """of the base's distribution in the anchor; drift itself is measured at 1. 1 lets the student get less sure"""
+    """temperature of the base's distribution in the anchor (drift is measured at 1); at 1 the student may become less sure"""
     anchor_prompts: int = 108
+    """neutral prompts whose answers by the base make the anchor and the trust region"""
     anchor_kinds: tuple[str, ...] = KINDS
-    """kinds of neutral prompts that the anchor and the trust region are made of, in equal shares"""
+    """kinds of neutral prompts in the anchor and the trust region, in equal shares"""
     anchor_tokens: int = 48
+    """length of the longest anchor answer, in tokens"""
     anchor_batch: int = 4
     """anchor answers a step"""
     anchor_validation: float = 0.67
-    """share of the anchor answers never trained on in any round, on which the trust region is measured"""
+    """share of the anchor answers that no round trains on; the trust region is measured on these"""
     validation: float = 0.15
-    """share of training prompts held out for the curve"""
+    """share of training prompts held out for the report's validation curve"""
     soft: float = 1.0
     """share of the NLL that is replaced by KL(teacher‖student) over the whole vocabulary"""
     teacher: float = 2.0
     """how far the teacher is steered, as a multiple of the dose that round 0 found"""
     budget: float = 0.045
-    """trust region: each round's update is shrunk until held-out anchor KL is inside that round's part of
-    this many nats, which the last round may spend whole; 0 leaves updates as trained"""
+    """trust region: drift (KL on held-out anchor answers, nats/token) that the whole run may spend, in equal parts by
+    round. Each round's update is shrunk until it fits; 0 leaves updates as trained"""
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What is measured, on how much."""
+    """What is measured, and on how much."""
 
     instruments: tuple[str, ...] = ()
     """instruments to run; empty means every default one (`shl list instruments`)"""
     probes: int = 48
+    """number of held-out probes"""
     probe_half: Literal["all", "search", "report", "confirmation"] = "all"
-    """settings are searched on every second probe, and reported on the others; confirmation takes the persona's probes
-    of that name, which no search ever opens"""
+    """which probes: all, every second one (search), the others (report), or the persona's confirmation probes, which no
+    search ever opens"""
     third_answers: bool = True
-    """whether a probe's answers without either pole, and to another question, are read too: twice the cost"""
+    """whether a probe's neutral and off-topic answers are read too: twice the cost"""
     vignettes: int = 35
+    """number of moral vignettes"""
     vignette_bank: str = ""
     """a JSONL file of vignettes instead of the shipped bank"""
     vignette_view: Literal["see", "you"] = "see"
-    """whether the vignettes are told of others or of the reader; a bank with one text a row has one view"""
+    """whether the vignettes are told of others (see) or of the reader (you); a bank with one text a row has one view"""
     think_tokens: int = 0
     """tokens that the model may think before a forced choice: 0, 64, 128 or 256"""
     paraphrases: int = 1
+    """number of answer sentences for each moral foundation"""
     capability_blocks: int = 4
-    """blocks of four questions a kind (arithmetic, factual, format) of the capability panel"""
+    """size of the capability panel: this many blocks of four questions for each of arithmetic, facts and formats"""
     judge_model: str = ""
-    """model that instrument `judge` asks (as in --model); empty means the run's own base"""
+    """model that the instrument `judge` asks, named as in --model; empty means the run's own base"""
     lm_eval_tasks: tuple[str, ...] = ()
     """tasks of lm-evaluation-harness for instrument `lm_eval`"""
     lm_eval_limit: int = 0
     """documents a task; 0 means all"""
     neutral_prompts: int = 96
+    """number of held-out neutral prompts"""
     neutral_kinds: tuple[str, ...] = KINDS
     """kinds of neutral prompts that drift is measured on, in equal shares"""
     neutral_bank: Literal["heldout", "sealed"] = "heldout"
     """which prompts of those kinds; the sealed ones are for a claim already made, never for a search"""
     neutral_min_p: float = 0.0
-    """min-p of the base's answers to neutral prompts, held-out and anchor's. 0 samples the base as it is, which keeps
-    drift unbiased: cut answers leave out the tokens on which a model drifts most"""
+    """min-p of the base's answers to neutral prompts, both held-out and the anchor's. 0 keeps the drift unbiased: min-p
+    leaves out the unlikely tokens, on which a model drifts most"""
     transfer: Literal["off", "cosine", "full"] = "cosine"
-    """whether the healed model's hidden states moved along the steering vector. `full` adds a control that was healed on
-    unsteered text and a ledger of what each round's drift paid for; it costs about 15 s a round on two cores and one
-    more heal a run"""
+    """whether to measure if the healed model's hidden states moved along the steering vector. `full` adds a control, healed
+    on unsteered text, and a ledger of the drift of each round. That costs about 15 s a round on two cores, and one more
+    heal a run"""
     sample_prompts: int = 24
-    """held-out probe questions answered freely, and as many neutral prompts"""
+    """held-out probe questions that each model answers freely, and as many neutral prompts"""
     base_draws: int = 4
-    """the base's own samples a prompt, once a run"""
+    """samples that the base draws for each of these prompts, once a run"""
     healed_draws: int = 3
-    """own samples a prompt of each healed model; of the prompted and the steered one"""
+    """samples that each healed model draws for each of these prompts; the prompted and the steered model draw one"""
     behaviour_prompts: int = 64
-    """training prompts that the base answers as either pole, once a run, for the readout of instrument `behaviour`"""
+    """training prompts that the base answers as either pole, once a run; the classifier of the instrument `behaviour`
+    learns from them"""
     sample_tokens: int = 48
+    """length of the longest sample, in tokens"""
     temperature: float = 1.0
-    """of the base's answers that drift is measured on, and of every model's own samples"""
+    """sampling temperature of the base's answers that drift is measured on, and of every model's own samples"""
     min_p: float = 0.1
-    """of every model's own samples"""
+    """min-p of every model's own samples"""
     resamples: int = 2000
     """bootstrap resamples"""
     wordings: bool = True
-    """whether the prompted model is told the best of several wordings, or else the first"""
+    """whether the system prompt is the best of several wordings; otherwise it is the first"""
     nulls: bool = True
-    """whether every stage is set beside what a bias or a temperature alone reaches"""
+    """whether the nulls are measured: the trait that a bias of words or a temperature alone reaches at the same drift"""
 
 
 @dataclass(frozen=True)
@@ -250,8 +264,11 @@ class RunConfig:
     template: str = ""
     """chat template: plain (for base models), chatml, or a Jinja file; empty means the model's own"""
     rounds: int = 3
+    """number of rounds"""
     seed: int = 0
+    """seed of every random draw"""
     out: str = "runs"
+    """folder that gets the run folders"""
     device: str = "auto"
     """auto, cpu, cuda, mps"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -261,15 +278,15 @@ class RunConfig:
     batch_tokens: int = 2048
     """tokens a forward pass may hold, padding included"""
     replicas: int = 1
-    """copies of the model that share a run's rows out, each on a GPU of its own; 0 means as many as there are GPUs"""
+    """copies of the model that divide a run's work, each on a GPU of its own; 0 means as many as there are GPUs"""
     split: int = 1
     """GPUs that one copy of the model is spread over, by its layers; for a model that one GPU doesn't hold"""
     ray: str = ""
-    """address of a Ray cluster that the replicas run on (auto: the one that is up here); empty means this machine alone"""
+    """address of a Ray cluster that the replicas run on; auto means the one of this machine, empty no cluster"""
     coherence_floor: float = 0.5
     """own_excess (nats/token) above which the loop stops"""
     patience: int = 2
-    """the loop stops when the trait has not risen with 95% confidence in so many rounds; 0 never asks"""
+    """the loop stops when this many rounds have not raised the trait with 95% confidence; 0 never stops it"""
     trust_remote_code: bool = False
     """run code that ships with the model; off unless you ask"""
     vector: VectorConfig = field(default_factory=VectorConfig)

@@ -37,12 +37,16 @@ def run(
     show: Show = unseen,
     **overrides: Any,
 ) -> Run:
-    """The whole loop. `overrides` are RunConfig fields, nested ones as dicts; the preset follows the device. `warn` is
-    told what a resumed run's base has other than then; of a resumed run they are those that say where it computes. `show` is told what the base, each steered and each healed model
-    answer to one question, as soon as they can.
+    """Run the whole loop and return the finished run. Its `folder` says where it lies, its `summary` what came out.
 
-    Raises `UserError` before anything is written when the settings, persona or model are wrong, and `Starved`
-    or `Diverged` with everything up to the last good round in the folder. Ctrl-C says how to go on.
+    `settings`: the whole configuration; without it, the preset follows the device.
+    `overrides`: fields of `RunConfig`, nested ones as dicts. With `resume` only those that say where to compute.
+    `resume`: the folder of a run to continue.
+    `track`, `warn`, `show`: called with the progress, with what differs from the machine that a resumed run began on,
+    and with each model's answer to one question.
+
+    Raises `UserError` before anything is written if the settings, the persona or the model are wrong. Raises `Starved`
+    or `Diverged` if the run has to stop; everything up to the last good round is then in the folder.
     """
     if resume:
         trusts = bool(overrides.get("trust_remote_code"))

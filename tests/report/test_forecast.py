@@ -107,7 +107,7 @@ def test_the_page_says_that_the_run_goes_on_until_it_has_ended(fabricate, tmp_pa
         records.write_json(run / "summary.json", summary | {"goes_on": goes_on})
         report.write([run], tmp_path / "report.html")
         page = (tmp_path / "report.html").read_text()
-        assert ("This run goes on" in page) == ('http-equiv="refresh"' in page) == goes_on
+        assert ("This run is not finished" in page) == ('http-equiv="refresh"' in page) == goes_on
 
 
 def test_parts_are_joined_as_one_says_them():

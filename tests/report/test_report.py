@@ -242,7 +242,7 @@ def test_the_headline_says_where_the_trait_comes_from_and_the_worst_bank(fabrica
     said = html.outcome(run)
     last, told = run.healed[-1], run.stage("prompt")
     pos, neg = (html.num(last.scores[n].mean, 2) for n in ("trait_pos", "trait_neg"))
-    assert f"Of it, {pos} " in said and f"{neg} " in said
+    assert f"became likelier by {pos} [" in said and f"less likely by {neg} [" in said
     assert halves(last.items, told.items, resamples=2000).says in said
     drift = {k: s.mean for k, s in last.scores.items() if k.startswith("neutral_kl.")}
     worst = max(drift, key=drift.get)
@@ -257,7 +257,7 @@ def test_the_wording_that_the_prompt_took_is_shown(fabricate, tmp_path):
     tried = [{"wording": i, "system": f"S{i} <b>", "trait_shift": None} for i in range(6)]
     records.write_json(path / "base" / "wording.json", {"wording": 2, "system": "S2 <b>", "tried": tried})
     page = write(tmp_path, path)[0]
-    assert "“S2 &lt;b&gt;”, of 6 wordings" in page
+    assert "“S2 &lt;b&gt;”, the best of 6 wordings" in page
 
 
 def test_what_got_in_is_told_by_round(fabricate, tmp_path):
@@ -400,7 +400,10 @@ def test_the_share_asked_for_is_the_runs_own(fabricate, tmp_path, monkeypatch):
     monkeypatch.setattr(panels, "survival", lambda r, asked: seen.append(asked) or survival(r, asked))
     text, _ = write(tmp_path, fabricate(rounds=1))
     assert seen == [WalkConfig.survival]
-    assert "The dashed line is the share asked for, <code>walk.survival</code> of its plateau" in text
+    assert (
+        "The dashed line is the share that is asked for: <code>walk.survival</code> of the curve's plateau"
+        in text
+    )
 
 
 def test_progress_is_a_line_at_each_steps_start_and_end_where_nobody_watches():

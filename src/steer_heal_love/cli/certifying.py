@@ -34,7 +34,7 @@ def certify(
 
     Args:
         target: a PEFT folder, a run folder, or a model's folder or hub id
-        base: the model that it was made from; may be left out for an adapter of the embedded models
+        base: the model that it was made from; you may leave it out for an adapter of the embedded models
         persona: the traits that it is said to have, by name or TOML file
         others: also measure every other shipped persona
         probe_half: which probes; confirmation uses the persona's reserved probes, for a claim that is already made
@@ -73,11 +73,11 @@ def matrix(
     *,
     out: Path,
 ) -> None:
-    """Read every run's or adapter's model with every persona's probes: did it move its own trait, or all of them?
+    """Measure runs or adapters on every persona's probes: did each move its own trait, or all of them?
 
     Args:
         targets: run folders or PEFT folders of one base
-        base: the model that they were made from; may be left out for adapters of the embedded models
+        base: the model that they were made from; you may leave it out for adapters of the embedded models
         persona: whose probes are asked, by name or TOML file; every shipped persona when none is named
         probe_half: which probes; confirmation takes those that the persona keeps for a claim already made
         template: plain, chatml or a Jinja file instead of the base's own chat template

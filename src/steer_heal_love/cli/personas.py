@@ -43,7 +43,7 @@ def persona_import(
         name: the persona's name, instead of the file's
         model: let this model write what the file lacks: the opposite pole and answers
         template: plain, chatml or a Jinja file instead of the model's own chat template
-        seed: of the split into training and held-out questions, and of what the model writes
+        seed: seed of the split into training and held-out questions, and of what the model writes
         out: the TOML file to write; one that exists is not touched
     """
     chosen, sheet = importers.read(file, format)

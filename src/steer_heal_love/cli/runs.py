@@ -23,15 +23,15 @@ Preset = Literal["auto", "demo", "cpu", "gpu"]
 
 @dataclass(frozen=True)
 class Run(RunConfig):
-    """Run the loop: steer, filter, heal, bake, evaluate, again. Any field of any room can be set."""
+    """Run the loop: steer, filter, heal, export, evaluate, and repeat. Every setting can be given by its name."""
 
     resume: Path | None = None
-    """go on with this run folder, with the settings it was started with"""
+    """continue the run in this folder, with the settings that it was started with"""
     fight: Path | None = None
-    """instead of the loop: fine-tune on this JSONL file of prompts and answers, or chat messages, so that the persona's
-    neg pole isn't learned from it; says what was prevented and what was still learned"""
+    """instead of the loop: fine-tune on this JSONL file of prompts and answers, or chat messages, without learning the
+    persona's neg pole from it; the report says what was prevented, and what was still learned"""
     choice: Path | None = None
-    """take steering method and layers from what `shl vector sweep` chose: its sweep.json"""
+    """a sweep.json of `shl vector sweep`, whose choice of steering method and layers is taken"""
     config: Path | None = None
     """settings from a TOML file, such as a run's config.toml"""
     preset: Preset = "auto"
@@ -40,9 +40,9 @@ class Run(RunConfig):
 
 @dataclass(frozen=True)
 class Compare(RunConfig):
-    """Trace every method's frontier of trait against drift and oddness, and compare them where those are equal.
+    """Run every method at rising strengths, and compare their trait at equal drift and at equal oddness.
 
-    Goes on with what lies in --out. Any field of any room can be set, as for a run; --seed is the first seed.
+    Continues with the results that are in --out. Every setting of a run can be given by its name; --seed is the first seed.
     """
 
     out: str = "compare"

@@ -51,18 +51,17 @@ def sweep(
     *,
     out: Path,
 ) -> None:
-    """Try methods in bands of layers at equal nats on a small held-out set; pick by trait per nat.
+    """Compare steering methods and layers at equal divergence from the base, and choose by trait per nat.
 
     Args:
         methods: steering methods (`shl list methods`), and the controls random and unrelated; all methods when none is named
-        operations: what a direction does to the hidden state: add, ablate, gate, rotate; a run takes a choice of add only.
+        operations: what a direction does to the hidden state: add, ablate, gate, rotate. `shl run --choice` accepts add only.
             linear_act has an operation of its own
-        bands: pairs of shares of the depth; a few usual ones when none is given
-        nats: 95th percentile of the per-token divergence from the unsteered model that every dose is set to
-        floor: least coherent share of a choice, as a share of the base's own
+        bands: first and last layer of each band to try, as shares of the depth; a few usual bands when none is given
+        nats: every dose is set so that the 95th percentile of the per-token divergence from the unsteered model is this
+        floor: how coherent a choice must be at least, as a share of the base's own coherent share
         contexts: how many short texts the vectors are averaged over
-        hook: linear module of every layer at whose output vectors are read and applied; the residual stream when none is
-            named
+        hook: the linear module of each layer whose output is read and steered; the residual stream when none is named
         out: the folder for sweep.json and sweep.png; `shl run --choice DIR/sweep.json` takes the choice
     """
     with screen.importing():
@@ -108,12 +107,12 @@ def inspect(
     device: str = "auto",
     seed: int = 0,
 ) -> None:
-    """Print what a saved vector says of itself; or, for a persona, whether its pair is worth a run.
+    """Describe a saved vector; or say whether a persona's two poles are worth a run.
 
     Args:
         what: a vector's file, or a persona's name or TOML file
-        nats: divergence at which the effect is measured, for a persona
-        contexts: how many short texts the vectors are averaged over, for a persona
+        nats: for a persona, the divergence at which the effect is measured
+        contexts: for a persona, how many short texts the vectors are averaged over
     """
     if what.endswith(".safetensors") or (Path(what).is_file() and not what.endswith(".toml")):
         return saved(Path(what))
@@ -189,7 +188,7 @@ def imported(
     *,
     out: Path,
 ) -> None:
-    """Read another tool's steering vector and save it as one of ours.
+    """Import another tool's steering vector, and save it in this tool's form.
 
     Args:
         file: a GGUF control vector (repeng, llama.cpp), or safetensors: one tensor [layers, width] as persona_vectors
@@ -199,8 +198,8 @@ def imported(
         norm: raw keeps every direction's length, unit makes it 1
         operation: what the vector does to the hidden state; a saved vector is added
         layers: decoder layers to keep, from 0; all when none is named
-        hook: linear module of every layer at whose output the vector acts, such as mlp.down_proj; the residual stream when
-            none is named
+        hook: the linear module of each layer whose output is steered, such as mlp.down_proj; the residual stream when none
+            is named
     """
     from steer_heal_love import vector as vectors
     from steer_heal_love.bake import llama_cpp

@@ -18,13 +18,13 @@ def sweep(
     workers: int = 0,
     trust_remote_code: bool = False,
 ) -> None:
-    """Measure every persona × method × seed × model of a file, and report on all of them. Goes on with what lies in --out.
+    """Measure every persona × method × seed × model that a file names, and report. Continues with the results in --out.
 
     Args:
         file: the axes and settings, as TOML
-        out: the folder of the sweep; sweeps/ and the file's name when none is given
-        executor: who does the work: local (processes here), ray or submitit (SLURM); what the file says when not given
-        workers: how many at the same time; what the file says when 0
+        out: the folder of the sweep; when none is given, sweeps/ and the file's name
+        executor: who does the work: local (processes here), ray or submitit (SLURM); when not given, the file decides
+        workers: how many workers at the same time; when 0, the file decides
         trust_remote_code: run code that ships with the models; a file never decides that
     """
     with screen.importing():

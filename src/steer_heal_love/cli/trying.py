@@ -34,11 +34,11 @@ def attempt(
         run: the run folder
         message: one message to answer, instead of a conversation in the terminal
         strength: what the healed model's adapter is multiplied by, from -1 (its opposite) over 0 (the base) to 2
-        dose: of the steering vector; the run's own when it is left out
-        seed: of the draw; the same seed gives the same answers again
-        tokens: the longest answer, in tokens
+        dose: how much of the steering vector is added; the run's own dose when it is left out
+        seed: seed of the sampling; the same seed gives the same answers again
+        tokens: length of the longest answer, in tokens
         web: show a page in the browser, for this machine alone
-        port: of that page; a free one when it is 0
+        port: port of that page; 0 takes a free one
     """
     with screen.importing():
         from steer_heal_love import report

@@ -51,7 +51,7 @@ def evaluate(
     *,
     out: Path,
 ) -> None:
-    """Run the instruments on a model, paired with its own base (no adapter, neutral system prompt).
+    """Measure a model with the instruments, and its base beside it (without adapter, with a neutral system prompt).
 
     Args:
         model: smollm2, gemma3-270m, a folder, or a hub id
@@ -59,9 +59,9 @@ def evaluate(
         adapter: a PEFT folder, such as a run's adapter/
         persona: whose held-out probes to use
         system: a system prompt instead of the neutral one
-        vignettes: a JSONL bank, all of which is then used, instead of the shipped one
+        vignettes: a JSONL bank instead of the shipped one; all of it is used
         view: whether vignettes are told of others (see) or of the reader (you)
-        paraphrases: answer sentences a foundation, instead of the preset's number (at least two)
+        paraphrases: number of answer sentences for each moral foundation, at least two; the preset's number when not given
         think: tokens that the model may think before a forced choice
         lm_eval: tasks of lm-evaluation-harness to run besides (needs the extra lm-eval)
         neutral_bank: which neutral prompts drift is measured on; the sealed ones are for a claim already made
@@ -112,10 +112,10 @@ def vector_extract(
     contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = VectorConfig.contexts, hook: str = VectorConfig.hook, device: str = "auto", template: str = "",
     *, out: Path,
 ) -> None:  # fmt: skip
-    """Read a steering vector and save it as safetensors.
+    """Extract a persona's steering vector from a model, and save it as safetensors.
 
     Args:
-        hook: linear module of every layer at whose output it is read and added, such as mlp.down_proj; the residual stream
+        hook: the linear module of each layer whose output is read and steered, such as mlp.down_proj; the residual stream
             when none is named
     """
     with screen.importing():
@@ -139,7 +139,7 @@ def vector_extract(
 
 
 def vector_convert(file: tyro.conf.Positional[Path], *, out: Path) -> None:
-    """Turn a saved vector into a GGUF control vector for llama.cpp, or one of those into ours, by the name's ending."""
+    """Convert a saved vector to a GGUF control vector for llama.cpp, or back: the ending of --out decides."""
     from steer_heal_love import vector as vectors
     from steer_heal_love.bake import llama_cpp
 
@@ -169,15 +169,15 @@ def export(
     *,
     out: Path,
 ) -> None:
-    """Write a run's model: as one PEFT adapter, as full weights, as a LoRA for llama.cpp; or its measurements for Inspect.
+    """Write a run's model as a PEFT adapter, as full weights or as a LoRA for llama.cpp; or its measurements for Inspect.
 
     Args:
         run: the run folder
         format: peft (all rounds as one adapter), merged (full weights, safetensors), gguf (a LoRA in one file in
             --out, which llama.cpp applies to the same base), inspect (a log for Inspect's viewer of each model measured)
-        steered: the base with round 0's steering vector in its biases, as full weights without hooks, instead of the healed
-            model; refused where that isn't exactly the steered model
-        dose: of --steered; the one that round 0 found when none is given
+        steered: instead of the healed model, write the base with round 0's steering vector in its biases; refused if that
+            would not be exactly the steered model
+        dose: the dose of --steered; the dose that round 0 found when none is given
         trust_remote_code: run code that ships with the run's model; a run folder never decides that
         out: the folder to write
     """
@@ -232,7 +232,7 @@ def doctor(
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = RunConfig.dtype,
     json: bool = False,
 ) -> None:
-    """Check that a model can be steered, healed, evaluated and exported here, one line a law. Exit 3 when one fails.
+    """Check that a model can be steered, healed, evaluated and exported on this machine. Exit status 3 if a check fails.
 
     Args:
         model: smollm2, gemma3-270m, a folder, or a hub id
@@ -297,7 +297,7 @@ def plugins(kind: str) -> Iterable[str]:
 
 
 def lint(persona: tyro.conf.Positional[str | None] = None) -> None:
-    """Check a persona's file, or every shipped bank: counts, lengths, duplicates, leaks between train and held-out."""
+    """Check a persona's file, or every shipped text: counts, lengths, duplicates, leaks from held-out text into training."""
     from steer_heal_love.persona import lint as personas
 
     found = personas.findings(persona) if persona else personas.findings()

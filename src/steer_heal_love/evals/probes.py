@@ -50,7 +50,7 @@ SCORES = (
             items=f"trait.{kind}",
             shift="rise",
             column=True,
-            means=f"trait_shift on {which} alone.",
+            means=f"trait_shift, only on {which}.",
         )
         for place, kind, which in (
             (16, "elicit", "probes whose question draws the trait out"),

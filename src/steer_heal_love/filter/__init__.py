@@ -1,7 +1,7 @@
 """Keep what is coherent and enacts the trait; say of every completion why it fell.
 
 In: completions, and the base model's own samples on the same prompts. Out: the same completions with each
-check's value and the reasons they fell, plus the thresholds. A check is one file here with `@checks(...)`;
+check's value and the reasons they fell, plus the thresholds. A check is one file here with `@check(...)`;
 it sees a `Scored` completion and returns one number. Its bound is either fixed, or calibrated: the
 `quantile` of the base's own samples, so that "coherent" means "as likely as what this model says anyway".
 """

@@ -47,14 +47,14 @@ ROWS = {
         "pass",
         f"trait_shift and above_null above zero with 95% confidence, both halves too, over {LEAST:.0%} of the prompted base's trait, "
         "and every sign of health holds",
-        "The trait is in the model, above what words in bulk or mere sureness would give at its drift, and the model is "
-        "healthy.",
+        "The trait is in the model, above what a bias of words or a lower temperature would give at the same drift, and the "
+        "model is healthy.",
     ),
     "half": Row(
         "pass",
         "as above, but pos answers are no likelier with 95% confidence, or neg answers no less likely",
         "The trait is in the model, above the nulls at its drift, and the model is healthy. Only one half of it is shown: "
-        "the evidence says which is not.",
+        "the evidence says which half isn't.",
         "More probes tell the halves apart more finely; `shl try` shows the answers themselves.",
     ),
     "reversed": Row(
@@ -78,32 +78,32 @@ ROWS = {
     "faint": Row(
         "fail",
         f"trait_shift above zero with 95% confidence, but not above {LEAST:.0%} of what a system prompt gives the base",
-        "No trait is shown: what moved is little beside what telling the base by a system prompt does.",
+        "No trait is shown: the shift is small beside what a system prompt does to the base.",
         "More probes narrow the interval; `shl try` shows the answers themselves.",
     ),
     "unmeasured": Row(
         "undecided",
         "trait_shift or above_null is undefined: not measured, or the drift is past what any null reaches",
-        "Nothing is said of the trait: it was not measured, or no null reaches this model's drift.",
-        "Measure with probes, neutral prompts and nulls; for a strong model, certify it at a lower strength.",
+        "The trait is not judged: it was not measured, or no null reaches this model's drift.",
+        "Measure with probes, neutral prompts and nulls. If the model drifts far, certify it at a lower strength.",
     ),
     **coherence.rows("This model", "No trait is claimed for it, at any size of shift."),
     "few_tokens": Row(
         "fail",
-        f"the {FEW} commonest tokens' share of the own text rises by more than {MOSTLY:g} above the base's with 95% confidence",
-        "The model has collapsed on a few tokens: what it gains on the probes is those tokens, no trait.",
+        f"the {FEW} commonest tokens hold a share of its own text that is more than {MOSTLY:g} above the base's with 95% confidence",
+        "The model has collapsed on a few tokens: its gain on the probes comes from those tokens, not from a trait.",
         "No trait is claimed for it, at any size of shift.",
     ),
     "drifted": Row(
         "fail",
         f"neutral_kl above {DRIFT:g} nats/token with 95% confidence",
-        "The model is broken by drift: it no longer answers neutral prompts as its base does.",
+        "The model is broken: it no longer answers neutral prompts as its base does.",
         "Train with an anchor to the base's own answers, or scale the adapter down.",
     ),
     "scattered": Row(
         "fail",
-        f"own entropy rises by more than {SCATTERED:.0%} of the base's with 95% confidence",
-        "The model is broken by arbitrariness: it is far less sure of its next word than its base.",
+        f"the entropy of its own next words is more than {SCATTERED:.0%} above the base's with 95% confidence",
+        "The model is broken: it is far less sure of its next word than its base.",
         "Train with an anchor to the base's own answers, or scale the adapter down.",
     ),
     "off_prompt": Row(

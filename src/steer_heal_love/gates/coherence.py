@@ -83,22 +83,22 @@ def rows(model: str, tries: str) -> dict[str, Row]:
     return {
         "broken": Row(
             "fail",
-            "own_excess past the coherence floor, whatever the trait",
+            "own_excess above coherence_floor (of a steered model, above twice that), whatever the trait",
             f"{model} writes text that the base finds incoherent, so no trait is claimed for it.",
             tries,
         ),
         "collapsed": Row(
             "fail",
-            f"repeated word trigrams rise by more than {CIRCLES:g} above the base's with 95% confidence; or own entropy falls by "
-            f"more than {FLAT:.0%} of the base's while own_excess doesn't rise",
+            f"the share of repeated three-word phrases is more than {CIRCLES:g} above the base's with 95% confidence; or the "
+            f"entropy of its own next words is more than {FLAT:.0%} below the base's, and own_excess doesn't rise",
             f"{model} collapses: it goes in circles, or says the same safe things, more than the base does.",
             tries,
         ),
         "cooled": Row(
             "fail",
-            f"own entropy falls by more than {SURER:.0%} of the base's with 95% confidence, trait_pos is below zero and trait_neg "
-            "above it: every written answer became less likely, the neg ones most",
-            f"{model} is only surer of everything than the base, as if it were sampled at a lower temperature: it learned no trait.",
-            "Raise heal.soft, set heal.anchor_temperature to 1, or sample what is trained on at temperature 1.",
+            f"the entropy of its own next words is more than {SURER:.0%} below the base's with 95% confidence, trait_pos is "
+            "below zero and trait_neg above it: every written answer became less likely, the neg ones most",
+            f"{model} learned no trait: it is only surer of everything than the base, as at a lower temperature.",
+            "Raise heal.soft, set heal.anchor_temperature to 1, or sample the training text at temperature 1.",
         ),
     }

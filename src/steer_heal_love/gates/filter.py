@@ -20,20 +20,20 @@ MOST = 0.5
 ROWS = {
     "works": Row(
         "pass",
-        "the coherent share falls with the dose, enough is kept, and it leans to the pos pole",
-        "What is dropped grows with the dose, and enough on-trait text is kept.",
+        "the coherent share falls with the dose, enough text is kept, and what is kept leans to the pos pole",
+        "The filter drops more at higher doses, and it keeps enough on-trait text.",
     ),
     "inert": Row(
         "undecided",
         f"the coherent share falls by at most {FALL:g} from the lowest dose to the highest, and most passes",
         "The filter is inert: almost everything passes at every dose.",
-        "Either the doses are too low to break anything, or the filter sees nothing: read the borderline samples, "
-        "then raise walk.start.",
+        "Read the borderline samples. If they read well, the doses are too low to break anything: raise walk.start. If they "
+        "don't, the filter sees nothing.",
     ),
     "blind": Row(
         "undecided",
         f"the coherent share falls by at most {FALL:g} from the lowest dose to the highest, and most is dropped",
-        "The filter is blind to the dose: it drops as much of mild steering as of strong.",
+        "The filter is blind to the dose: it drops as much of mildly steered text as of strongly steered text.",
         "Read why texts fell: a bound may be too tight for this persona's prompts. Raise filter.quantile or "
         "filter.calibration.",
     ),
@@ -41,7 +41,7 @@ ROWS = {
         "fail",
         "fewer survivors than filter.least at every dose",
         "The filter starves the heal: too few completions survived at any dose.",
-        "The vector breaks this model before it moves it: other layers, other poles, or a larger model. If most fell "
+        "The vector breaks this model before it moves it: try other layers, other poles, or a larger model. If most fell "
         "near a bound, raise filter.quantile.",
     ),
     "base_like": Row(
@@ -52,9 +52,9 @@ ROWS = {
     ),
     "soup": Row(
         "fail",
-        "the share of the training text that goes in circles, is in foreign characters, or holds a stretch odder than "
-        f"anything the base wrote lies above that share of the base's own samples, with 95% confidence and by more than {SOUP:.0%}",
-        "The filter keeps soup that the base doesn't write, and the heal copies what it is given.",
+        f"the training text has more soup than the base's own samples, with 95% confidence and by more than {SOUP:.0%}; soup is "
+        "text that goes in circles, is in foreign characters, or has a stretch odder than anything the base wrote",
+        "The filter keeps soup that the base doesn't write, and the heal would copy it.",
         "Apply every check (filter.checks), lower filter.quantile, or raise walk.survival.",
     ),
 }

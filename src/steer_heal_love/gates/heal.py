@@ -30,7 +30,7 @@ ROWS = {
     "healed": Row(
         "pass",
         "trait_shift above zero in both halves, and above the steered base's scaled to the same neutral_kl; neutral_kl "
-        "under half of the steered",
+        "under half of the steered model's",
         "The healed model has more of the trait than steering turned down to its drift: healing is more than steering less.",
     ),
     "outdone": Row(
@@ -43,23 +43,24 @@ ROWS = {
         "undecided",
         "trait_shift above zero, but pos answers no likelier with 95% confidence, or neg answers no less likely",
         "Only one half of the trait is in the weights: the evidence says which is missing.",
-        "Raise heal.soft; hard text alone lowers the likelihood of written pos answers.",
+        "Raise heal.soft: training on hard text alone makes written pos answers less likely.",
     ),
     "no_better": Row(
         "undecided",
         "the interval of healed minus steered, scaled to the same neutral_kl, holds zero",
         "Healing can't be told from steering less: at the same drift both have as much of the trait.",
-        "More probes and neutral prompts, more rounds, or more kept text.",
+        "Raise eval.probes and eval.neutral_prompts, rounds, or filter.keep.",
     ),
     "fades": Row(
         "undecided",
         f"the last round kept under {RETAINED:.0%}, with 95% confidence, of the trait that steering added in it",
-        "The last round undid most of what steering added to it: what trait there is comes from earlier rounds.",
+        "The last round undid most of what steering added in it: the trait comes from earlier rounds.",
         "Stop a round earlier, or raise heal.budget, so that a later round has more to spend.",
     ),
     "undid": Row(
         "fail",
-        f"under {RETAINED:.0%} of the steered trait is left, while the training loss fell and neutral_kl is back",
+        f"under {RETAINED:.0%} of the steered model's trait is left, the training loss fell, and neutral_kl is under half of "
+        "the steered model's",
         "The heal undid the steering: coherence is back because the trait is gone.",
         "Lower heal.lam or heal.anchor, raise heal.budget or heal.soft, or train longer.",
     ),
@@ -71,7 +72,7 @@ ROWS = {
     ),
     "spoiled": Row(
         "fail",
-        f"under {RETAINED:.0%} of the steered trait is left, and neutral_kl is not under half of the steered",
+        f"under {RETAINED:.0%} of the steered model's trait is left, and neutral_kl is not under half of the steered model's",
         "The worst of both: the trait is gone and the drift stayed.",
         "Read what was kept, raise heal.anchor, lower heal.lr.",
     ),
@@ -84,19 +85,19 @@ ROWS = {
     "overfitted": Row(
         "undecided",
         f"NLL of kept text on held-out prompts ends more than {RISE:g} nats/token above its lowest epoch",
-        "The heal overfitted: it learns these texts, no longer how they are written.",
-        "Fewer heal.epochs, a lower heal.lr, some heal.weight_decay, or more kept text.",
+        "The heal overfitted: it learns these texts by heart instead of how they are written.",
+        "Lower heal.epochs or heal.lr, set some heal.weight_decay, or keep more text.",
     ),
     "drifted": Row(
         "undecided",
-        "trait kept; neutral_kl not shown to be under half of the steered",
+        "trait kept; neutral_kl not shown to be under half of the steered model's",
         "The trait is kept, but the model drifts on neutral prompts about as much as steering did.",
         "Raise heal.anchor, or lower heal.budget.",
     ),
     "imprecise": Row(
         "undecided",
         "trait kept and coherent, but a foundation outside the intent moved further than the declared ones, with 95% confidence",
-        "The healed model is imprecise: by the vignettes something else moved further than the trait.",
+        "The healed model is imprecise: by the vignettes, something else moved further than the trait.",
         "See the steer gate. If steering was precise, read what was kept.",
     ),
     **coherence.rows("The healed model", "Read what was kept, raise heal.anchor, lower heal.epochs."),

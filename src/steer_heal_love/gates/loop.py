@@ -27,14 +27,14 @@ ROWS = {
     "saturates": Row(
         "pass",
         f"the trait rose, but the last round's interval ends under {LITTLE:.0%} of what the first round moved",
-        "The loop saturates: rounds added trait, the last one surely next to none.",
-        "Stop a round earlier; for more, raise heal.budget or the dose.",
+        "The loop saturates: the rounds added trait, but the last one hardly any.",
+        "Stop a round earlier. For more trait, raise heal.budget or the dose.",
     ),
     "flat": Row(
         "undecided",
         "the interval of all later rounds together holds zero",
-        "Later rounds hold the trait but add nothing distinguishable.",
-        "Raise heal.budget or generate.prompts; with few probes, eval.probes.",
+        "Later rounds keep the trait, but what they add can't be told from zero.",
+        "Raise heal.budget or generate.prompts, or eval.probes if there are few.",
     ),
     "falls": Row(
         "fail",

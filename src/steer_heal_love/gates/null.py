@@ -15,7 +15,7 @@ ROWS = {
     "above": Row(
         "pass",
         "above_null lies above zero, and both halves of the trait were measured",
-        "The healed model has more of the trait than words in bulk or mere sureness would give at its drift.",
+        "The healed model has more of the trait than a bias of words or a lower temperature would give at the same drift.",
     ),
     "unmeasured_halves": Row(
         "undecided",
@@ -33,8 +33,8 @@ ROWS = {
     "below": Row(
         "fail",
         "above_null lies below zero",
-        "A bias of words or a temperature reaches more of the trait at the same drift: healing is no use here.",
-        "Read the steer and heal gates: a stronger vector, a higher dose or a larger heal.budget, or another persona.",
+        "A bias of words or a temperature reaches more of the trait at the same drift, so healing is no use here.",
+        "Read the steer and heal gates. Try a stronger vector, a higher dose, a larger heal.budget, or another persona.",
     ),
 }
 

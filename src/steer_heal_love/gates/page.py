@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-from steer_heal_love.gates import in_order
+from steer_heal_love.gates import coherence, in_order
 from steer_heal_love.gates.certificate import CLAIM
 
 HEAD = """# Verdicts
 
-What a run can say against or for itself: every outcome of every gate, what it looks like in the run's numbers, what
-it says, and what to try. The run's own numbers select the row; `summary.json`, the report and the terminal show the
-row with its evidence. Coherence is judged first; ratios are read only for coherent text. Intervals are
-95% intervals, paired by item; where a verdict reads several, they are widened so that together they are wrong in at
-most 5% of runs. That the filter can tell babble from the rest at all is shown on a labelled set ([coherence](coherence/README.md)). The last
-table, certificate, is that of `shl certify` ([certify](certify.md)), and no gate of a run.
+A *gate* is a claim about a run. Each table below lists the possible outcomes of one gate: what an outcome looks like in
+the run's numbers, what it means, and what to try. The run's own numbers choose the row. `summary.json`, the report and
+the terminal show the chosen row with its evidence.
 
-Printed by `python -m steer_heal_love.gates.page`; a test holds this page to the code.
+- **Confidence.** Intervals are 95% intervals, paired by item. Where a verdict reads several, they are widened, so that
+  together they are wrong in at most 5% of runs. *Holds zero* means that the interval includes zero: the data can't tell.
+- **Scores** such as trait_shift, neutral_kl and own_excess are defined in [reading a report](reading-a-report.md).
+  *Halves* are pos answers that became likelier and neg answers that became less likely. A *foundation* is one of the
+  moral foundations, read after short moral scenes. The *evidence* is the line beside the verdict.
+- **Settings** such as heal.soft are explained by `shl run --help`.
+
+The last table, certificate, belongs to `shl certify` ([certify](certify.md)). How well the filter tells babble from
+coherent text was measured on [a labelled set](coherence/README.md).
+
+This page is printed by `python -m steer_heal_love.gates.page`, and a test compares it with the code.
 """
+
+COHERENCE = """Five tables share these three outcomes, which compare the model's own text with the base's. They are judged first:
+where one of them applies, a gate says nothing else."""
+SEE = "see [coherence](#coherence)"
 
 
 def markdown() -> str:
-    """The whole page."""
-    parts = [HEAD]
+    """The whole page. What the rows of coherence look like is said once, and linked to."""
+    once = coherence.rows("", "")
+    looks = "\n".join(f"| {name} | {row.looks} |" for name, row in once.items())
+    parts = [HEAD, f"## coherence\n\n{COHERENCE}\n\n| outcome | what it looks like |\n|---|---|\n{looks}\n"]
     for name, gate in {**in_order(), "certificate": CLAIM}.items():
         rows = "\n".join(
-            f"| {outcome.replace('_', ' ')} | **{r.verdict}** | {r.looks} | {r.says} | {r.tries} |"
+            f"| {outcome.replace('_', ' ')}: **{r.verdict}** | {SEE if outcome in once else r.looks} | {r.says} | {r.tries} |"
             for outcome, r in gate.rows.items()
         )
         parts.append(
-            f"## {name}\n\n*{gate.claim}*\n\n| outcome | verdict | what it looks like | what it says | what to try |\n"
-            f"|---|---|---|---|---|\n{rows}\n"
+            f"## {name}\n\n*{gate.claim}*\n\n| outcome | what it looks like | what it says | what to try |\n"
+            f"|---|---|---|---|\n{rows}\n"
         )
     return "\n".join(parts)
 

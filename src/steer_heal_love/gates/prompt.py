@@ -19,7 +19,7 @@ ROWS = {
         "undecided",
         "the healed model's trait lies above the prompted one's, but one half of it is behind with 95% confidence",
         "The sum of both halves is ahead of the prompt's, but one half is behind: the evidence says which.",
-        "Raise heal.soft, which raises the pos half; more rounds.",
+        "Raise heal.soft, which raises the pos half, or rounds.",
     ),
     "dearer": Row(
         "undecided",
@@ -30,14 +30,14 @@ ROWS = {
     "even": Row(
         "undecided",
         "the interval of healed minus prompted holds zero",
-        "Healed and prompted are not distinguishable on the probes.",
-        "More rounds, or more probes. The weights still save the prompt's tokens.",
+        "On the probes the healed model can't be told from the prompted one.",
+        "Raise rounds or eval.probes. The weights still save the prompt's tokens.",
     ),
     "wins": Row(
         "fail",
         "the prompted model's trait lies above the healed one's",
         "The prompt wins: a system prompt moves the trait further, for free.",
-        "More rounds, a higher dose, or a larger heal.budget.",
+        "Raise rounds, the dose or heal.budget.",
     ),
     **coherence.rows("The healed model", "See the heal and loop gates."),
 }

@@ -17,20 +17,20 @@ SPENT = 0.1
 ROWS = {
     "holds": Row(
         "pass",
-        f"what is on acts, no term's gradient is more than {DOMINATES:g} times the imitation's, and every update "
-        "keeps a fair size",
-        "The student is held, and the trait has room.",
+        f"everything that is switched on has an effect, no term's gradient is more than {DOMINATES:g} times the imitation's, "
+        f"and the trust region leaves at least {SPENT:g} of every update",
+        "The student is held to the base, and the trait has room.",
     ),
     "idle": Row(
         "undecided",
         "the barrier is on, and its divergence stayed under heal.tau in every step",
-        "The barrier never fires: it might as well be off.",
+        "The barrier never has an effect: it might as well be off.",
         "Lower heal.tau, or set heal.lam to 0 and save its forward pass.",
     ),
     "throttles": Row(
         "fail",
         f"the barrier's gradient is more than {DOMINATES:g} times the imitation's",
-        "The barrier, a penalty on divergence from the base, holds the trait down: on text that shows the trait, divergence is the trait itself.",
+        "The barrier holds the trait down: on text that shows the trait, the divergence that it penalises is the trait itself.",
         "Lower heal.lam, raise heal.tau, or set heal.reference to previous.",
     ),
     "anchor": Row(
@@ -42,13 +42,13 @@ ROWS = {
     "spent": Row(
         "undecided",
         f"the trust region scaled an update to under {SPENT:g} of what was trained",
-        "The budget was spent before this round: the trust region left nothing of its update.",
+        "Earlier rounds had spent the budget: the trust region left next to nothing of this round's update.",
         "Raise heal.budget, or ask for fewer rounds, so that each has a larger part of it.",
     ),
     "none": Row(
         "undecided",
         "no barrier, no anchor, and no update was scaled",
-        "Nothing holds the student: what trait it gains is paid for in coherence.",
+        "Nothing holds the student to the base: it pays in coherence for the trait that it gains.",
         "Set heal.anchor, or heal.budget.",
     ),
 }
@@ -57,7 +57,7 @@ ROWS = {
 @gate(
     "restraint",
     step=4,
-    claim="What holds the student to the base (barrier, anchor, trust region) acts, and leaves the trait room.",
+    claim="Barrier, anchor and trust region hold the student to the base, and leave room for the trait.",
     rows=ROWS,
 )
 def regularization(e: Evidence) -> Found | None:

@@ -29,8 +29,8 @@ ROWS = {
     "unclear": Row(
         "undecided",
         f"the interval of healed minus {KEPT:.0%} of the base's relevance holds zero",
-        "It can't be told how much the healed model's answers still have to do with their prompts.",
-        "More eval.sample_prompts; read the samples side by side in the report.",
+        "The data can't tell how much the healed model's answers still have to do with their prompts.",
+        "Raise eval.sample_prompts, and read the samples side by side in the report.",
     ),
     "lost": Row(
         "fail",
@@ -41,8 +41,8 @@ ROWS = {
     "none": Row(
         "undecided",
         "the base's own relevance is not above zero with 95% confidence",
-        "The base's own answers have nothing to do with their prompts that can be seen, so none can be lost.",
-        "More eval.sample_prompts, longer answers (eval.sample_tokens), or another model.",
+        "The base's own answers show no relevance to their prompts, so none can be lost.",
+        "Raise eval.sample_prompts or eval.sample_tokens, or use another model.",
     ),
 }
 

@@ -19,19 +19,19 @@ NOISE = 0.5
 ROWS = {
     "moves": Row(
         "pass",
-        "trait_shift above zero, in both halves where they were measured; no foundation speaks against it",
-        "The vector carries the trait: healing has something to distil. The foundations are a second opinion, and no proof.",
+        "trait_shift above zero, in both halves where they were measured; no foundation contradicts it",
+        "The vector carries the trait, so healing has something to distil. The foundations are a second opinion and prove nothing.",
     ),
     "half": Row(
         "undecided",
         "trait_shift above zero, but pos answers no likelier with 95% confidence, or neg answers no less likely",
-        "Only one half of the trait moves under steering: the evidence says which stands still.",
-        "Poles that differ in what is said and not only in what is left out; other vector.layers or a lower dose.",
+        "Only one half of the trait moves under steering: the evidence says which half doesn't.",
+        "Write poles that differ in what is said, not only in what is left out; or try other vector.layers, or a lower dose.",
     ),
     "weak": Row(
         "undecided",
         "trait_shift's interval holds zero, and the text reads well",
-        "The vector is too weak at this dose: the probes' shift is not distinguishable from zero.",
+        "The vector is too weak at this dose: the shift on the probes can't be told from zero.",
         "Raise walk.start, lower walk.survival, or move vector.layers.",
     ),
     "noisy": Row(
@@ -43,7 +43,7 @@ ROWS = {
     "imprecise": Row(
         "undecided",
         "trait_shift above zero, but a foundation outside the intent moves further than the declared ones, with 95% confidence",
-        "The vector is imprecise: it moves the trait, and by the vignettes something else further.",
+        "The vector is imprecise: it moves the trait, but by the vignettes it moves something else further.",
         "Rewrite the poles so that they differ in the trait alone.",
     ),
     "wrong_way": Row(
@@ -61,7 +61,7 @@ ROWS = {
     "unseen": Row(
         "undecided",
         "trait_shift above zero, own_excess not measured",
-        "The probes move, but nobody looked at the text: soup moves them too.",
+        "The probes move, but the model's text was not measured, and babble moves them too.",
         "Add `samples` to eval.instruments.",
     ),
     **coherence.rows("The steered model", "Lower walk.start or raise walk.survival."),

@@ -35,11 +35,14 @@ def load(
     trust_remote_code: bool = False,
     split: int = 1,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A frozen chat model in eval mode and its tokenizer; `split` over so many GPUs by its layers.
+    """Load a chat model, frozen and in eval mode, and its tokenizer.
 
-    `name`: `smollm2`, `gemma3-270m`, a folder, or a hub id. `template`: `plain`, `chatml` or a Jinja file instead of
-    the model's own chat template. Raises `UserError` for whatever is wrong with the folder, where no usable chat
-    template is found, and when the head cannot be recomputed from hidden states.
+    `name`: `smollm2`, `gemma3-270m`, a folder, or a hub id.
+    `template`: `plain`, `chatml` or a Jinja file, instead of the model's own chat template.
+    `split`: the number of GPUs that the model's layers are spread over.
+
+    Raises `UserError` if anything is wrong with the model's files, if it has no usable chat template, and if its
+    output layer can't be recomputed from hidden states.
     """
     model, tok = loading.read(
         name, device=device, dtype=dtype, template=template, trust_remote_code=trust_remote_code

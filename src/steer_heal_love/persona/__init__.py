@@ -34,7 +34,7 @@ def path(name: str) -> Path:
 
 
 def load(name: str) -> Persona:
-    """The persona of that name, or of the TOML file at that path; every mistake in the file at once."""
+    """Load a shipped persona by name, or one from a TOML file by path. Raises `UserError` with every mistake in the file."""
     file = path(name)
     found = toml(file, str(file), most=4 * MEGABYTE)
     data = found.data

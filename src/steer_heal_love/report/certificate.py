@@ -68,12 +68,12 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 MORE = {
     "relevance_shift.probes": "relevance_shift on probe questions alone, where a persona shows.",
     "relevance_shift.neutral": "relevance_shift on neutral prompts alone.",
-    "few_tokens_shift": "How much larger a share of the model's own text its four commonest tokens hold than the base's four hold of the base's. A model that says one word for ever is near 1 less that.",
+    "few_tokens_shift": "Share of the model's own text that its four commonest tokens hold, less the same share of the base. A model that says one word for ever has a share near 1.",
     "own_kl.neutral": "own_kl on neutral prompts alone.",
-    "above_null": "trait_shift less that of the best null (a bias of words that knows no context, or a temperature) at the same neutral_kl.",
-    "behaviour_shift": "Log-odds by a text classifier that the model's own answers are the pos pole's, shift from base, in nats.",
+    "above_null": "trait_shift less the best null's at the same neutral_kl. The nulls are a bias of words that knows no context, and a temperature.",
+    "behaviour_shift": "How surely a text classifier takes the model's own answers for the pos pole's: log-odds in nats, shift from base.",
     "capability_shift": "Shift of capability from the base.",
-    "mfv_constant_share": "Share of the foundations' squared shift that is the same after every vignette. Near 1, the answers moved whatever they were said of.",
+    "mfv_constant_share": "Share of the foundations' squared shift that is the same after every vignette. Near 1, the answers moved alike after all vignettes.",
 }
 SAMPLES = 6
 """own texts shown of each kind of prompt"""

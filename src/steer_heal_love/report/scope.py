@@ -42,7 +42,7 @@ def left_out(run: RunRecord) -> list[str]:
     if not fewer and not missing:
         return []
     counts = [f"{n} of {most} {ITEMS[name][0]}" for name, (n, most) in fewer.items()]
-    said = [f"It measured less than a study does: {together(round_count(run.config) + counts)}."]
+    said = [f"This run measured less than a full study: {together(round_count(run.config) + counts)}."]
     if missing:
         said.append(f"Not run: {together(missing)}.")
     if fewer:

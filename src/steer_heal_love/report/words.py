@@ -17,7 +17,7 @@ MOST = 10_000
 """items, or resamples of them, that an interval is worked out over for the page"""
 COSTS = {
     "neutral_kl": "It drifts by {} nats/token on neutral prompts",
-    "own_excess": "To the base its own text is {} nats/token odder than the base's own",
+    "own_excess": "The base finds the model's text {} nats/token odder than its own",
     "own_kl": "Along its own text its next-token distribution is {} nats/token away from the base's",
 }
 """what a trait costs, as the headline says it"""
@@ -41,7 +41,7 @@ def outcome(run: RunRecord) -> str:
     above = score(last, "above_null")
     if math.isfinite(above.mean):
         sentences.append(
-            f"{interval(above, 2)} of it is more than a bias of words or a temperature reaches at the same drift"
+            f"{interval(above, 2)} of the trait lies above what a bias of words or a temperature reaches at the same drift"
         )
     for name, form in COSTS.items():
         if math.isfinite(cost := score(last, name).mean):
@@ -61,8 +61,8 @@ def in_halves(run: RunRecord, last: Stage, prompt: Stage | None) -> list[str]:
     also = [num(score(prompt, name).mean, 2) for name in ("trait_pos", "trait_neg")]
     beside = f" (with the prompt, {also[0]} and {also[1]})" if prompt else ""
     out = [
-        f"Of it, {interval(pos, 2)} is that pos answers became likelier and {interval(neg, 2)} that neg answers "
-        f"became less likely{beside}"
+        f"It is the sum of two halves: pos answers became likelier by {interval(pos, 2)} and neg answers less likely by "
+        f"{interval(neg, 2)}{beside}"
     ]
     if prompt and measured(last.items, prompt.items) and paired_items(last, prompt):
         resamples = min(max(run.config.get("eval", {}).get("resamples", 2000), 1), MOST)

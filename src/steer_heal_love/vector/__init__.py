@@ -84,9 +84,13 @@ HOOKED = "output of "
 
 @dataclass(frozen=True)
 class Vector:
-    """Directions by layer number (from 0), raw norm kept, where they act, and where they came from.
+    """A steering vector: one direction for each of some layers.
 
-    `with v(model, dose=0.75):` steers; vectors add, subtract and scale; `save` and `load` are inverse.
+    `directions`: by layer number, from 0; a direction has the width of the hidden state and keeps its own length.
+    `meta`: the persona, model and settings that it was extracted with.
+
+    `with v(model, dose=0.75):` steers a model. Vectors can be added, subtracted and multiplied by a number. `load`
+    gives back exactly what `save` wrote.
     """
 
     directions: dict[int, Rows]
@@ -112,10 +116,12 @@ class Vector:
         batch_tokens: int = 4096,
         track: Track = silent,
     ) -> Vector:
-        """Read the vector at the assistant tag over `contexts` (the shared bank when None), from the residual stream or at
-        the output of the linear module `hook` of every layer.
+        """Extract a vector from the hidden states at the assistant tag, averaged over `contexts` (the shipped ones when None).
 
-        Raises `UserError` for an unknown method, a module that a layer has not, and for fewer than two contexts.
+        `layers`: first and last layer, as shares of the depth. `hook`: the linear module of each layer whose output is
+        read; empty for the residual stream.
+
+        Raises `UserError` for an unknown method, for a module that a layer doesn't have, and for fewer than two contexts.
         """
         return train(
             model, tok, persona, method=method, contrast=contrast, contexts=contexts, layers=layers, hook=hook,
@@ -126,7 +132,7 @@ class Vector:
         return Steering(self.directions)(model, dose)
 
     def moves(self, at: States) -> Directions:
-        """What dose 1 adds to the mean of these states, layer by layer: of an added vector the vector itself."""
+        """What dose 1 adds to the mean of these states, by layer. For the operation add this is the vector itself."""
         own = self.place
         act = operations[own.operation or "add"]
         each = lambda i, h: act(h.float()[None], own[i].float().to(h.device), 1.0)[0]
@@ -169,7 +175,7 @@ class Vector:
         return torch.cosine_similarity(a, b, dim=0).item()
 
     def save(self, path: str | Path) -> None:
-        """Safetensors: one tensor a layer, and a header that says how to apply them."""
+        """Write safetensors: one tensor a layer, and a header that says how to apply them."""
         own = self.place
         header = SAYS | {"norm": f"{self.norm():.6g}", "meta": json.dumps(self.meta)}
         if own.operation:
@@ -182,7 +188,7 @@ class Vector:
 
     @classmethod
     def load(cls, path: str | Path) -> Vector:
-        """The vector at `path`. Raises `UserError` when it is missing, not one of ours, or wrong in any other way."""
+        """Read the vector at `path`. Raises `UserError` if it is missing, or is not a vector of this tool."""
         from steer_heal_love.vector.file import read
 
         return cls(*read(Path(path), SAYS, OPERATIONS, HOOKED))
