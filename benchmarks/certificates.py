@@ -98,9 +98,14 @@ OTHERS: dict[str, tuple[Callable[[Run], Adapter], set[str]]] = {
 """how each is made of a finished run, and what its certificate may come to; `love` is the run's own adapter"""
 NAMES = ("love", *OTHERS)
 COLUMNS = (
-    "trait_shift", "above_null", "neutral_kl", "own_excess", "few_tokens_shift", "relevance_shift.probes",
+    "trait_shift",
+    "above_null",
+    "neutral_kl",
+    "own_excess",
+    "few_tokens_shift",
+    "relevance_shift.probes",
     "relevance_shift.neutral",
-)  # fmt: skip
+)
 """scores of the table; what a model was not measured on is a dash"""
 
 

@@ -111,11 +111,15 @@ def collect(folder: Path, sources: Sequence[Source], seed: int) -> None:
         if s.persona not in vectors:
             vectors[s.persona] = Vector.train(model, tok, who, contexts=bank("contexts")[:64])
         made = generate(
-            model, tok, list(s.asked) or training_prompts(who, s.prompts, seed=seed + number), list(s.doses),
+            model,
+            tok,
+            list(s.asked) or training_prompts(who, s.prompts, seed=seed + number),
+            list(s.doses),
             config=GenerateConfig(max_new_tokens=s.tokens, temperature=s.temperature, min_p=s.min_p),
-            directions=vectors[s.persona].directions, seed=seed + number,
+            directions=vectors[s.persona].directions,
+            seed=seed + number,
             **({"system": who.system("pos")} if s.told else {}),
-        )  # fmt: skip
+        )
         rows += [
             {"persona": s.persona, "source": s.name, "dose": c.dose, "prompt": c.prompt, "text": c.text,
              "answer": list(c.tokens.answer), "ended": c.ended}
@@ -421,8 +425,11 @@ def plot(
     for title, (mark, colour) in marks.items():
         x, y = zip(*(found[title, q] for q in QUANTILES), strict=True)
         axes.plot(x, y, mark, color=colour, markersize=4, label=f"any of {title}")
-    axes.set(xlabel="share of the coherent texts dropped", ylabel="share of the broken texts dropped",
-             title="the corner" if corner else "ROC, broken against coherent")  # fmt: skip
+    axes.set(
+        xlabel="share of the coherent texts dropped",
+        ylabel="share of the broken texts dropped",
+        title="the corner" if corner else "ROC, broken against coherent",
+    )
     axes.set_xlim(*((0, 0.6) if corner else (0, 1)))
     axes.set_ylim(*((0.8, 1.005) if corner else (0, 1.02)))
 

@@ -80,9 +80,13 @@ def measured(model: Any, tok: Any, name: str, a: argparse.Namespace) -> dict[str
         made, seconds = sum(map(len, runs[0][0])), [s for _, s in runs]
         rates = [made / s for s in seconds]
         found["cases"][case] = {
-            "tokens": made, "tokens_per_second": statistics.median(rates), "least": min(rates), "most": max(rates),
-            "repeats_equal": all(r[0] == runs[0][0] for r in runs), "answers": runs[0][0],
-        }  # fmt: skip
+            "tokens": made,
+            "tokens_per_second": statistics.median(rates),
+            "least": min(rates),
+            "most": max(rates),
+            "repeats_equal": all(r[0] == runs[0][0] for r in runs),
+            "answers": runs[0][0],
+        }
     return found | reload(model, tok, name, a)
 
 
@@ -168,9 +172,14 @@ def told(found: dict[str, Any], a: argparse.Namespace, model: Any) -> dict[str, 
             r.pop("answers")
     said = {k: str(v) if isinstance(v, Path) else v for k, v in vars(a).items()}
     return {
-        "asked": said, "device": records.device_name(model.device), "dtype": str(model.dtype),
-        "python": platform.python_version(), "versions": records.versions(), "engines": found, "parity": parity,
-    }  # fmt: skip
+        "asked": said,
+        "device": records.device_name(model.device),
+        "dtype": str(model.dtype),
+        "python": platform.python_version(),
+        "versions": records.versions(),
+        "engines": found,
+        "parity": parity,
+    }
 
 
 if __name__ == "__main__":

@@ -82,8 +82,9 @@ class Effects:
         self.lab, r = lab, lab.run
         asked = [
             Tokens(prompt_ids(r.tok, p.question), answer_ids(r.tok, text))
-            for p in r.persona.probes[:questions] for text in (p.pos, p.neg)
-        ]  # fmt: skip
+            for p in r.persona.probes[:questions]
+            for text in (p.pos, p.neg)
+        ]
         self.tokens = asked + [t for _, t, _ in r.base.neutral[:neutral]]
         self.asked = len(asked)
         self.plain = self._states()
@@ -276,13 +277,20 @@ def table(lines: list[dict[str, Any]]) -> str:
             f"| {persona} | {soup:.0%} | {name} | {weight:g} | {means['beta']:+.3f} | {means['trait_shift']:+.3f} | "
             f"{means['off_trait_kl']:.4f} | {means['neutral_kl']:.4f} | {' | '.join(map(told, gains))} | {gains[0].n} |"
         )
-    rows += ["", "| persona | text | regulariser | β | off_trait_kl | systematic share of β | of the rest | seeds |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    rows += [
+        "",
+        "| persona | text | regulariser | β | off_trait_kl | systematic share of β | of the rest | seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for x in lines:
         if x["part"] == "consistency":
             kinds.setdefault((x["persona"], x["text"], x["penalty"]), []).append(x)
     for key, group in kinds.items():
-        cells = [of_seeds([g[k] for g in group]) for k in ("beta", "off_trait_kl", "trait_systematic", "rest_systematic")]  # fmt: skip
+        cells = [
+            of_seeds([g[k] for g in group])
+            for k in ("beta", "off_trait_kl", "trait_systematic", "rest_systematic")
+        ]
         rows.append(f"| {' | '.join(key)} | {' | '.join(map(told, cells))} | {len(group)} |")
     return "\n".join(rows)
 

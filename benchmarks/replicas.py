@@ -133,9 +133,13 @@ def section(
             tell(section=name, copies=n, seconds=took)
     middle = {n: statistics.median(s) for n, s in seconds.items()}
     tell(
-        section=name, copies=size, ratio=middle[1] / middle[size], seconds={str(n): s for n, s in seconds.items()},
-        peak_memory_gb=records.peak_memory_gb(device), **(compared(results[1], results[size]) if team.leads() else {}),
-    )  # fmt: skip
+        section=name,
+        copies=size,
+        ratio=middle[1] / middle[size],
+        seconds={str(n): s for n, s in seconds.items()},
+        peak_memory_gb=records.peak_memory_gb(device),
+        **(compared(results[1], results[size]) if team.leads() else {}),
+    )
 
 
 def compared(one: Any, all_: Any) -> dict[str, Any]:
@@ -250,9 +254,11 @@ def shared(a: Any, tell: Lines) -> None:
             **rooms.machine(model.device),
         )
         made = {
-            "generation": partial(generation, b), "evaluation": partial(evaluation, b),
-            "filter": partial(room, b, "filter"), "heal": partial(room, b, "heal"),
-        }  # fmt: skip
+            "generation": partial(generation, b),
+            "evaluation": partial(evaluation, b),
+            "filter": partial(room, b, "filter"),
+            "heal": partial(room, b, "heal"),
+        }
         for name, make in made.items():
             if name in a.sections:
                 section(name, *make(), a, tell, b)
@@ -269,9 +275,13 @@ def bench(model: PreTrainedModel, tok: Any, a: Any, folder: Path) -> rooms.Bench
     g, e = cfg.generate, cfg.eval
     g = replace(g, prompts=few(g.prompts), max_new_tokens=few(g.max_new_tokens), batch=few(g.batch))
     e = replace(
-        e, probes=few(e.probes), vignettes=few(e.vignettes), neutral_prompts=few(e.neutral_prompts),
-        sample_prompts=few(e.sample_prompts), sample_tokens=few(e.sample_tokens),
-    )  # fmt: skip
+        e,
+        probes=few(e.probes),
+        vignettes=few(e.vignettes),
+        neutral_prompts=few(e.neutral_prompts),
+        sample_prompts=few(e.sample_prompts),
+        sample_tokens=few(e.sample_tokens),
+    )
     return rooms.Bench(model, tok, replace(cfg, model=a.shape, generate=g, eval=e), sizes, folder)
 
 
@@ -344,9 +354,13 @@ def huge(a: Any, tell: Lines, devices: list[torch.device], tok: Any, folder: Pat
     )
     gigabytes = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
     tell(
-        section="split", model_gb=gigabytes, layers=len(models.layers(model)), built_seconds=seconds,
-        read_as=reading.way(model), on={str(d): sum(p.device == d for p in model.parameters()) for d in devices},
-    )  # fmt: skip
+        section="split",
+        model_gb=gigabytes,
+        layers=len(models.layers(model)),
+        built_seconds=seconds,
+        read_as=reading.way(model),
+        on={str(d): sum(p.device == d for p in model.parameters()) for d in devices},
+    )
     sizes = rooms.Sizes(
         pairs=32, completions=24, tokens=48, trained=16, epochs=1, rounds=0, vignettes=8, think=16
     )

@@ -253,9 +253,12 @@ def heal(b: Bench, *, rounds: int | None = None, epochs: int | None = None) -> R
         epochs = len(record.validation)
         n = epochs * (len(used) - round(cfg.heal.validation * len(used)))
         return {
-            "samples": n, "tokens": n * b.sizes.tokens, "steps": len(record.steps), "epochs": epochs,
+            "samples": n,
+            "tokens": n * b.sizes.tokens,
+            "steps": len(record.steps),
+            "epochs": epochs,
             "rank": adapter.rank,
-        }  # fmt: skip
+        }
 
     def warm() -> dict[str, float]:
         train(replace(cfg, rounds=1, heal=replace(h, epochs=1)), [], used[: h.batch + 1])
@@ -329,9 +332,10 @@ def evaluate(b: Bench) -> Room:
             found = evals.measure(subject)
         items = evals.read(subject, found)
         return {
-            "vignettes": len(items["p_ans_any"]), "answers": len(items["p_ans_any"]) * len(forced_choice.ORDERS),
+            "vignettes": len(items["p_ans_any"]),
+            "answers": len(items["p_ans_any"]) * len(forced_choice.ORDERS),
             "tokens": len(items["p_ans_any"]) * cfg.think_tokens,
-        }  # fmt: skip
+        }
 
     few = replace(cfg, vignettes=min(n, 8), think_tokens=min(think, 8))
     return Room("vignettes", evaluate_work(b, cfg), lambda: ask(cfg), lambda: void(ask(few)))
@@ -356,8 +360,13 @@ def evaluate_work(b: Bench, cfg: config.EvalConfig) -> Work:
 
 
 ROOMS: dict[str, Callable[[Bench], Room]] = {
-    "extract": extract, "generate": generate, "filter": sift, "heal": heal, "bake": bake_, "evaluate": evaluate,
-}  # fmt: skip
+    "extract": extract,
+    "generate": generate,
+    "filter": sift,
+    "heal": heal,
+    "bake": bake_,
+    "evaluate": evaluate,
+}
 
 
 def void(_done: dict[str, int]) -> None:
@@ -407,9 +416,11 @@ def growth(b: Bench, scale: float) -> list[tuple[str, dict[str, int], Callable[[
 def machine(device: torch.device) -> dict[str, Any]:
     """What it ran on, and in which versions."""
     return {
-        "machine": records.device_name(device), "cuda": torch.version.cuda, "versions": records.versions(),
+        "machine": records.device_name(device),
+        "cuda": torch.version.cuda,
+        "versions": records.versions(),
         **records.commit(),
-    }  # fmt: skip
+    }
 
 
 def show(name: str, r: dict[str, Any]) -> str:
@@ -456,8 +467,11 @@ def benchmark(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "model_memory_gb": sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9,
         "rooms": {}, "grow": [],
     }  # fmt: skip
-    print(f"{a.shape} on {results['machine']}, {ceilings.bytes_per_second / 1e9:,.0f} GB/s, "
-          f"{ceilings.flops_per_second / 1e12:,.1f} TFLOP/s, built in {build:.1f} s\n{HEADER}", flush=True)  # fmt: skip
+    print(
+        f"{a.shape} on {results['machine']}, {ceilings.bytes_per_second / 1e9:,.0f} GB/s, "
+        f"{ceilings.flops_per_second / 1e12:,.1f} TFLOP/s, built in {build:.1f} s\n{HEADER}",
+        flush=True,
+    )
     for room in a.rooms:
         found = measured(partial(ROOMS[room], b), b, ceilings, a.repeats, a.enough)
         results["rooms"][room] = found

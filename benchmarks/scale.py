@@ -33,9 +33,12 @@ the system prompt, a given answer; and, about, a vignette with its question"""
 TRIED = 3
 """scales that the trust region reads; at most `heal.trust.STEPS`"""
 MEASURED = {
-    "extract": (0.71, 0.72, 0.88), "generate": (7.6, 7.6, 9.4), "filter": (6.7, 6.9, 9.0), "heal": (29.5, 31.3, 42.6),
+    "extract": (0.71, 0.72, 0.88),
+    "generate": (7.6, 7.6, 9.4),
+    "filter": (6.7, 6.9, 9.0),
+    "heal": (29.5, 31.3, 42.6),
     "evaluate": (7.0, 7.1, 8.0),
-}  # fmt: skip
+}
 """seconds by room at 4B on one H100, least, median and most of three (docs/performance.md)"""
 PUBLISHED = {"extract": 0.16, "generate": 2.5, "filter": 2.7, "heal": 5.6, "evaluate": 0.7}
 """the floors that docs/performance.md has, which were counted on the model itself"""
@@ -60,8 +63,13 @@ class Shape:
         attention = self.width * self.head * (2 * self.heads + 2 * self.kv)
         layer = attention + 3 * self.width * self.mlp + 2 * self.width + 2 * self.head
         return Counted(
-            self.depth, layer, self.width * self.vocabulary, 4 * self.heads * self.head, 2 * self.kv * self.head * 2, 2
-        )  # fmt: skip
+            self.depth,
+            layer,
+            self.width * self.vocabulary,
+            4 * self.heads * self.head,
+            2 * self.kv * self.head * 2,
+            2,
+        )
 
     @property
     def parameters(self) -> float:
@@ -239,9 +247,12 @@ def total(terms: Iterable[Term], rounds: int) -> Total:
         n = 1 if t.once else rounds
         slow = share["evaluate" if t.step.startswith("evaluate") else t.room]
         out = Total(
-            out.tokens + n * t.tokens, out.work + t.work * n, out.floor + n * t.floor,
-            out.seconds + n * t.floor / share[t.room], out.slow + n * t.floor / slow,
-        )  # fmt: skip
+            out.tokens + n * t.tokens,
+            out.work + t.work * n,
+            out.floor + n * t.floor,
+            out.seconds + n * t.floor / share[t.room],
+            out.slow + n * t.floor / slow,
+        )
     return out
 
 
@@ -266,8 +277,9 @@ def tables(a: argparse.Namespace) -> dict[str, str]:
     runs, share, n = [total(c.run(), a.rounds) for c in counters], shares(), a.personas * a.seeds
     floors, terms = rooms(), counters[0].run()
     checked = [
-        (name, f"{floors[name]:.2f}", PUBLISHED[name], MEASURED[name][1], f"{share[name]:.0%}") for name in MEASURED
-    ]  # fmt: skip
+        (name, f"{floors[name]:.2f}", PUBLISHED[name], MEASURED[name][1], f"{share[name]:.0%}")
+        for name in MEASURED
+    ]
     by_step = [
         (t.step, "run" if t.once else "round", t.source, f"{t.tokens / 1e3:,.0f}", f"{t.work.flops / 1e15:.2f}",
          f"{t.work.bytes / 1e12:.2f}", f"{t.floor:.1f}", f"{t.floor / share[t.room]:.1f}", t.room)

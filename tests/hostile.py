@@ -117,10 +117,15 @@ def text_damaged(draw: random.Random, text: str) -> tuple[bytes, bool]:
     """One thing done to the text of a file: its encoding, its nesting, its size."""
     return draw.choice(
         [
-            lambda: (text.encode("utf-16"), True), lambda: (b"\xef\xbb\xbf" + text.encode(), False), lambda: (text.replace("\n", "\r\n").encode(), False),
-            lambda: (b"x = " + b"[" * 40_000, True), lambda: (b"{\"a\":" * 40_000, True), lambda: (b"x = " + b"7" * 6_000, True), lambda: ((text + "\n# " + "x" * 5_000_000).encode(), False),
+            lambda: (text.encode("utf-16"), True),
+            lambda: (b"\xef\xbb\xbf" + text.encode(), False),
+            lambda: (text.replace("\n", "\r\n").encode(), False),
+            lambda: (b"x = " + b"[" * 40_000, True),
+            lambda: (b'{"a":' * 40_000, True),
+            lambda: (b"x = " + b"7" * 6_000, True),
+            lambda: ((text + "\n# " + "x" * 5_000_000).encode(), False),
         ]
-    )()  # fmt: skip
+    )()
 
 
 def made(kind: str, seed: int, folder: Path) -> Case:

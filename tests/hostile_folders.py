@@ -152,9 +152,13 @@ def certificate(draw: random.Random, folder: Path) -> Made:
     }
     names = ("trait_shift", "neutral_kl", "own_excess", "capability", "text_auc")
     trait = {
-        "persona": "love", "kind": "certified", "gate": gate, "scores": {n: score() for n in names}, "base": {},
+        "persona": "love",
+        "kind": "certified",
+        "gate": gate,
+        "scores": {n: score() for n in names},
+        "base": {},
         "samples": [{"prompt": f"p{i}", "base": "b", "model": "m"} for i in range(3)],
-    }  # fmt: skip
+    }
     record = {
         "schema": 1, "target": "t", "kind": "adapter", "base": "smollm2", "verdict": "certified", "seed": 0, "device": "cpu",
         "dtype": "torch.float32", "base_hash": "0", "versions": {}, "modules": 3, "rank": 2, "notes": ["n"], "traits": [trait],
@@ -213,12 +217,18 @@ def lacking(draw: random.Random, weights: dict[str, torch.Tensor], how: str) -> 
     """Weights that are not the model's."""
     name = draw.choice([n for n in sorted(weights) if n.startswith("model.layers")])
     if how == "prefix":
-        return {draw.choice(["base_model.model.", "module.", "_orig_mod."]) + k: v for k, v in weights.items()} if draw else weights  # fmt: skip
+        return (
+            {draw.choice(["base_model.model.", "module.", "_orig_mod."]) + k: v for k, v in weights.items()}
+            if draw
+            else weights
+        )
     changed = {
-        "lost": {k: v for k, v in weights.items() if k != name}, "head": {k: v for k, v in weights.items() if k != "lm_head.weight"},
-        "shape": weights | {name: torch.ones(7)}, "nan": weights | {name: torch.full_like(weights[name], float("nan"))},
+        "lost": {k: v for k, v in weights.items() if k != name},
+        "head": {k: v for k, v in weights.items() if k != "lm_head.weight"},
+        "shape": weights | {name: torch.ones(7)},
+        "nan": weights | {name: torch.full_like(weights[name], float("nan"))},
         "wide": weights | {name.replace("layers.", "layers.9"): weights[name].clone()},
-    }  # fmt: skip
+    }
     return changed[how]
 
 
@@ -240,12 +250,22 @@ def peft(draw: random.Random, folder: Path) -> Made:
     name, other = draw.choice(sorted(PEFT)), draw.choice([None, None, None, "deeper", "wider"])
     tok = build_tokenizer()
     torch.manual_seed(draw.randrange(1_000))
-    base = build_model(len(tok) + 8 * (other == "wider"), tok.eos_token_id, depth=tiny_run.DEPTH + 2 * (other == "deeper"))  # fmt: skip
-    how = {"r": draw.choice([1, 2, 4]), "lora_alpha": draw.choice([1, 8]), "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"} | PEFT[name]  # fmt: skip
+    base = build_model(
+        len(tok) + 8 * (other == "wider"), tok.eos_token_id, depth=tiny_run.DEPTH + 2 * (other == "deeper")
+    )
+    how = {
+        "r": draw.choice([1, 2, 4]),
+        "lora_alpha": draw.choice([1, 8]),
+        "target_modules": ["q_proj", "v_proj"],
+        "task_type": "CAUSAL_LM",
+    } | PEFT[name]
     try:
         wrapped = get_peft_model(base, LoraConfig(**how))
     except (ImportError, ValueError, KeyError, AttributeError, RuntimeError, TypeError):
-        wrapped, name = get_peft_model(base, LoraConfig(**(how | {"init_lora_weights": True, "use_dora": False}))), "plain after all"  # fmt: skip
+        wrapped, name = (
+            get_peft_model(base, LoraConfig(**(how | {"init_lora_weights": True, "use_dora": False}))),
+            "plain after all",
+        )
     with torch.no_grad():
         for p in wrapped.parameters():
             if p.requires_grad:
@@ -256,5 +276,10 @@ def peft(draw: random.Random, folder: Path) -> Made:
 
 
 KINDS = {
-    "model": model, "PEFT adapter": peft, "run": run, "comparison": comparison, "certificate": certificate, "fight": fight,
-}  # fmt: skip
+    "model": model,
+    "PEFT adapter": peft,
+    "run": run,
+    "comparison": comparison,
+    "certificate": certificate,
+    "fight": fight,
+}

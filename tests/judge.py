@@ -65,13 +65,17 @@ def vignettes(path: Path) -> bool:
     found = load_bank(path)
     for v in found:
         screen.tell(v.id)
-    sound = all(v.text.strip() and len(v.text) <= 4_000 and v.foundation in (*FOUNDATIONS, None) for v in found)  # fmt: skip
+    sound = all(
+        v.text.strip() and len(v.text) <= 4_000 and v.foundation in (*FOUNDATIONS, None) for v in found
+    )
     return sound and all(v.shares is None or abs(sum(v.shares) - 1) < 1e-6 for v in found)
 
 
 def straight(directions: dict[int, torch.Tensor]) -> bool:
     one_width = len({tuple(v.shape) for v in directions.values()}) == 1
-    return one_width and all(i >= 0 and v.ndim == 1 and torch.isfinite(v).all() for i, v in directions.items())  # fmt: skip
+    return one_width and all(
+        i >= 0 and v.ndim == 1 and torch.isfinite(v).all() for i, v in directions.items()
+    )
 
 
 @reads("vector")
@@ -85,7 +89,9 @@ def vector(path: Path) -> bool:
 def adapter(path: Path) -> bool:
     a = bake.load_peft(path)
     pairs = a.factors.values()
-    return all(torch.isfinite(b @ x).all() and len(x) == b.shape[1] == 2 for x, b in pairs) and a.scaling == 2.0  # fmt: skip
+    return (
+        all(torch.isfinite(b @ x).all() and len(x) == b.shape[1] == 2 for x, b in pairs) and a.scaling == 2.0
+    )
 
 
 @reads("control vector")
@@ -164,7 +170,10 @@ def fight(path: Path) -> bool:
 
 WRITES = {"run": "out", "comparison": "it", "certificate": "it"}
 """where a kind's reading writes what it shows"""
-MAKERS = {**{k: (hostile, k) for k in hostile.KINDS}, **{k: (hostile_folders, k) for k in hostile_folders.KINDS}}  # fmt: skip
+MAKERS = {
+    **{k: (hostile, k) for k in hostile.KINDS},
+    **{k: (hostile_folders, k) for k in hostile_folders.KINDS},
+}
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of
 
 SMALL = SETTINGS | {
-    "rounds": 1, "walk": SETTINGS["walk"] | {"kind": "iso_kl", "nats": 0.3},
-    "eval": SETTINGS["eval"] | {"instruments": ["neutral", "probes", "samples"], "transfer": "off", "nulls": False, "wordings": False},
-}  # fmt: skip
+    "rounds": 1,
+    "walk": SETTINGS["walk"] | {"kind": "iso_kl", "nats": 0.3},
+    "eval": SETTINGS["eval"]
+    | {"instruments": ["neutral", "probes", "samples"], "transfer": "off", "nulls": False, "wordings": False},
+}
 
 
 @pytest.fixture

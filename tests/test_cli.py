@@ -108,7 +108,12 @@ def test_a_device_that_is_not_here_is_told_before_a_model_is_looked_for(
 def test_the_cards_that_are_here_are_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [models.known_device(d) for d in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda", "cuda", "cuda:1", "cpu"]  # fmt: skip
+    assert [models.known_device(d) for d in ("auto", "cuda", "cuda:1", "cpu")] == [
+        "cuda",
+        "cuda",
+        "cuda:1",
+        "cpu",
+    ]
     with pytest.raises(UserError, match="cuda:2.*cuda, cuda:0, cuda:1"):
         models.known_device("cuda:2")
 

@@ -55,9 +55,14 @@ def test_every_preset_is_in_range(name):
 
 @pytest.mark.parametrize(
     ("device", "model", "name"),
-    [("cpu", "smollm2", "cpu"), ("mps", "hub/model", "cpu"), ("cuda", "hub/model", "gpu"), ("cuda:1", "hub/model", "gpu"),
-     ("cuda", "smollm2", "cpu")],
-)  # fmt: skip
+    [
+        ("cpu", "smollm2", "cpu"),
+        ("mps", "hub/model", "cpu"),
+        ("cuda", "hub/model", "gpu"),
+        ("cuda:1", "hub/model", "gpu"),
+        ("cuda", "smollm2", "cpu"),
+    ],
+)
 def test_the_gpu_preset_is_for_larger_models_on_cuda(device, model, name):
     assert presets.fitting(device, model) == presets.preset(name)
     assert presets.preset("gpu") != presets.preset("cpu")

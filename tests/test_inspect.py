@@ -24,7 +24,9 @@ TALK = [("user", "Where is the cat?"), ("assistant", "On the mat."), ("user", "A
 
 
 def inspect_ai():
-    return pytest.importorskip("inspect_ai", reason="the extra `inspect` is not installed: pip install 'steer-heal-love[inspect]'")  # fmt: skip
+    return pytest.importorskip(
+        "inspect_ai", reason="the extra `inspect` is not installed: pip install 'steer-heal-love[inspect]'"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,9 @@ def test_an_adapter_is_served_beside_its_base_and_what_no_one_has_is_told(run, t
     path, model = run
     tok = serve.served(str(path), who="base").tok
     alone = serve.served(str(path / "adapter"), base="tiny", strength=0.0)
-    assert alone.reply(TALK, tokens=6, temperature=0.0) == serve.served(str(path), who="base").reply(TALK, tokens=6, temperature=0.0)  # fmt: skip
+    assert alone.reply(TALK, tokens=6, temperature=0.0) == serve.served(str(path), who="base").reply(
+        TALK, tokens=6, temperature=0.0
+    )
     with pytest.raises(UserError, match="who: one of base, prompted"):
         serve.served(str(path), who="angry")
     with pytest.raises(UserError, match="strength: from -1 to 2"):

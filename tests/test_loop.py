@@ -390,8 +390,13 @@ def test_what_is_measured_is_drawn_at_its_own_temperature(tiny_load, tmp_path):
         run = session.created(None, settings, silent)
         measured = base.measured(run)
         here = run.folder.path / "base"
-        found.append({n: [c["ids"] for c in records.read_jsonl(here / f"{n}.jsonl")] for n in ("anchor", "neutral", "calibration")}
-                     | {"own": [s["ids"] for s in measured.stages[0].samples], "bounds": measured.bounds})  # fmt: skip
+        found.append(
+            {
+                n: [c["ids"] for c in records.read_jsonl(here / f"{n}.jsonl")]
+                for n in ("anchor", "neutral", "calibration")
+            }
+            | {"own": [s["ids"] for s in measured.stages[0].samples], "bounds": measured.bounds}
+        )
     hot, cool = found
     assert [n for n in hot if hot[n] != cool[n]] == ["calibration", "bounds"]
     assert cool["bounds"]["nll"] < hot["bounds"]["nll"]
@@ -568,7 +573,12 @@ def test_steps_are_told_by_round(whole):
 def test_a_loop_that_gains_nothing_stops_and_a_resumed_one_too(tiny_load, tmp_path):
     """A learning rate of next to nothing: no gain, so that the third round is never begun."""
     little = {"instruments": ["probes", "neutral"], "transfer": "off", "nulls": False, "wordings": False}
-    still = SETTINGS | {"rounds": 3, "patience": 1, "heal": SETTINGS["heal"] | {"lr": 1e-9}, "eval": SETTINGS["eval"] | little}  # fmt: skip
+    still = SETTINGS | {
+        "rounds": 3,
+        "patience": 1,
+        "heal": SETTINGS["heal"] | {"lr": 1e-9},
+        "eval": SETTINGS["eval"] | little,
+    }
     run = loop.run(out=str(tmp_path), **still)
     log = (run.folder.path / "events.jsonl").read_text().splitlines()
     (stopped,) = (e for e in map(json.loads, log) if e["event"] == "stop")
@@ -691,8 +701,11 @@ def test_other_weights_are_refused_on_resume(whole, tok, monkeypatch):
 
 
 def test_a_starved_run_says_so_and_leaves_a_summary(tiny_load, tmp_path):
-    starving = SETTINGS | {"filter": {"checks": ["length"], "calibration": 2}, "generate": {"prompts": 2, "max_new_tokens": 2},
-                           "walk": {"doses": 2, "floor": 0.2}}  # fmt: skip
+    starving = SETTINGS | {
+        "filter": {"checks": ["length"], "calibration": 2},
+        "generate": {"prompts": 2, "max_new_tokens": 2},
+        "walk": {"doses": 2, "floor": 0.2},
+    }
     with pytest.raises(Starved, match="round 0"):
         loop.run(out=str(tmp_path), **starving)
     (path,) = tmp_path.iterdir()

@@ -104,10 +104,15 @@ def persona() -> Persona:
         for q in questions(TRAIT_FORMS, PROBED)
     )
     return Persona(
-        name="toy", axis="warm versus cold", pos="warm", neg="cold", intent={},
+        name="toy",
+        axis="warm versus cold",
+        pos="warm",
+        neg="cold",
+        intent={},
         elicit=tuple(ask(q) for q in questions(TRAIT_FORMS, TRAINED)),
-        plain=tuple(ask(q) for q in questions(NEUTRAL_FORMS, TRAINED)), probes=probes,
-    )  # fmt: skip
+        plain=tuple(ask(q) for q in questions(NEUTRAL_FORMS, TRAINED)),
+        probes=probes,
+    )
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 found.append(one := judged(kind, seed, Path(folder)))
             if one.fault:
-                print(f"{one.kind}, seed {one.seed}, {one.what}: {one.fault}".encode("unicode_escape").decode(), flush=True)  # fmt: skip
+                print(
+                    f"{one.kind}, seed {one.seed}, {one.what}: {one.fault}".encode("unicode_escape").decode(),
+                    flush=True,
+                )
     counts = {"inputs": len(found), "refused": sum(v.refused for v in found)}
     counts |= {fault: sum(v.fault.startswith(fault) for v in found) for fault in FAULTS}
     by_kind = Counter(v.kind for v in found)

@@ -126,6 +126,11 @@ def of_run(run: Path, who: Who, strength: float, dose: float | None, warn: Warn)
     if who == "healed":
         inside = partial(adapted, found.model, found.adapter.factors, found.adapter.scaling * strength)
     return Served(
-        f"{found.name} {who}", found.model, found.tok, found.told if who == "prompted" else NEUTRAL_SYSTEM, inside,
-        found.directions if steered else None, dials.dose if steered else 0.0,
-    )  # fmt: skip
+        f"{found.name} {who}",
+        found.model,
+        found.tok,
+        found.told if who == "prompted" else NEUTRAL_SYSTEM,
+        inside,
+        found.directions if steered else None,
+        dials.dose if steered else 0.0,
+    )

@@ -207,8 +207,11 @@ def seed_for(seed: int, *purpose: int) -> int:
 def known(cfg: RunConfig) -> None:
     """Raise `UserError` for the first plug-in that is named in the settings and does not exist, or lacks something."""
     named = [
-        (methods, [cfg.vector.method]), (operations, [cfg.adapt.operation]), (divergences, [cfg.heal.divergence]), (sieve.checks, cfg.filter.checks),
-    ]  # fmt: skip
+        (methods, [cfg.vector.method]),
+        (operations, [cfg.adapt.operation]),
+        (divergences, [cfg.heal.divergence]),
+        (sieve.checks, cfg.filter.checks),
+    ]
     for registry, names in named:
         for name in names:
             registry[name]  # type: ignore[index]
@@ -236,7 +239,9 @@ def opened(
     folder.check()
     was = identity.of_run(path)
     if (seed := made_with(path)) != cfg.seed:
-        raise UserError(f"{shown(path)}: config.toml has seed {cfg.seed}, the run was made with {seed!r:.40}; nothing was changed.")  # fmt: skip
+        raise UserError(
+            f"{shown(path)}: config.toml has seed {cfg.seed}, the run was made with {seed!r:.40}; nothing was changed."
+        )
     with folder.locked():
         pass  # told now, before anyone waits for a model; the run itself holds it from its first step on
     kept = path / "chat_template.jinja"
@@ -254,9 +259,12 @@ def made_with(path: Path) -> Any:
 def barely_begun(path: Path) -> bool:
     """Whether a run was killed after its settings were written and before its manifest was, so that no step is done."""
     return (
-        not (path / "manifest.json").exists() and (path / "config.toml").is_file()
-        and not any((path / name).exists() for name in ("events.jsonl", "base", "rounds", "adapter", "summary.json"))
-    )  # fmt: skip
+        not (path / "manifest.json").exists()
+        and (path / "config.toml").is_file()
+        and not any(
+            (path / name).exists() for name in ("events.jsonl", "base", "rounds", "adapter", "summary.json")
+        )
+    )
 
 
 def begun_again(path: Path, track: Track, *, trust_remote_code: bool) -> Session:

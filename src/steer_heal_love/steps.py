@@ -131,9 +131,13 @@ def dosed(r: Run, number: int, vector: Vector, start: float | None) -> dict[str,
     trials = Trials(rendered, end_of_turn_ids(r.model, r.tok), cfg.generate, seed, cfg.batch_tokens)
     with r.student():
         (found,) = iso_kl(
-            r.model, Steering(vector.directions, cfg.adapt.operation), [cfg.walk.nats], trials, start=start or cfg.walk.start,
+            r.model,
+            Steering(vector.directions, cfg.adapt.operation),
+            [cfg.walk.nats],
+            trials,
+            start=start or cfg.walk.start,
             track=r.track,
-        )  # fmt: skip
+        )
     return asdict(found) | {"reached": found.reached}
 
 

@@ -31,7 +31,10 @@ from tiny_model import build_model
 from tiny_run import SETTINGS, timeless
 
 CHEAP = {k: v for k, v in SETTINGS.items() if k not in ("persona", "model", "seed")}
-CHEAP |= {"rounds": 1, "eval": SETTINGS["eval"] | {"nulls": False, "transfer": "off", "third_answers": False, "probes": 4}}  # fmt: skip
+CHEAP |= {
+    "rounds": 1,
+    "eval": SETTINGS["eval"] | {"nulls": False, "transfer": "off", "third_answers": False, "probes": 4},
+}
 AXES = {"persona": ["love"], "method": ["prompt", "null_temperature"], "seed": [0, 1]}
 GRID = {"coolings": [1.2, 1.5], "budgets": [1e-4]}
 
@@ -207,7 +210,11 @@ def test_what_is_told_while_it_works(whole):
 
 def test_a_cells_address_is_of_all_that_it_depends_on(tiny_folder, tok, tmp_path):
     def key(**more):
-        asked = cells.asked(written(tmp_path / "s.toml", tiny_folder, **{"axes": {**AXES, "model": [str(tiny_folder)]}} | more))  # fmt: skip
+        asked = cells.asked(
+            written(
+                tmp_path / "s.toml", tiny_folder, **{"axes": {**AXES, "model": [str(tiny_folder)]}} | more
+            )
+        )
         return asked.benches[0].cells[0].key
 
     first = key()

@@ -297,9 +297,9 @@ def split(stage):
 
 def test_own_excess_is_read_at_the_strengths_that_every_seed_has(whole):
     out, _ = whole
-    cell = lambda seed, strength: files.load_stages(
-        out / f"seeds/{seed}/methods/sft/{strength}/scores.json"
-    )[0]  # fmt: skip
+    cell = lambda seed, strength: files.load_stages(out / f"seeds/{seed}/methods/sft/{strength}/scores.json")[
+        0
+    ]
     bases = {
         s: next(x for x in files.load_stages(out / f"seeds/{s}/base/scores.json") if x.stage == "base")
         for s in (3, 4)
@@ -380,8 +380,12 @@ def test_going_on_after_the_end_measures_nothing_and_a_method_can_be_asked_for_a
 
 
 def test_a_starved_seed_keeps_the_methods_that_need_no_steering(load, tmp_path):
-    starving = SMALL | {"filter": {"checks": ["length"], "calibration": 2, "keep": 3, "least": 3}, "rounds": 1,
-                        "generate": {"prompts": 2, "max_new_tokens": 2}, "walk": {"doses": 2, "floor": 0.2}}  # fmt: skip
+    starving = SMALL | {
+        "filter": {"checks": ["length"], "calibration": 2, "keep": 3, "least": 3},
+        "rounds": 1,
+        "generate": {"prompts": 2, "max_new_tokens": 2},
+        "walk": {"doses": 2, "floor": 0.2},
+    }
     grid = Grid(scales=(1.0,), budgets=(1e-6,))
     found = by_name(compare.run(out=tmp_path / "c", seeds=1, grid=grid, **starving))
     for name in ("prompt", "baking", "weight_steering"):

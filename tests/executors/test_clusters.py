@@ -50,8 +50,9 @@ INSTALLED = {"ray": "ray", "submitit": "slurm"}
 
 def needs(package: str):
     return pytest.mark.skipif(
-        find_spec(package) is None, reason=f"{package} is not installed; pip install 'steer-heal-love[{INSTALLED[package]}]'"
-    )  # fmt: skip
+        find_spec(package) is None,
+        reason=f"{package} is not installed; pip install 'steer-heal-love[{INSTALLED[package]}]'",
+    )
 
 
 @pytest.mark.parametrize("package", [pytest.param(p, marks=needs(p)) for p in INSTALLED])

@@ -183,8 +183,12 @@ def library(name: str, folder: Path) -> Any:
 
 
 STAGES: dict[str, Callable[[Case], str]] = {
-    "numbers": numbers, "vector": vector, "doctor": examined, "export": exported, "run": ran,
-}  # fmt: skip
+    "numbers": numbers,
+    "vector": vector,
+    "doctor": examined,
+    "export": exported,
+    "run": ran,
+}
 """each says what is wrong, or nothing"""
 QUICK = ("numbers", "export")
 

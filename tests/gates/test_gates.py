@@ -254,11 +254,16 @@ def test_the_coherence_floor_is_the_runs_own(persona):
 @pytest.mark.parametrize(
     ("traits", "patience", "stops"),
     [
-        ((0.2, 0.4, 0.6), 2, False), ((0.4, 0.4), 2, False), ((0.4, 0.4, 0.4), 2, True), ((0.2, 0.4, 0.4), 2, False),
-        ((0.2, 0.4, 0.4), 1, True), ((0.6, 0.4, 0.2), 2, True), ((0.4, 0.4, 0.4), 0, False),
+        ((0.2, 0.4, 0.6), 2, False),
+        ((0.4, 0.4), 2, False),
+        ((0.4, 0.4, 0.4), 2, True),
+        ((0.2, 0.4, 0.4), 2, False),
+        ((0.2, 0.4, 0.4), 1, True),
+        ((0.6, 0.4, 0.2), 2, True),
+        ((0.4, 0.4, 0.4), 0, False),
         ((0.2, 0.6, 0.6, 0.6), 2, True),
     ],
-)  # fmt: skip
+)
 def test_the_loop_stops_where_nothing_was_gained(persona, traits, patience, stops):
     e = evidence(persona, healed=[{"trait": t} for t in traits])
     said = stop_reason(e, patience)

@@ -155,4 +155,9 @@ def test_a_vectors_file_is_the_same_bytes_each_time(tmp_path):
     again = Vector.load(tmp_path / "0")
     assert len(seen) == 1 and again.meta == v.meta
     assert all(torch.equal(again.directions[i], d) for i, d in v.directions.items())
-    assert json.loads(next(iter(seen))[8:].split(b"\0")[0].rpartition(b"}")[0] + b"}")["__metadata__"]["operation"] == "add"  # fmt: skip
+    assert (
+        json.loads(next(iter(seen))[8:].split(b"\0")[0].rpartition(b"}")[0] + b"}")["__metadata__"][
+            "operation"
+        ]
+        == "add"
+    )

@@ -85,7 +85,12 @@ def test_a_copied_adapter_says_itself_which_base_it_is_of(tok, model, random_ada
 
 def test_an_adapter_in_a_run_is_checked_by_the_run_s_manifest(model, of, tmp_path):
     was = of(model)
-    manifest = {"model": "tiny", "model_hash": was.weights, "dtype": was.dtype, "chat_template_hash": was.template}  # fmt: skip
+    manifest = {
+        "model": "tiny",
+        "model_hash": was.weights,
+        "dtype": was.dtype,
+        "chat_template_hash": was.template,
+    }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "config.toml").write_text("")
     for place in ("adapter", "rounds/00/adapter"):

@@ -151,9 +151,14 @@ def test_shards_load_and_a_missing_one_is_named(folder):
 
 def test_an_encoder_is_no_chat_model(tmp_path, tok):
     config = AutoConfig.for_model(
-        "bert", vocab_size=len(tok), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=48, initializer_range=0.25,
-    )  # fmt: skip
+        "bert",
+        vocab_size=len(tok),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        initializer_range=0.25,
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="an encoder"):

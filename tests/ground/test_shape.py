@@ -36,4 +36,6 @@ def test_each_part_of_another_make_is_named(part, words):
 
 def test_what_is_wrong_is_listed_and_the_rest_counted():
     with pytest.raises(ValueError, match="name.*missing.*and 14 more"):
-        shaped({"items": ["x"] * 17, "kind": "a", "by": {}, "rows": []}, {"name": str, **LIKE, "items": [int]})  # fmt: skip
+        shaped(
+            {"items": ["x"] * 17, "kind": "a", "by": {}, "rows": []}, {"name": str, **LIKE, "items": [int]}
+        )

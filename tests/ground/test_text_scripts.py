@@ -61,10 +61,15 @@ def test_words_of_a_text(text, found):
 @pytest.mark.parametrize(
     ("text", "low", "high"),
     [
-        ("a calm friend who greets every guest", 7, 7), (TEXTS["Hindi"], 21, 27), ("一位热情欢迎每位客人的温暖朋友", 6, 10),
-        ("เพื่อนที่อบอุ่นซึ่งต้อนรับแขกทุกคนด้วยชื่อ", 7, 13), ("你好 world", 2, 2), ("", 0, 0), ("。。。", 1, 1),
+        ("a calm friend who greets every guest", 7, 7),
+        (TEXTS["Hindi"], 21, 27),
+        ("一位热情欢迎每位客人的温暖朋友", 6, 10),
+        ("เพื่อนที่อบอุ่นซึ่งต้อนรับแขกทุกคนด้วยชื่อ", 7, 13),
+        ("你好 world", 2, 2),
+        ("", 0, 0),
+        ("。。。", 1, 1),
     ],
-)  # fmt: skip
+)
 def test_scripts_without_spaces_are_counted_about_as_a_segmenter_would(text, low, high):
     assert low <= count_words(text) <= high
 

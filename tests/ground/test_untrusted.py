@@ -220,7 +220,12 @@ def test_what_json_lets_through_is_what_was_written(value):
         assert found.data == value
 
 
-@fuzz(raw=st.one_of(st.binary(max_size=60), st.text(alphabet='ab.=[]{}"\'\\u0123\n ,#-+einfa', max_size=60).map(str.encode)))  # fmt: skip
+@fuzz(
+    raw=st.one_of(
+        st.binary(max_size=60),
+        st.text(alphabet="ab.=[]{}\"'\\u0123\n ,#-+einfa", max_size=60).map(str.encode),
+    )
+)
 def test_no_bytes_are_anything_but_a_table_or_a_user_error(tmp_path, raw):
     found = only_user_errors(toml, written(tmp_path, raw), "f")
     assert found is None or isinstance(found.data, dict)

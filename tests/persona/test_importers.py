@@ -29,9 +29,13 @@ TRAIT = {
     "eval_prompt": "Rate {answer}.",
 }
 CREED = [
-    {"trait": "I stay calm when others hurry.", "questions": ["What is it?"], "additional_questions": ["Who?"]},
+    {
+        "trait": "I stay calm when others hurry.",
+        "questions": ["What is it?"],
+        "additional_questions": ["Who?"],
+    },
     {"trait": "I wait.", "questions": ["Where to?"], "clarification": "It means patience."},
-]  # fmt: skip
+]
 POS, NEG = caa.POS, caa.NEG
 PAIR = {"question": "Do you wait?", POS: " Yes, I do.", NEG: " No, I run."}
 LETTERS = {"question": "Do you wait?\n\nChoices:\n (A) I run at once.\n (B) I wait.", POS: "(B)", NEG: " (A)"}
@@ -88,8 +92,9 @@ def test_letters_become_the_words_that_the_question_gives_them(tmp_path):
     lost = {"question": "Do you?", POS: "(A)", NEG: "(B)"}
     sheet = read(tmp_path, PAIR, LETTERS, lost, PAIR | {NEG: PAIR[POS]}, PAIR | {"label": 3})
     assert sheet.pairs[:2] == [
-        Probe("Do you wait?", "Yes, I do.", "No, I run."), Probe("Do you wait?", "I wait.", "I run at once.")
-    ]  # fmt: skip
+        Probe("Do you wait?", "Yes, I do.", "No, I run."),
+        Probe("Do you wait?", "I wait.", "I run at once."),
+    ]
     said = " ".join(sheet.left_out)
     assert (
         "label" in said
@@ -128,9 +133,11 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, text, words):
 
 ANY = st.recursive(
     st.one_of(st.none(), st.integers(-3, 3), st.text(max_size=6)),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(["pos", "neg", "x"]), inner)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(["pos", "neg", "x"]), inner)
+    ),
     max_leaves=6,
-)  # fmt: skip
+)
 GOOD = {"persona_vectors": TRAIT, "constitution": CREED[0], "caa": PAIR, "repeng": ANSWERED}
 
 
@@ -184,10 +191,13 @@ def test_no_question_is_on_both_sides_and_the_seed_decides(tmp_path):
 @pytest.mark.parametrize(
     ("text", "pole"),
     [
-        ("You are A calm friend.", "a calm friend"), ("be someone who waits", "someone who waits"), (" “an owl” ", "an owl"), ("", ""),
+        ("You are A calm friend.", "a calm friend"),
+        ("be someone who waits", "someone who waits"),
+        (" “an owl” ", "an owl"),
+        ("", ""),
         ("stay calm", "an assistant described by these words: stay calm"),
     ],
-)  # fmt: skip
+)
 def test_a_sentence_becomes_a_phrase_that_completes_you_are(text, pole):
     assert as_pole(text) == pole
 

@@ -87,9 +87,14 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
 
 ANY = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=6)),
-    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(st.sampled_from(["Care", "elicit", "plain", "question", "pos", "neg", "x"]), inner, max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5),
+        st.dictionaries(
+            st.sampled_from(["Care", "elicit", "plain", "question", "pos", "neg", "x"]), inner, max_size=4
+        ),
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @fuzz(changes=st.dictionaries(st.sampled_from([*good(), "colour"]), ANY, max_size=3))

@@ -175,8 +175,13 @@ def healing(rng: random.Random) -> dict[str, Any]:
         {"epoch": e, "nll": 1.2 - 0.02 * e, "divergence": 0.02 + 0.01 * e, "anchor_kl": 0.012}
         for e in (1, 2, 3)
     ]
-    return {"steps": steps, "validation": seen, "pressure": [{"step": 6, "barrier": 0.1, "anchor": 0.9}],
-            "warnings": ["the barrier never fired: divergence stayed under heal.tau = 0.1"], "scale": 0.85}  # fmt: skip
+    return {
+        "steps": steps,
+        "validation": seen,
+        "pressure": [{"step": 6, "barrier": 0.1, "anchor": 0.9}],
+        "warnings": ["the barrier never fired: divergence stayed under heal.tau = 0.1"],
+        "scale": 0.85,
+    }
 
 
 def gates(say: str) -> list[Gate]:

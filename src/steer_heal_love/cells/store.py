@@ -84,7 +84,11 @@ class Store:
         file = self.file(cell)
         if not file.is_file():
             return None
-        row = made.read(lambda f: shaped(json_object(f, str(f)).data, RECORD), file, "Delete it, and the same `shl sweep` makes it again.")  # fmt: skip
+        row = made.read(
+            lambda f: shaped(json_object(f, str(f)).data, RECORD),
+            file,
+            "Delete it, and the same `shl sweep` makes it again.",
+        )
         paths = [self.base(bench), *(self.scores(bench, cell, s) for s in row["strengths"])]
         return row if row["key"] == cell.key and made.hashes(self.root, paths) == row["files"] else None
 

@@ -88,9 +88,13 @@ def sweep(
         net, tok = loaded(cfg, track)
         bed = room.laid(net, tok, who, cfg, room.layers_of(net, chosen), track=track)
         found = room.sweep(
-            bed, bands=chosen, names=methods, operations=operations, nats=nats,
+            bed,
+            bands=chosen,
+            names=methods,
+            operations=operations,
+            nats=nats,
             floor=room.FLOOR if floor is None else floor,
-        )  # fmt: skip
+        )
     row = room.saved(found, bed, out / "sweep.json")
     drawn.write_curve(row, out / "sweep.png")
     screen.out.print(drawn.table(row))

@@ -119,9 +119,14 @@ class Patient:
     def kl_nats(self, ours: list[Tensor], theirs: list[Tensor]) -> float:
         """The largest KL(theirs‖ours) of any token, from final hidden states."""
         found = [
-            forward_kl(models.head(self.model, b.to(self.model.device)), models.head(self.model, a.to(self.model.device))).max().item()
+            forward_kl(
+                models.head(self.model, b.to(self.model.device)),
+                models.head(self.model, a.to(self.model.device)),
+            )
+            .max()
+            .item()
             for a, b in zip(ours, theirs, strict=True)
-        ]  # fmt: skip
+        ]
         return max(found)
 
     def same(self, check: str, what: str, kl_nats: float, do: str) -> Finding:

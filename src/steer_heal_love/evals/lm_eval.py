@@ -59,7 +59,12 @@ def lm_eval(s: Subject) -> Items:
         pretrained=s.model, tokenizer=s.tok, batch_size=max(s.batch_tokens // TOKENS, 1)
     )
     results = package.simple_evaluate(
-        model=wrapped, tasks=list(s.config.lm_eval_tasks), limit=s.config.lm_eval_limit or None,
-        bootstrap_iters=0, log_samples=True, apply_chat_template=True, system_instruction=s.system,
-    )  # fmt: skip
+        model=wrapped,
+        tasks=list(s.config.lm_eval_tasks),
+        limit=s.config.lm_eval_limit or None,
+        bootstrap_iters=0,
+        log_samples=True,
+        apply_chat_template=True,
+        system_instruction=s.system,
+    )
     return items_of(results)

@@ -157,7 +157,9 @@ def tally(completions: list[Completion], settings: WalkConfig, base: float) -> d
         "dose": choose_dose(completions, settings, base),
         "survival": {dose: share for dose, (share, _) in rates(completions).items()},
         "response": respond(completions, base),
-        "made": len(completions), "coherent": sum(c.coherent for c in completions),
-        "kept": sum(c.kept for c in completions), "used": sum(c.used for c in completions),
+        "made": len(completions),
+        "coherent": sum(c.coherent for c in completions),
+        "kept": sum(c.kept for c in completions),
+        "used": sum(c.used for c in completions),
         "reasons": dict(Counter(reason for c in completions for reason in c.reasons).most_common()),
-    }  # fmt: skip
+    }

@@ -67,9 +67,11 @@ def sample(
     if when is not None and doses is not None:
         doses = when.doses(model, prompts, doses)
     uniforms = torch.stack(
-        [torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(row_seed(seed, row)))
-         for row in (range(len(prompts)) if streams is None else streams)]
-    )  # fmt: skip
+        [
+            torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(row_seed(seed, row)))
+            for row in (range(len(prompts)) if streams is None else streams)
+        ]
+    )
     out: list[tuple[int, ...]] = [()] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     with team.sharing(order) as mine, track(label, len(mine) * max_new_tokens) as advance:

@@ -14,9 +14,14 @@ SCORE = {"mean": NUMBER, "lo": NUMBER, "hi": NUMBER, "n": int}
 SAMPLE = {"prompt": str, "text": str}
 STAGE_NAME = frozenset(get_args(StageName))
 STAGE = {
-    "round": int, "stage": STAGE_NAME, "scores": {str: SCORE}, "items": {str: [NUMBER]}, "samples": [SAMPLE],
-    "dose": NUMBER, "redrawn?": [SAMPLE],
-}  # fmt: skip
+    "round": int,
+    "stage": STAGE_NAME,
+    "scores": {str: SCORE},
+    "items": {str: [NUMBER]},
+    "samples": [SAMPLE],
+    "dose": NUMBER,
+    "redrawn?": [SAMPLE],
+}
 STAGES = {"stages": [STAGE]}
 COMPLETION = {
     "prompt": str, "prompt_ids": [int], "ids": [int], "text": str, "dose": float, "ended": bool, "checks": {str: NUMBER},
@@ -24,13 +29,21 @@ COMPLETION = {
 }  # fmt: skip
 LOOK = {"stage": STAGE_NAME, "round": int, "prompt": str, "text": str, "dose?": NUMBER}
 HEALING = {
-    "steps": [{"step": float, "*": NUMBER}], "validation": [{str: NUMBER}], "pressure": [{str: NUMBER}], "warnings": [str],
-    "scale?": NUMBER, "spent?": NUMBER,
-}  # fmt: skip
+    "steps": [{"step": float, "*": NUMBER}],
+    "validation": [{str: NUMBER}],
+    "pressure": [{str: NUMBER}],
+    "warnings": [str],
+    "scale?": NUMBER,
+    "spent?": NUMBER,
+}
 GATE = {
-    "gate": str, "claim": str, "observed": str, "verdict": frozenset({"pass", "fail", "undecided"}), "means": str,
+    "gate": str,
+    "claim": str,
+    "observed": str,
+    "verdict": frozenset({"pass", "fail", "undecided"}),
+    "means": str,
     "outcome?": str,
-}  # fmt: skip
+}
 RESPONSE = {"plateau": float, "half_dose": float, "steepness": float}
 WALK = {"round": int, "dose?": NUMBER, "response?": (RESPONSE, None), "cosine_with_first?": NUMBER}
 SUMMARY = {"gates?": [GATE], "walks?": [WALK], "stages?": [dict], "peak_memory_gb?": NUMBER}
@@ -52,8 +65,11 @@ TRANSFER = {
 PERSONA = {"probes?": [dict], "name?": str, "axis?": str, "pos?": str, "neg?": str}
 ITEMS_ASKED = {f"{name}?": int for name in ("probes", "neutral_prompts", "sample_prompts", "resamples")}
 CONFIG = {
-    "rounds?": int, "heal?": {"lam?": float, "tau?": float}, "walk?": {"survival?": float}, "eval?": {"instruments?": [str], **ITEMS_ASKED},
-}  # fmt: skip
+    "rounds?": int,
+    "heal?": {"lam?": float, "tau?": float},
+    "walk?": {"survival?": float},
+    "eval?": {"instruments?": [str], **ITEMS_ASKED},
+}
 ROW = {
     "budget": float, "reached": int, "seeds": int, "trait_shift": SCORE, "best_null?": (str, None),
     **{f"{name}?": (SCORE, None) for name in ("own_excess", "above_reference", "above_reference_alone", "null_trait", "above_null", "above_null_alone", "trait_pos", "trait_neg")},
@@ -72,12 +88,16 @@ COMPARISON = {
     "own_excess_budgets": [float], "methods": [TRACED],
 }  # fmt: skip
 SWEEP = {
-    "cells": int, "groups": [{"persona": str, "model": str, "folder": str, "lacking": int}],
-}  # fmt: skip
+    "cells": int,
+    "groups": [{"persona": str, "model": str, "folder": str, "lacking": int}],
+}
 TRAIT = {
-    "persona": str, "kind": str, "gate": {**GATE, "outcome": str}, "scores": {str: SCORE},
+    "persona": str,
+    "kind": str,
+    "gate": {**GATE, "outcome": str},
+    "scores": {str: SCORE},
     "samples": [{"prompt": str, "base": str, "model": str}],
-}  # fmt: skip
+}
 CERTIFICATE = {
     "target": str, "kind": str, "base": str, "verdict": str, "base_hash": str, "seed": int, "device": str, "dtype": str,
     "modules": (int, None), "rank": (int, None), "notes": [str], "traits": [TRAIT], "others": {str: SCORE},

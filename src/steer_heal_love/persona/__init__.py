@@ -46,12 +46,16 @@ def load(name: str) -> Persona:
 def made(data: Mapping[str, Any]) -> Persona:
     """The persona of a table that has no `table.mistakes`."""
     return Persona(
-        name=data["name"], axis=data["axis"], pos=data["pos"].rstrip("."), neg=data["neg"].rstrip("."),
+        name=data["name"],
+        axis=data["axis"],
+        pos=data["pos"].rstrip("."),
+        neg=data["neg"].rstrip("."),
         intent={f: int(data.get("intent", {}).get(f, 0)) for f in FOUNDATIONS},
-        elicit=tuple(data["prompts"]["elicit"]), plain=tuple(data["prompts"]["plain"]),
+        elicit=tuple(data["prompts"]["elicit"]),
+        plain=tuple(data["prompts"]["plain"]),
         probes=tuple(probe(p) for p in data["probes"]),
         confirmation=tuple(probe(p) for p in data.get("confirmation", [])),
-    )  # fmt: skip
+    )
 
 
 def probe(table: dict[str, Any]) -> Probe:

@@ -75,10 +75,13 @@ def table(sheet: Sheet) -> dict[str, Any]:
     """What a persona's file holds, in its order."""
     plain = bank("neutral_train")[: max(PROMPTS, len(sheet.questions))]
     return {
-        "name": sheet.name[: LONGEST["name"]], "axis": sheet.axis[: LONGEST["axis"]], "pos": sheet.pos, "neg": sheet.neg,
+        "name": sheet.name[: LONGEST["name"]],
+        "axis": sheet.axis[: LONGEST["axis"]],
+        "pos": sheet.pos,
+        "neg": sheet.neg,
         "prompts": {"elicit": sheet.questions, "plain": plain},
         "probes": [{"question": p.question, "pos": p.pos, "neg": p.neg} for p in sheet.pairs],
-    }  # fmt: skip
+    }
 
 
 def missing(data: Mapping[str, Any]) -> list[str]:

@@ -57,8 +57,9 @@ class Sweep:
         """A sentence for each part that has no comparison."""
         return [
             f"{p.persona} in {p.model}: {p.lacking} cell{'s are' if p.lacking > 1 else ' is'} lacking; the same shl sweep measures what is."
-            for p in self.parts if p.lacking
-        ]  # fmt: skip
+            for p in self.parts
+            if p.lacking
+        ]
 
 
 def read(folder: Path) -> Sweep:
@@ -121,6 +122,11 @@ def section(p: Part, c: Comparison, index: int) -> dict[str, Any]:
     """What the template shows of one persona in one model."""
     views = frontiers.PLANES
     return {
-        "part": p, "c": c, "marks": {m.name: name_of(frontiers.look(c, m.name)[0]) for m in c.methods if not m.null},
-        "figures": [canvas.svg(frontiers.plane(c, v), LARGE, f"{v.title}, {p.persona} in {p.model}", f"part{index}-") for v in views],
-    }  # fmt: skip
+        "part": p,
+        "c": c,
+        "marks": {m.name: name_of(frontiers.look(c, m.name)[0]) for m in c.methods if not m.null},
+        "figures": [
+            canvas.svg(frontiers.plane(c, v), LARGE, f"{v.title}, {p.persona} in {p.model}", f"part{index}-")
+            for v in views
+        ],
+    }

@@ -226,9 +226,14 @@ def untold(verdict: str | None) -> str:
 def null(r: dict[str, Any]) -> Null:
     read = lambda name: score_of(r.get(name))
     return Null(
-        r.get("best_null") or "", read("null_trait"), read("above_null"), read("above_null_alone"),
-        untold(r.get("null_verdict")), read("trait_pos"), read("trait_neg"),
-    )  # fmt: skip
+        r.get("best_null") or "",
+        read("null_trait"),
+        read("above_null"),
+        read("above_null_alone"),
+        untold(r.get("null_verdict")),
+        read("trait_pos"),
+        read("trait_neg"),
+    )
 
 
 def score_of(saved: dict[str, Any] | None) -> Score:

@@ -99,10 +99,15 @@ def log_of(run: RunRecord, stage: Stage) -> Any:
         },
     )  # fmt: skip
     return log.EvalLog(
-        status="success", eval=spec, plan=log.EvalPlan(name=f"steer-heal-love, {called(stage)}"), samples=samples,
-        results=log.EvalResults(total_samples=len(samples), completed_samples=len(samples), scores=means(stage)),
+        status="success",
+        eval=spec,
+        plan=log.EvalPlan(name=f"steer-heal-love, {called(stage)}"),
+        samples=samples,
+        results=log.EvalResults(
+            total_samples=len(samples), completed_samples=len(samples), scores=means(stage)
+        ),
         stats=log.EvalStats(started_at=stamp, completed_at=stamp),
-    )  # fmt: skip
+    )
 
 
 def ended(s: Score) -> bool:
@@ -153,7 +158,9 @@ def own(run: RunRecord, stage: Stage) -> Iterator[Any]:
     for i, s in enumerate(stage.samples):
         before = [model.ChatMessageSystem(content=system)] if system else []
         asked = [*before, model.ChatMessageUser(content=str(s["prompt"]))]
-        output = model.ModelOutput.from_content(called(stage), str(s["text"]), "stop" if s.get("ended") else "max_tokens")  # fmt: skip
+        output = model.ModelOutput.from_content(
+            called(stage), str(s["text"]), "stop" if s.get("ended") else "max_tokens"
+        )
         yield log.EvalSample(
             id=f"own-{i + 1:03d}", epoch=1, input=asked, target="", messages=[*asked, output.message], output=output,
             scores=scored(stage, BY_PROMPT, len(stage.samples), i, str(s["text"])),

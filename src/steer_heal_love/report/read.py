@@ -171,18 +171,25 @@ def read_round(folder: Path, bounds: dict[str, float], checks: dict[str, Any], w
         number=int(folder.name),
         survival=survival(completions),
         counts={
-            "made": len(completions), "coherent": sum(c.coherent for c in completions),
-            "kept": sum(c.kept for c in completions), "used": sum(c.used for c in completions),
+            "made": len(completions),
+            "coherent": sum(c.coherent for c in completions),
+            "kept": sum(c.kept for c in completions),
+            "used": sum(c.used for c in completions),
         },
         reasons=dict(Counter(reason for c in completions for reason in c.reasons).most_common()),
-        kept=kept, dropped=dropped, walk=walk, healing=made.read(partial(optional, like=written.HEALING), folder / "healing.json") or None,
+        kept=kept,
+        dropped=dropped,
+        walk=walk,
+        healing=made.read(partial(optional, like=written.HEALING), folder / "healing.json") or None,
         transfer=made.read(transferred, folder / "transfer.json") or None,
-    )  # fmt: skip
+    )
 
 
 def few_enough(stages: list[Stage], path: Path) -> None:
     if len(stages) > STAGES:
-        raise UserError(f"{shown(path)}: {len(stages):,} stages, where a run of this tool has two a round; at most {STAGES:,} are shown.")  # fmt: skip
+        raise UserError(
+            f"{shown(path)}: {len(stages):,} stages, where a run of this tool has two a round; at most {STAGES:,} are shown."
+        )
 
 
 def survival(completions: list[Completion]) -> list[Share]:

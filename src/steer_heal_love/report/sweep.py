@@ -37,10 +37,15 @@ def table(row: dict[str, Any]) -> Table:
         dose = cell["dose"]
         low, high = cell["layers"]
         out.add_row(
-            shown(cell["method"]), shown(cell["operation"]), f"{low:g}–{high:g}", f"{dose['kl_nats'] or math.nan:.2f}",
-            f"{dose['dose']:.3g}", with_interval(cell["trait"]), with_interval(cell["per_nat"]),
+            shown(cell["method"]),
+            shown(cell["operation"]),
+            f"{low:g}–{high:g}",
+            f"{dose['kl_nats'] or math.nan:.2f}",
+            f"{dose['dose']:.3g}",
+            with_interval(cell["trait"]),
+            with_interval(cell["per_nat"]),
             with_interval(cell["coherent"], 2),
-        )  # fmt: skip
+        )
     return out
 
 
@@ -73,8 +78,10 @@ def write_curve(row: dict[str, Any], to: Path) -> None:
             mine.sort(key=lambda c: sum(c["layers"]))
             place = [sum(c["layers"]) / 2 + 0.004 * (k - len(names) / 2) for c in mine]
             mean = [c["per_nat"]["mean"] for c in mine]
-            ends = [[m - (c["per_nat"]["lo"] or m) for m, c in zip(mean, mine, strict=True)],
-                    [(c["per_nat"]["hi"] or m) - m for m, c in zip(mean, mine, strict=True)]]  # fmt: skip
+            ends = [
+                [m - (c["per_nat"]["lo"] or m) for m, c in zip(mean, mine, strict=True)],
+                [(c["per_nat"]["hi"] or m) - m for m, c in zip(mean, mine, strict=True)],
+            ]
             axes.errorbar(
                 place,
                 mean,

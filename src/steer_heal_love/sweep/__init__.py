@@ -100,10 +100,15 @@ def lead(bed: Bed, choice: Cell | None, cells: list[Cell]) -> Score:
     """Trait per nat of the choice less that of the default at the same nats, paired by probe; undefined without either."""
     ours = bed.config.vector
     default = next(
-        (c for c in cells if choice and (c.method, c.layers, c.operation, c.dose.nats)
-         == (ours.method, ours.layers, "add", choice.dose.nats)),
+        (
+            c
+            for c in cells
+            if choice
+            and (c.method, c.layers, c.operation, c.dose.nats)
+            == (ours.method, ours.layers, "add", choice.dose.nats)
+        ),
         None,
-    )  # fmt: skip
+    )
     if choice is None or default is None:
         return Score.undefined()
     each = [[s / c.dose.kl_nats for s in c.shifts] for c in (choice, default)]

@@ -69,19 +69,23 @@ def preflight(bed: Bed, others: Iterable[Persona], *, nats: float = 1.0, seed: i
     effect, random = (
         effect_of(bed, v, name, nats, label)
         for v, name, label in (
-            (vector, cfg.method, "effect"), (random_like(vector, seed), "random", "effect of a random direction"),
+            (vector, cfg.method, "effect"),
+            (random_like(vector, seed), "random", "effect of a random direction"),
         )
-    )  # fmt: skip
+    )
     apart = [[s / c.dose.kl_nats for s in c.shifts] for c in (effect, random)]
     above = bootstrap(subtract(*apart), resamples=bed.config.eval.resamples)
     rivals = {p.name: bed.rival(p, at, cfg.method) for p in others if p.name != bed.persona.name}
     found: dict[str, Any] = {
-        "lint": lint_persona(bed.persona), "reliability": reliability(bed, at),
+        "lint": lint_persona(bed.persona),
+        "reliability": reliability(bed, at),
         "separability": {i: separability(bed.pos[i], bed.neg[i], along(bed, i)) for i in at},
-        "effect": effect, "random": random, "above_random": above,
+        "effect": effect,
+        "random": random,
+        "above_random": above,
         "cosines": {name: vector.cosine(v) for name, v in rivals.items()},
         "off_target": in_span(vector, list(rivals.values())),
-    }  # fmt: skip
+    }
     return Preflight(bed.persona.name, nats, **found, **judged(found, nats))
 
 
