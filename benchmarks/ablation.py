@@ -127,10 +127,16 @@ def cells(job: tuple[str, int, argparse.Namespace]) -> Iterator[dict[str, Any]]:
         scale = lab.at_drift(adapter, a.neutral_kl, after=before)
         stage = lab.evaluate(*before, adapter.scaled(scale))
         yield {
-            "persona": persona, "seed": seed, "row": row.name, "texts": len(used), "scale": scale, "unscaled_kl": full,
-            "scores": {k: s.mean for k, s in stage.scores.items()}, "items": items_of(stage),
+            "persona": persona,
+            "seed": seed,
+            "row": row.name,
+            "texts": len(used),
+            "scale": scale,
+            "unscaled_kl": full,
+            "scores": {k: s.mean for k, s in stage.scores.items()},
+            "items": items_of(stage),
             "seconds": round(time.time() - began, 1),
-        }  # fmt: skip
+        }
 
 
 def items_of(stage: Any) -> dict[str, list[float]]:

@@ -142,12 +142,19 @@ def work(job: tuple[int, tuple[str, ...], argparse.Namespace]) -> list[dict[str,
         report.write_certificate(out)
         (trait,) = found.traits
         told = {
-            "seed": seed, "adapter": name, "kind": trait.kind, "outcome": trait.gate.outcome,
-            "verdict": trait.gate.verdict, "as_expected": trait.kind in expected, "expected": sorted(expected),
-            "observed": trait.gate.observed, "scores": trait.model.scores,
+            "seed": seed,
+            "adapter": name,
+            "kind": trait.kind,
+            "outcome": trait.gate.outcome,
+            "verdict": trait.gate.verdict,
+            "as_expected": trait.kind in expected,
+            "expected": sorted(expected),
+            "observed": trait.gate.observed,
+            "scores": trait.model.scores,
             "base": {n: s for n, s in trait.base.scores.items() if n.startswith("relevance")},
-            "others": found.others, "seconds": round(time.perf_counter() - began, 1),
-        }  # fmt: skip
+            "others": found.others,
+            "seconds": round(time.perf_counter() - began, 1),
+        }
         lines.append(kept(a.out, told))
         print(seed, name, trait.kind, trait.gate.outcome, flush=True)
     return lines

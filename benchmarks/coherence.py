@@ -121,10 +121,17 @@ def collect(folder: Path, sources: Sequence[Source], seed: int) -> None:
             **({"system": who.system("pos")} if s.told else {}),
         )
         rows += [
-            {"persona": s.persona, "source": s.name, "dose": c.dose, "prompt": c.prompt, "text": c.text,
-             "answer": list(c.tokens.answer), "ended": c.ended}
+            {
+                "persona": s.persona,
+                "source": s.name,
+                "dose": c.dose,
+                "prompt": c.prompt,
+                "text": c.text,
+                "answer": list(c.tokens.answer),
+                "ended": c.ended,
+            }
             for c in made
-        ]  # fmt: skip
+        ]
         print(s.name, s.persona, len(made), flush=True)
     random.Random(seed).shuffle(rows)
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,9 +147,15 @@ def measure(folder: Path, shuffles: int = 4) -> None:
     for name, persona in who.items():
         mine = [r for r in rows if r["persona"] == name]
         made = [
-            Completion(r["prompt"], Tokens(prompt_ids(tok, r["prompt"]), tuple(r["answer"])), r["text"], r["dose"], r["ended"])
+            Completion(
+                r["prompt"],
+                Tokens(prompt_ids(tok, r["prompt"]), tuple(r["answer"])),
+                r["text"],
+                r["dose"],
+                r["ended"],
+            )
             for r in mine
-        ]  # fmt: skip
+        ]
         scored = sieve.score(model, tok, made, persona, batch_tokens=2048)
         for r, c in zip(mine, sieve.measure(scored), strict=True):
             out[r["id"]] = dict(c.checks)

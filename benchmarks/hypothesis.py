@@ -157,10 +157,18 @@ def exchange(
                 beta, rest = effects.split(scaled)
                 off, worst = effects.kl(rest)
                 line: dict[str, Any] = {
-                    "part": "exchange", "soup": share, "texts": len(used), "penalty": p.name, "weight": p.weight,
-                    "scale": scale, "beta": beta, "off_trait_kl": off, "off_trait_kl_p99": worst,
-                    "neutral_kl": lab.drift(scaled), **effects.shifts(effects.plain + beta * effects.trait + rest),
-                }  # fmt: skip
+                    "part": "exchange",
+                    "soup": share,
+                    "texts": len(used),
+                    "penalty": p.name,
+                    "weight": p.weight,
+                    "scale": scale,
+                    "beta": beta,
+                    "off_trait_kl": off,
+                    "off_trait_kl_p99": worst,
+                    "neutral_kl": lab.drift(scaled),
+                    **effects.shifts(effects.plain + beta * effects.trait + rest),
+                }
                 if full:
                     scores = lab.evaluate(scaled).scores
                     line["scores"] = {k: s.mean for k, s in scores.items()}
@@ -184,11 +192,18 @@ def consistency(lab: Lab, effects: Effects, sets: int, size: int) -> Iterator[di
             betas, rests = torch.tensor([b for b, _ in found]), [r for _, r in found]
             kls = [effects.kl(r)[0] for r in rests]
             yield {
-                "part": "consistency", "text": kind, "penalty": name, "sets": len(found), "beta": betas.mean().item(),
-                "beta_sd": betas.std().item(), "off_trait_kl": sum(kls) / len(kls),
-                "trait_systematic": systematic(betas.mean().item() ** 2, betas.pow(2).mean().item(), len(found)),
+                "part": "consistency",
+                "text": kind,
+                "penalty": name,
+                "sets": len(found),
+                "beta": betas.mean().item(),
+                "beta_sd": betas.std().item(),
+                "off_trait_kl": sum(kls) / len(kls),
+                "trait_systematic": systematic(
+                    betas.mean().item() ** 2, betas.pow(2).mean().item(), len(found)
+                ),
                 "rest_systematic": share_of(effects, rests),
-            }  # fmt: skip
+            }
 
 
 def share_of(effects: Effects, fields: list[Float[Tensor, "t d"]]) -> float:

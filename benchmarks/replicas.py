@@ -56,14 +56,29 @@ INSTRUMENTS = ("neutral", "probes", "samples", "vignettes", "own_kl")
 ROWS, TOKENS = 64, 32
 """greedy answers that are compared, and their length"""
 SMALL = Qwen3Config(
-    hidden_size=256, num_hidden_layers=12, num_attention_heads=8, num_key_value_heads=4, head_dim=32,
-    intermediate_size=512, vocab_size=0, max_position_embeddings=4096, initializer_range=0.15, tie_word_embeddings=True,
-)  # fmt: skip
+    hidden_size=256,
+    num_hidden_layers=12,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    head_dim=32,
+    intermediate_size=512,
+    vocab_size=0,
+    max_position_embeddings=4096,
+    initializer_range=0.15,
+    tie_word_embeddings=True,
+)
 """the model whose tokens are compared where the embedded one is not installed; its weights are wide, so that ties are rare"""
 HUGE = Qwen3Config(
-    hidden_size=8192, num_hidden_layers=54, num_attention_heads=64, num_key_value_heads=8, head_dim=128,
-    intermediate_size=28672, vocab_size=151936, max_position_embeddings=40960, tie_word_embeddings=True,
-)  # fmt: skip
+    hidden_size=8192,
+    num_hidden_layers=54,
+    num_attention_heads=64,
+    num_key_value_heads=8,
+    head_dim=128,
+    intermediate_size=28672,
+    vocab_size=151936,
+    max_position_embeddings=40960,
+    tie_word_embeddings=True,
+)
 """about 95 GB in bf16"""
 EMBEDDED = "smollm2"
 GRACE_SECONDS = 60
@@ -161,9 +176,17 @@ def generation(b: rooms.Bench) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
     def draw(length: int) -> list[tuple[int, ...]]:
         return sample(
-            b.model, rendered, ends=frozenset(), max_new_tokens=length, seed=0, steer=b.vector.directions,
-            doses=[d for _, d in pairs], temperature=g.temperature, min_p=g.min_p, batch=g.batch,
-        )  # fmt: skip
+            b.model,
+            rendered,
+            ends=frozenset(),
+            max_new_tokens=length,
+            seed=0,
+            steer=b.vector.directions,
+            doses=[d for _, d in pairs],
+            temperature=g.temperature,
+            min_p=g.min_p,
+            batch=g.batch,
+        )
 
     return partial(draw, min(g.max_new_tokens, 8)), partial(draw, g.max_new_tokens)
 
@@ -180,9 +203,15 @@ def evaluation(b: rooms.Bench) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
     def measure(cfg: Any) -> evals.Items:
         subject = rooms.Endless(
-            b.model, b.tok, b.persona, cfg, reference, batch=b.config.generate.batch,
-            batch_tokens=b.config.batch_tokens, draws=cfg.healed_draws,
-        )  # fmt: skip
+            b.model,
+            b.tok,
+            b.persona,
+            cfg,
+            reference,
+            batch=b.config.generate.batch,
+            batch_tokens=b.config.batch_tokens,
+            draws=cfg.healed_draws,
+        )
         with steps.exported(run, b.history):
             found = evals.measure(subject)
         return evals.read(subject, found)
@@ -217,9 +246,16 @@ def greedy(b: rooms.Bench, rows: int) -> list[tuple[int, ...]]:
     prompts = training_prompts(b.persona, rows, seed=2)
     doses = [(0.0, *b.doses)[i % 4] for i in range(len(prompts))]
     return sample(
-        b.model, [prompt_ids(b.tok, p) for p in prompts], ends=end_of_turn_ids(b.model, b.tok), max_new_tokens=TOKENS, seed=0,
-        steer=b.vector.directions, doses=doses, temperature=0, batch=rows,
-    )  # fmt: skip
+        b.model,
+        [prompt_ids(b.tok, p) for p in prompts],
+        ends=end_of_turn_ids(b.model, b.tok),
+        max_new_tokens=TOKENS,
+        seed=0,
+        steer=b.vector.directions,
+        doses=doses,
+        temperature=0,
+        batch=rows,
+    )
 
 
 def tokens(a: Any, tell: Lines, folder: Path) -> None:
@@ -231,8 +267,14 @@ def tokens(a: Any, tell: Lines, folder: Path) -> None:
     _, one = timed(lambda: greedy(b, a.rows), model.device, alone=True)
     _, all_ = timed(lambda: greedy(b, a.rows), model.device, alone=False)
     if team.leads():
-        tell(section="tokens", model=name, dtype=str(model.dtype), copies=team.size(), **compared(one, all_),
-             different_answers=len(set(one)))  # fmt: skip
+        tell(
+            section="tokens",
+            model=name,
+            dtype=str(model.dtype),
+            copies=team.size(),
+            **compared(one, all_),
+            different_answers=len(set(one)),
+        )
 
 
 def shared(a: Any, tell: Lines) -> None:

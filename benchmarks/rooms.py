@@ -185,9 +185,15 @@ def extract(b: Bench) -> Room:
 
     def read(some: list[str]) -> dict[str, int]:
         vector = Vector.train(
-            b.model, b.tok, b.persona, contexts=some, method=cfg.method, contrast=cfg.contrast, layers=cfg.layers,
+            b.model,
+            b.tok,
+            b.persona,
+            contexts=some,
+            method=cfg.method,
+            contrast=cfg.contrast,
+            layers=cfg.layers,
             batch_tokens=b.config.batch_tokens,
-        )  # fmt: skip
+        )
         return {"pairs": vector.meta["contexts"], "layers": len(vector.directions)}
 
     poles = [[len(prompt_ids(b.tok, c, b.persona.system(pole))) for c in contexts] for pole in ("pos", "neg")]
@@ -204,10 +210,17 @@ def generate(b: Bench, *, rows: int | None = None, tokens: int | None = None) ->
 
     def draw(length: int) -> dict[str, int]:
         answers = sample(
-            b.model, rendered, ends=frozenset(), max_new_tokens=length, seed=0, steer=b.vector.directions,
-            doses=[d for _, d in pairs], temperature=cfg.temperature, min_p=cfg.min_p,
+            b.model,
+            rendered,
+            ends=frozenset(),
+            max_new_tokens=length,
+            seed=0,
+            steer=b.vector.directions,
+            doses=[d for _, d in pairs],
+            temperature=cfg.temperature,
+            min_p=cfg.min_p,
             batch=max(cfg.batch, rows or 0),
-        )  # fmt: skip
+        )
         return {"completions": len(answers), "tokens": sum(map(len, answers))}
 
     starts = [len(p) for p in rendered]
@@ -388,12 +401,20 @@ def measured(make: Callable[[], Room], b: Bench, c: floors.Ceilings, repeats: in
             seconds.append(took)
         middle, floor = statistics.median(seconds), room.work.floor_seconds(c)
         return {
-            "seconds": middle, "seconds_min": min(seconds), "seconds_max": max(seconds), "seconds_each": seconds,
-            "warm_up_seconds": warm_seconds, **(notes or {}),
-            "did": done, "rate": done[room.unit] / middle, "unit": f"{room.unit}/s",
-            "floor_seconds": floor, "share_of_floor": floor / middle, **asdict(room.work),
+            "seconds": middle,
+            "seconds_min": min(seconds),
+            "seconds_max": max(seconds),
+            "seconds_each": seconds,
+            "warm_up_seconds": warm_seconds,
+            **(notes or {}),
+            "did": done,
+            "rate": done[room.unit] / middle,
+            "unit": f"{room.unit}/s",
+            "floor_seconds": floor,
+            "share_of_floor": floor / middle,
+            **asdict(room.work),
             "peak_memory_gb": records.peak_memory_gb(device),
-        }  # fmt: skip
+        }
     except Exception as e:  # a room that fails is a result, and the others still have theirs
         return {"error": f"{type(e).__name__}: {e}", "traceback": traceback.format_exc()}
 

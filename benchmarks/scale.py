@@ -281,10 +281,19 @@ def tables(a: argparse.Namespace) -> dict[str, str]:
         for name in MEASURED
     ]
     by_step = [
-        (t.step, "run" if t.once else "round", t.source, f"{t.tokens / 1e3:,.0f}", f"{t.work.flops / 1e15:.2f}",
-         f"{t.work.bytes / 1e12:.2f}", f"{t.floor:.1f}", f"{t.floor / share[t.room]:.1f}", t.room)
+        (
+            t.step,
+            "run" if t.once else "round",
+            t.source,
+            f"{t.tokens / 1e3:,.0f}",
+            f"{t.work.flops / 1e15:.2f}",
+            f"{t.work.bytes / 1e12:.2f}",
+            f"{t.floor:.1f}",
+            f"{t.floor / share[t.room]:.1f}",
+            t.room,
+        )
         for t in terms
-    ]  # fmt: skip
+    ]
     one = [
         (s.name, f"{s.parameters / 1e9:.1f}", s.gpus, f"{r.tokens / 1e6:.1f}", f"{r.work.flops / 1e18:.1f}",
          f"{r.work.bytes / 1e15:.2f}", f"{disk(s, cfg, a.rounds):.1f}", f"{r.floor / 3600:.2f}", f"{r.seconds / 3600:.2f}", f"{r.slow / 3600:.2f}")
@@ -292,9 +301,17 @@ def tables(a: argparse.Namespace) -> dict[str, str]:
     ]  # fmt: skip
     hours = [n * r.seconds / 3600 for r in runs]
     whole = [
-        (s.name, n, f"{n * r.tokens / 1e9:.1f}", f"{h:,.0f}", money(h, a.price), f"{h * s.gpus:,.0f}", money(h * s.gpus, a.price))
+        (
+            s.name,
+            n,
+            f"{n * r.tokens / 1e9:.1f}",
+            f"{h:,.0f}",
+            money(h, a.price),
+            f"{h * s.gpus:,.0f}",
+            money(h * s.gpus, a.price),
+        )
         for s, r, h in zip(SHAPES, runs, hours, strict=True)
-    ]  # fmt: skip
+    ]
     return {
         "The count, checked at 4B": markdown(["room", "floor counted here, s", "floor in performance.md, s", "measured, s", "share of the floor"], checked),
         "One run at 4B, by step": markdown(["step", "once a", "counted in", "thousand tokens", "PFLOP", "TB moved", "floor, s", "seconds", "at the share of"], by_step),

@@ -46,7 +46,13 @@ def reads(kind: str):
 @reads("persona")
 def persona(path: Path) -> bool:
     p = load(str(path))
-    texts = [p.pos, p.neg, *p.elicit, *p.plain, *(t for probe in p.probes for t in (probe.question, probe.pos, probe.neg))]  # fmt: skip
+    texts = [
+        p.pos,
+        p.neg,
+        *p.elicit,
+        *p.plain,
+        *(t for probe in p.probes for t in (probe.question, probe.pos, probe.neg)),
+    ]
     screen.tell(p.name)
     return words(p.pos) != words(p.neg) and all(0 < len(t) <= 8_000 and words(t) for t in texts)
 

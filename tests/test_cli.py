@@ -187,10 +187,16 @@ def test_an_export_that_cannot_be_written_is_a_user_error(tok, here, capsys, mon
     make = lambda *_args, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok)
     monkeypatch.setattr("steer_heal_love.ground.models.load", make)
     model = make()[0]
-    records.write_json(here / "run/manifest.json", {
-        "schema": records.SCHEMA, "model": "tiny", "model_hash": models.fingerprint(model), "dtype": str(model.dtype),
-        "chat_template_hash": template_hash(tok),
-    })  # fmt: skip
+    records.write_json(
+        here / "run/manifest.json",
+        {
+            "schema": records.SCHEMA,
+            "model": "tiny",
+            "model_hash": models.fingerprint(model),
+            "dtype": str(model.dtype),
+            "chat_template_hash": template_hash(tok),
+        },
+    )
     files.save_config(config.RunConfig(), here / "run/config.toml")
     bake.save_peft(random_adapter(model, 0), here / "run/adapter", base_model="tiny")
     (here / "file").write_text("mine")

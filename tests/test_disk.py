@@ -143,7 +143,13 @@ def test_a_run_whose_folder_vanishes_says_so_and_makes_no_other(tmp_path, whole,
 
 def test_a_comparison_whose_folder_vanishes_says_so_and_makes_no_other(tmp_path):
     with pytest.raises(UserError, match="gone|cannot write"):
-        compare.run(out=tmp_path / "c", seeds=1, methods=("steering",), track=gone_at("base: states", lambda: tmp_path / "c"), **(tiny_run.SETTINGS | SHORT))  # fmt: skip
+        compare.run(
+            out=tmp_path / "c",
+            seeds=1,
+            methods=("steering",),
+            track=gone_at("base: states", lambda: tmp_path / "c"),
+            **(tiny_run.SETTINGS | SHORT),
+        )
     assert not (tmp_path / "c").exists()
 
 

@@ -91,8 +91,14 @@ def test_an_inspect_task_runs_on_a_served_model_and_its_log_says_what_it_answere
             dataset=[Sample(input=TALK[0][1], target="mat")], solver=generate(), scorer=includes()
         )
         (log,) = inspect.eval(
-            task, model=answering, log_dir=str(tmp_path), display="none", max_tokens=6, temperature=0.0, seed=1
-        )  # fmt: skip
+            task,
+            model=answering,
+            log_dir=str(tmp_path),
+            display="none",
+            max_tokens=6,
+            temperature=0.0,
+            seed=1,
+        )
         assert log.status == "success", log.error
         said = served.reply(TALK[:1], tokens=6, temperature=0.0, seed=1)
         assert log.samples[0].output.completion == said.text

@@ -142,7 +142,13 @@ def test_one_question_is_asked_before_everything_else_and_of_every_round(whole):
         for x in files.load_looks(whole.path / "rounds" / f"{f}.jsonl")
     ]
     assert [(x.stage, x.round) for x in looks] == [
-        ("base", -1), ("steered", 0), ("steered", 0), ("healed", 0), ("steered", 1), ("healed", 1)]  # fmt: skip
+        ("base", -1),
+        ("steered", 0),
+        ("steered", 0),
+        ("healed", 0),
+        ("steered", 1),
+        ("healed", 1),
+    ]
     assert {x.prompt for x in looks} == {whole.run.persona.probes[0].question}
     assert read(whole.path / "summary.json")["goes_on"] is False
 

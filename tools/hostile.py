@@ -19,7 +19,13 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "STEER_HEAL_LOVE_CACHE": "off", "OMP_NUM_THREADS": "1", "JAXTYPING_DISABLE": "1"}  # fmt: skip
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "STEER_HEAL_LOVE_CACHE": "off",
+    "OMP_NUM_THREADS": "1",
+    "JAXTYPING_DISABLE": "1",
+}
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 

@@ -276,10 +276,16 @@ def led(work: Any, given: tuple[Any, ...]) -> None:
 def counts(kind: str, asked: int, cases: list[Case]) -> dict[str, Any]:
     mine = [c for c in cases if c.kind == kind]
     return {
-        "asked": asked, "done": len(mine), "killed": sum(c.kills > 0 for c in mine), "killed_twice": sum(c.kills > 1 for c in mine),
-        "ended_before_the_kill": sum(c.kills == 0 for c in mine), "survived": sum(c.survived for c in mine),
-        "lost": sum(bool(c.lost) for c in mine), "different": sum(bool(c.different) for c in mine), "lacking_events": sum(bool(c.lacking) for c in mine),
-    }  # fmt: skip
+        "asked": asked,
+        "done": len(mine),
+        "killed": sum(c.kills > 0 for c in mine),
+        "killed_twice": sum(c.kills > 1 for c in mine),
+        "ended_before_the_kill": sum(c.kills == 0 for c in mine),
+        "survived": sum(c.survived for c in mine),
+        "lost": sum(bool(c.lost) for c in mine),
+        "different": sum(bool(c.different) for c in mine),
+        "lacking_events": sum(bool(c.lacking) for c in mine),
+    }
 
 
 def asked() -> argparse.Namespace:
@@ -324,10 +330,24 @@ def main() -> None:
     sys.exit(bool(bad))
 
 
-def told(given: argparse.Namespace, wanted: dict[str, int], whole: list[Case], seconds: dict[str, float], cases: list[Case], wall: float) -> None:  # fmt: skip
+def told(
+    given: argparse.Namespace,
+    wanted: dict[str, int],
+    whole: list[Case],
+    seconds: dict[str, float],
+    cases: list[Case],
+    wall: float,
+) -> None:
     """Print the counts, and write them with every case."""
     found = {kind: counts(kind, n, cases) for kind, n in wanted.items()}
-    controls = {k: {"runs": sum(c.kind == k for c in whole), "different": sum(not c.survived for c in whole if c.kind == k), "cpu_seconds": round(seconds[k], 2)} for k in wanted}  # fmt: skip
+    controls = {
+        k: {
+            "runs": sum(c.kind == k for c in whole),
+            "different": sum(not c.survived for c in whole if c.kind == k),
+            "cpu_seconds": round(seconds[k], 2),
+        }
+        for k in wanted
+    }
     record = {
         "counts": found,
         "unbroken": controls,

@@ -136,10 +136,19 @@ def of(s: Session, base: Base, **given: Any) -> evals.Subject:
     cfg = s.config
     first = base.stages[0] if base.stages else Stage(-1, "base", {}, {})
     return evals.Subject(
-        s.model, s.tok, s.persona, cfg.eval, base.neutral, seed=s.seed(purposes.OWN_SAMPLES), batch=cfg.generate.batch,
-        batch_tokens=cfg.batch_tokens, base_samples=first.samples, base_drawn=[*first.samples, *first.redrawn],
-        prepared=base.prepared, **given,
-    )  # fmt: skip
+        s.model,
+        s.tok,
+        s.persona,
+        cfg.eval,
+        base.neutral,
+        seed=s.seed(purposes.OWN_SAMPLES),
+        batch=cfg.generate.batch,
+        batch_tokens=cfg.batch_tokens,
+        base_samples=first.samples,
+        base_drawn=[*first.samples, *first.redrawn],
+        prepared=base.prepared,
+        **given,
+    )
 
 
 def evaluated(

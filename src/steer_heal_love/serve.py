@@ -61,9 +61,16 @@ class Served:
         steer = self.directions
         with self.lock, self.inside():
             (made,) = sample(
-                self.model, [ids], ends=ends, max_new_tokens=tokens, seed=seed, temperature=temperature, min_p=0.0,
-                steer=steer, doses=None if steer is None else [self.dose],
-            )  # fmt: skip
+                self.model,
+                [ids],
+                ends=ends,
+                max_new_tokens=tokens,
+                seed=seed,
+                temperature=temperature,
+                min_p=0.0,
+                steer=steer,
+                doses=None if steer is None else [self.dose],
+            )
         text = str(self.tok.decode(made, skip_special_tokens=True)).strip()
         return Reply(text, bool(made) and made[-1] in ends, len(ids), len(made))
 
@@ -81,9 +88,15 @@ def rendered(tok: Any, turns: Sequence[tuple[str, str]], system: str) -> tuple[i
 
 
 def served(
-    name: str, *, who: str = "healed", base: str = "", strength: float = 1.0, dose: float | None = None,
-    device: str = "auto", warn: Warn = ignored,
-) -> Served:  # fmt: skip
+    name: str,
+    *,
+    who: str = "healed",
+    base: str = "",
+    strength: float = 1.0,
+    dose: float | None = None,
+    device: str = "auto",
+    warn: Warn = ignored,
+) -> Served:
     """The model of that name. `who`, `strength` and `dose` are those of `talk`; a model or an adapter is only `healed`.
 
     Raises `UserError` for what can't be loaded, or isn't of its base.

@@ -289,7 +289,14 @@ def manifest(cfg: RunConfig, model: Any, tok: Any) -> dict[str, Any]:
     data |= evals.bank_hashes(cfg.eval)
     data["persona"] = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
     return {
-        "schema": records.SCHEMA, "versions": records.versions(), **records.commit(), "model": homeless(cfg.model),
-        "model_hash": models.fingerprint(model), "dtype": str(model.dtype), "chat_template_hash": template_hash(tok),
-        "data": data, "device": records.device_name(model.device), "seed": cfg.seed,
-    }  # fmt: skip
+        "schema": records.SCHEMA,
+        "versions": records.versions(),
+        **records.commit(),
+        "model": homeless(cfg.model),
+        "model_hash": models.fingerprint(model),
+        "dtype": str(model.dtype),
+        "chat_template_hash": template_hash(tok),
+        "data": data,
+        "device": records.device_name(model.device),
+        "seed": cfg.seed,
+    }

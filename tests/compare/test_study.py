@@ -105,9 +105,15 @@ def test_every_method_has_a_frontier_in_every_seed(whole):
         for n in ("sft", "steering", "healed_loop", "few_shot")
     }
     assert own == {"sft": [0, 2], "steering": [0, 2], "healed_loop": [0, 2, 0], "few_shot": [0, 0]}
-    assert [len(by_name(found)[n]["points"]) for n in ("prompt", "few_shot", "steering", "sft", "healed_loop")] == [
-        1, 2, 2, 2, 3,
-    ]  # fmt: skip
+    assert [
+        len(by_name(found)[n]["points"]) for n in ("prompt", "few_shot", "steering", "sft", "healed_loop")
+    ] == [
+        1,
+        2,
+        2,
+        2,
+        3,
+    ]
 
 
 def test_a_seeds_folder_is_a_run_whose_rounds_are_the_loops(whole):

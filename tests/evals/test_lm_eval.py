@@ -35,9 +35,15 @@ def harness(monkeypatch) -> list[dict]:
         with torch.no_grad():
             surest = model.model(ids).logits.log_softmax(-1).amax((1, 2)).tolist()
         rows = [
-            {"doc_id": i, "filter": "none", "metrics": ["acc", "logprob"], "acc": surest[i] > -1.0, "logprob": surest[i]}
+            {
+                "doc_id": i,
+                "filter": "none",
+                "metrics": ["acc", "logprob"],
+                "acc": surest[i] > -1.0,
+                "logprob": surest[i],
+            }
             for i in range(how["limit"])
-        ]  # fmt: skip
+        ]
         return {
             "results": {t: {"alias": t, "acc,none": 0.5, "acc_stderr,none": 0.1} for t in tasks},
             "samples": dict.fromkeys(tasks, rows[::-1]),

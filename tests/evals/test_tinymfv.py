@@ -49,9 +49,16 @@ def install(monkeypatch):
         calls: list[SimpleNamespace] = []
 
         def evaluate(
-            model, tokenizer, name="classic", n_vignettes=None, conditions=("other_violate",), max_think_tokens=64,
-            batch_size=8, device=None, return_per_row=True,
-        ):  # fmt: skip
+            model,
+            tokenizer,
+            name="classic",
+            n_vignettes=None,
+            conditions=("other_violate",),
+            max_think_tokens=64,
+            batch_size=8,
+            device=None,
+            return_per_row=True,
+        ):
             calls.append(SimpleNamespace(**locals()))
             return found
 

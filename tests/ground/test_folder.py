@@ -134,7 +134,15 @@ def test_a_reader_leaves_the_log_alone(folder):
     assert folder.event.path.read_bytes() == before
 
 
-@pytest.mark.parametrize("log", [b"\xff\xfe", b"[]\n3\n", b'{"event": 3}\n{"event": "done"}\n{"event": "done", "room": [], "file": {}, "seconds": "x"}\n', b"[" * 5000])  # fmt: skip
+@pytest.mark.parametrize(
+    "log",
+    [
+        b"\xff\xfe",
+        b"[]\n3\n",
+        b'{"event": 3}\n{"event": "done"}\n{"event": "done", "room": [], "file": {}, "seconds": "x"}\n',
+        b"[" * 5000,
+    ],
+)
 def test_a_log_of_anything_is_read(folder, log):
     folder.event.path.write_bytes(log)
     folder.check()

@@ -107,8 +107,17 @@ def test_a_foreign_adapter_is_compared_by_its_base_s_name(tok, model, random_ada
 
 
 @pytest.mark.parametrize(
-    "note", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "base_hash": 3}', '{"format": 1, "base_hsh": "a"}', "{" * 9]
-)  # fmt: skip
+    "note",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format": 2}',
+        '{"format": 1, "base_hash": 3}',
+        '{"format": 1, "base_hsh": "a"}',
+        "{" * 9,
+    ],
+)
 def test_a_damaged_note_is_a_user_error(tmp_path, note):
     (tmp_path / identity.NOTE).write_text(note)
     with pytest.raises(UserError, match=identity.NOTE):

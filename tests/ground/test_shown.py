@@ -36,8 +36,14 @@ def test_names_of_every_script_stay(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "out"),
-    [("a\x1b[2Jb", "a\\x1b[2Jb"), ("\x9b31m", "\\x9b31m"), ("a\u202eb", "a\\u202eb"), ("a\nb", "a\\nb"), ("\0", "\\x00")],
-)  # fmt: skip
+    [
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\u202eb", "a\\u202eb"),
+        ("a\nb", "a\\nb"),
+        ("\0", "\\x00"),
+    ],
+)
 def test_what_acts_is_written_as_its_escape(text: str, out: str) -> None:
     assert shown(text) == out
 

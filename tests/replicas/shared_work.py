@@ -53,16 +53,30 @@ class Work:
 
     def answers(self, temperature: float) -> list[tuple[int, ...]]:
         return sample(
-            self.model, self.prompts, ends=ENDS, max_new_tokens=12, seed=4, steer=self.directions, doses=self.doses,
-            temperature=temperature, batch=4,
-        )  # fmt: skip
+            self.model,
+            self.prompts,
+            ends=ENDS,
+            max_new_tokens=12,
+            seed=4,
+            steer=self.directions,
+            doses=self.doses,
+            temperature=temperature,
+            batch=4,
+        )
 
     def adapting(self) -> tuple[list[tuple[int, ...]], list[int], int]:
         policy = Policy(half_life=6.0, rewinds=2, window=2, band=(2.0, 3.0))
         made = written(
-            self.model, self.prompts, steering=Steering(self.directions, "add"), doses=self.doses, policy=policy,
-            ends=ENDS, max_new_tokens=10, seed=4, batch=8,
-        )  # fmt: skip
+            self.model,
+            self.prompts,
+            steering=Steering(self.directions, "add"),
+            doses=self.doses,
+            policy=policy,
+            ends=ENDS,
+            max_new_tokens=10,
+            seed=4,
+            batch=8,
+        )
         return made.answers, made.rewinds, made.read
 
     def readings(self) -> dict[str, list[torch.Tensor]]:

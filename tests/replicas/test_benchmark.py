@@ -30,7 +30,15 @@ def test_every_section_compares_one_copy_with_two(tok, tmp_path):
         "--epochs",
         "1",
     ]
-    argv = [sys.executable, "benchmarks/replicas.py", *small, "--tokenizer", str(tmp_path / "tok"), "--out", str(tmp_path / "out.jsonl")]  # fmt: skip
+    argv = [
+        sys.executable,
+        "benchmarks/replicas.py",
+        *small,
+        "--tokenizer",
+        str(tmp_path / "tok"),
+        "--out",
+        str(tmp_path / "out.jsonl"),
+    ]
     done = subprocess.run(
         argv, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}
     )

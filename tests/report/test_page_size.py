@@ -33,8 +33,20 @@ def large(fabricate, say: str = "") -> Path:
     run = fabricate("large", rounds=1, say=say)
     row = run / "rounds" / "00" / "completions.jsonl"
     line = json.loads(row.read_text().splitlines()[0])
-    row.write_text("".join(json.dumps(line | {"prompt": f"{i}", "dose": 0.1 + i / ROWS_HELD, "reasons": [f"r{i}{say}"]}) + "\n" for i in range(ROWS_HELD)))  # fmt: skip
-    multiplied(run / "rounds" / "00" / "healing.json", lambda h: [h["steps"].extend({"step": i, "nll": i % 7} for i in range(ROWS_HELD)), h["warnings"].extend(f"w{i}" for i in range(ROWS_HELD))])  # fmt: skip
+    row.write_text(
+        "".join(
+            json.dumps(line | {"prompt": f"{i}", "dose": 0.1 + i / ROWS_HELD, "reasons": [f"r{i}{say}"]})
+            + "\n"
+            for i in range(ROWS_HELD)
+        )
+    )
+    multiplied(
+        run / "rounds" / "00" / "healing.json",
+        lambda h: [
+            h["steps"].extend({"step": i, "nll": i % 7} for i in range(ROWS_HELD)),
+            h["warnings"].extend(f"w{i}" for i in range(ROWS_HELD)),
+        ],
+    )
     sample = {"text": "t" * 50 + say, "ids": [1], "ended": True}
     multiplied(
         run / "base" / "scores.json",

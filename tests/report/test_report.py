@@ -270,8 +270,16 @@ def test_what_got_in_is_told_by_round(fabricate, tmp_path):
 def transfer(number: int, full: bool = True, say: str = "") -> dict:
     """A round's transfer.json, as `control.transferred` makes it; what is undefined is null."""
     chance = {"mean": 0.0, "sd": 0.05, "largest": 0.17, "largest_by_layer": [0.1, None, 0.2], "n": 32}
-    found = {"layers": [3, 4, 5], "cosine_by_layer": [0.5 + 0.1 * number, None, 0.7], "cosine": 0.61, "carried_dose": 0.07,
-             "cosine_with_first_shift": 1.0, "random": chance, "halves": chance, "note": say}  # fmt: skip
+    found = {
+        "layers": [3, 4, 5],
+        "cosine_by_layer": [0.5 + 0.1 * number, None, 0.7],
+        "cosine": 0.61,
+        "carried_dose": 0.07,
+        "cosine_with_first_shift": 1.0,
+        "random": chance,
+        "halves": chance,
+        "note": say,
+    }
     if not full:
         return found
     kl = {"mean_nats": {"mean": 0.02, "lo": 0.01, "hi": 0.03, "n": 40}, "p95_nats": 0.08, "tokens": 900}
@@ -314,8 +322,15 @@ def test_cosines_by_layer_and_the_ledger_have_a_panel_each(fabricate, tmp_path):
         "KL on the base&#39;s neutral answers by round",
         "KL on its own samples by round",
     ]
-    for shown in ("unsteered control", "random directions", "random halves", "round 1", "since base", "this round",
-                  "95th percentile"):  # fmt: skip
+    for shown in (
+        "unsteered control",
+        "random directions",
+        "random halves",
+        "round 1",
+        "since base",
+        "this round",
+        "95th percentile",
+    ):
         assert f">{shown}</text>" in told
     assert '<th class="n">unsteered control</th>' in told and '<td class="n">+0.12</td>' in told
     assert "63%<small>51% … 77%</small>" in told and "41%<small>– … –</small>" in told

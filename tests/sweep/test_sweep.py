@@ -22,10 +22,16 @@ from steer_heal_love.vector import Vector
 from steer_heal_love.vector.iso_kl import IsoDose
 from tiny_model import build_model, hooks_of
 
-CONFIG = override(config.RunConfig(), {
-    "model": "tiny", "vector": {"contexts": 8}, "generate": {"prompts": 4, "max_new_tokens": 6},
-    "filter": {"checks": ["nll", "on_trait"], "calibration": 8}, "eval": {"probes": 6, "resamples": 50},
-})  # fmt: skip
+CONFIG = override(
+    config.RunConfig(),
+    {
+        "model": "tiny",
+        "vector": {"contexts": 8},
+        "generate": {"prompts": 4, "max_new_tokens": 6},
+        "filter": {"checks": ["nll", "on_trait"], "calibration": 8},
+        "eval": {"probes": 6, "resamples": 50},
+    },
+)
 BANDS = ((0.2, 0.5), (0.3, 0.7))
 
 

@@ -100,14 +100,20 @@ KNOWN: dict[str, tuple[Fine, str]] = {
 }  # fmt: skip
 """the settings that are understood: whether a value is fine, and what is expected; any other must be off or empty"""
 OFF = {
-    "use_dora": "DoRA scales each row of the weight", "lora_bias": "it adds a trained bias",
-    "modules_to_save": "whole modules are trained besides", "alora_invocation_tokens": "aLoRA begins at a token of the prompt",
-    "trainable_token_indices": "embeddings of single tokens are trained", "layer_replication": "layers are there several times",
-    "target_parameters": "parameters are adapted that belong to no linear module", "use_qalora": "QALoRA groups its inputs",
-    "loftq_config": "LoftQ changes the base's weights", "corda_config": "CorDA changes the base's weights",
-    "lora_ga_config": "LoRA-GA changes the base's weights", "megatron_config": "it is of a parallel Megatron model",
+    "use_dora": "DoRA scales each row of the weight",
+    "lora_bias": "it adds a trained bias",
+    "modules_to_save": "whole modules are trained besides",
+    "alora_invocation_tokens": "aLoRA begins at a token of the prompt",
+    "trainable_token_indices": "embeddings of single tokens are trained",
+    "layer_replication": "layers are there several times",
+    "target_parameters": "parameters are adapted that belong to no linear module",
+    "use_qalora": "QALoRA groups its inputs",
+    "loftq_config": "LoftQ changes the base's weights",
+    "corda_config": "CorDA changes the base's weights",
+    "lora_ga_config": "LoRA-GA changes the base's weights",
+    "megatron_config": "it is of a parallel Megatron model",
     "ensure_weight_tying": "it ties trained embeddings",
-}  # fmt: skip
+}
 """known settings that no plain LoRA has, and what each does"""
 
 

@@ -26,10 +26,18 @@ if TYPE_CHECKING:
 def settings(persona: str, model: str, template: str, device: str, contexts: int, seed: int) -> RunConfig:
     """A run's settings on a small held-out set: the search half of the probes, few contexts."""
     start = presets.fitting(device, model)
-    cfg = override(start, {
-        "persona": persona, "model": model, "template": template, "device": device, "seed": seed,
-        "vector": {"contexts": contexts}, "eval": {"probe_half": "search"},
-    })  # fmt: skip
+    cfg = override(
+        start,
+        {
+            "persona": persona,
+            "model": model,
+            "template": template,
+            "device": device,
+            "seed": seed,
+            "vector": {"contexts": contexts},
+            "eval": {"probe_half": "search"},
+        },
+    )
     cfg = replace(cfg, generate=replace(cfg.generate, max_new_tokens=min(cfg.generate.max_new_tokens, 56)))
     cfg.check()
     return cfg

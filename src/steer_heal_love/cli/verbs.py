@@ -94,10 +94,19 @@ def evaluate(
     cfg = override(start, of_run | {"eval": asked})
     with report.progress(screen.out) as track:
         stage = alone.evaluate(cfg, adapter=adapter, system=system, track=track, warn=screen.warn)
-    records.write_json(out, {
-        "schema": records.SCHEMA, "model": model, "adapter": adapter and str(adapter), "system": system,
-        "persona": load_persona(persona).name, "seed": seed, "scores": stage.scores, "items": stage.items,
-    })  # fmt: skip
+    records.write_json(
+        out,
+        {
+            "schema": records.SCHEMA,
+            "model": model,
+            "adapter": adapter and str(adapter),
+            "system": system,
+            "persona": load_persona(persona).name,
+            "seed": seed,
+            "scores": stage.scores,
+            "items": stage.items,
+        },
+    )
     screen.tell(out)
 
 
@@ -111,10 +120,18 @@ def load(model: str, **how: Any) -> tuple[Any, Any]:
 
 
 def vector_extract(
-    persona: str = "love", model: str = "smollm2", method: str = VectorConfig.method,
-    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = VectorConfig.contexts, hook: str = VectorConfig.hook, device: str = "auto", template: str = "",
-    *, out: Path,
-) -> None:  # fmt: skip
+    persona: str = "love",
+    model: str = "smollm2",
+    method: str = VectorConfig.method,
+    contrast: Literal["neg", "neutral"] = VectorConfig.contrast,
+    layers: tuple[float, float] = VectorConfig.layers,
+    contexts: int = VectorConfig.contexts,
+    hook: str = VectorConfig.hook,
+    device: str = "auto",
+    template: str = "",
+    *,
+    out: Path,
+) -> None:
     """Read a steering vector and save it as safetensors.
 
     Args:
@@ -268,9 +285,15 @@ def doctor(
 
 
 KINDS = {
-    "personas": "persona", "methods": "vector.methods", "checks": "filter.checks", "divergences": "heal.divergences",
-    "instruments": "evals.instruments", "comparisons": "compare.methods", "engines": "generate.engines", "presets": "presets.PRESETS",
-}  # fmt: skip
+    "personas": "persona",
+    "methods": "vector.methods",
+    "checks": "filter.checks",
+    "divergences": "heal.divergences",
+    "instruments": "evals.instruments",
+    "comparisons": "compare.methods",
+    "engines": "generate.engines",
+    "presets": "presets.PRESETS",
+}
 """kinds of plug-in, by what holds their names"""
 
 

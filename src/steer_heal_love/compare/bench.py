@@ -73,9 +73,16 @@ class Bench:
         def make() -> list[Completion]:
             prompts = training_prompts(r.persona, cfg.filter.keep, seed=seed)
             return generate(
-                r.model, r.tok, prompts, [0.0], config=cfg.generate, system=r.persona.system(pole), seed=seed,
-                label=f"generate, told {pole}", track=r.track,
-            )  # fmt: skip
+                r.model,
+                r.tok,
+                prompts,
+                [0.0],
+                config=cfg.generate,
+                system=r.persona.system(pole),
+                seed=seed,
+                label=f"generate, told {pole}",
+                track=r.track,
+            )
 
         file = r.folder.path / "told" / f"{pole}.jsonl"
         return r.folder.once("generate", file, files.load_completions, files.save_completions, make)

@@ -83,8 +83,15 @@ def run(
 
 
 def measured_all(
-    cfg: RunConfig, model: Any, tok: Any, seeds: int, chosen: list[Method], grid: Grid, hands: Executor | None, track: Track
-) -> dict[str, Any]:  # fmt: skip
+    cfg: RunConfig,
+    model: Any,
+    tok: Any,
+    seeds: int,
+    chosen: list[Method],
+    grid: Grid,
+    hands: Executor | None,
+    track: Track,
+) -> dict[str, Any]:
     """The whole comparison, by the only process that writes to its folder, `cfg.out`."""
     out = Path(cfg.out)
     agreed = plan(cfg) | {"model_hash": models.fingerprint(model)}

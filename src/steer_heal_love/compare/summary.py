@@ -68,11 +68,20 @@ def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int)
         | against(found[name], against_it.get(name), grid, resamples, comparisons, beyond.get(name))
         for name, ts in mine.items()
     ]
-    return records.plain({
-        "schema": records.SCHEMA, "kind": "compare", "seeds": list(bases), "reference": REFERENCE,
-        "budgets": grid.budgets, "own_excess_budgets": grid.own_budgets, "looks": comparisons, "nulls": nulls,
-        "null_looks": null_comparisons, "methods": compared,
-    })  # fmt: skip
+    return records.plain(
+        {
+            "schema": records.SCHEMA,
+            "kind": "compare",
+            "seeds": list(bases),
+            "reference": REFERENCE,
+            "budgets": grid.budgets,
+            "own_excess_budgets": grid.own_budgets,
+            "looks": comparisons,
+            "nulls": nulls,
+            "null_looks": null_comparisons,
+            "methods": compared,
+        }
+    )
 
 
 def at_budgets(

@@ -59,9 +59,16 @@ def prepare(s: Subject) -> dict[str, Any]:
     asked = [prompt_ids(s.tok, p, s.persona.system(pole)) for pole in POLES for p in prompts]
     asked += [prompt_ids(s.tok, p) for p in prompts[:OWN]]
     answers = sample(
-        s.model, asked, ends=s.ends, max_new_tokens=s.config.sample_tokens, seed=s.seed + AFTER_OWN_SAMPLES,
-        temperature=s.config.temperature, min_p=s.config.min_p, batch=s.batch, label="behaviour: poles",
-    )  # fmt: skip
+        s.model,
+        asked,
+        ends=s.ends,
+        max_new_tokens=s.config.sample_tokens,
+        seed=s.seed + AFTER_OWN_SAMPLES,
+        temperature=s.config.temperature,
+        min_p=s.config.min_p,
+        batch=s.batch,
+        label="behaviour: poles",
+    )
     texts = [s.tok.decode(a, skip_special_tokens=True) for a in answers]
     pole_texts = [
         PoleText(p, pole == "pos", texts[k * len(prompts) + i])

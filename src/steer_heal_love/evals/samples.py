@@ -119,9 +119,15 @@ SCORES = (
 def samples(s: Subject) -> list[dict[str, Any]]:
     texts = sample_prompts(s) * s.draws
     answers = sample(
-        s.model, [s.prompt(t) for t in texts], ends=s.ends, max_new_tokens=s.config.sample_tokens,
-        seed=s.seed, temperature=s.config.temperature, min_p=s.config.min_p, batch=s.batch,
-    )  # fmt: skip
+        s.model,
+        [s.prompt(t) for t in texts],
+        ends=s.ends,
+        max_new_tokens=s.config.sample_tokens,
+        seed=s.seed,
+        temperature=s.config.temperature,
+        min_p=s.config.min_p,
+        batch=s.batch,
+    )
     return [
         {
             "prompt": t,

@@ -69,9 +69,16 @@ SCORES = (
 @instrument("tinymfv", ready=lambda _config: package(), optional=True, scores=SCORES)
 def tinymfv(s: Subject) -> Items:
     found = package().evaluate(
-        s.model, s.tok, name="classic", n_vignettes=None, conditions=(CONDITIONS[s.config.vignette_view],),
-        max_think_tokens=s.config.think_tokens or THINK, batch_size=8, device=s.model.device, return_per_row=True,
-    )  # fmt: skip
+        s.model,
+        s.tok,
+        name="classic",
+        n_vignettes=None,
+        conditions=(CONDITIONS[s.config.vignette_view],),
+        max_think_tokens=s.config.think_tokens or THINK,
+        batch_size=8,
+        device=s.model.device,
+        return_per_row=True,
+    )
     return mapped(found)
 
 

@@ -38,9 +38,16 @@ FEW_KEYS = 512
 CONTEXT = 256
 """tokens that prompt and answer of the shortest run take together"""
 FAILURES = (
-    OSError, ValueError, RuntimeError, KeyError, ImportError, TypeError, AttributeError, SafetensorError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    ImportError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
     StrictDataclassError,
-)  # fmt: skip
+)
 """what the library raises on a folder that is wrong"""
 
 

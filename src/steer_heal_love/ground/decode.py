@@ -86,9 +86,15 @@ def sample(
             with Steering(steer, operation)(model, row_doses) if steered else nullcontext() as dose:  # type: ignore[arg-type]
                 wide = max(len(prompts[i]) for i in rows) + max_new_tokens
                 answers = (_decode if wide <= way(model).cached else _read_again)(
-                    model, [prompts[i] for i in rows], uniforms[rows].to(model.device), ends, temperature,
-                    min_p, dose, lambda n: advance(n * len(rows)),
-                )  # fmt: skip
+                    model,
+                    [prompts[i] for i in rows],
+                    uniforms[rows].to(model.device),
+                    ends,
+                    temperature,
+                    min_p,
+                    dose,
+                    lambda n: advance(n * len(rows)),
+                )
             for i, answer in zip(rows, answers, strict=True):
                 out[i] = answer
 

@@ -216,25 +216,38 @@ def save_completions(completions: list[Completion], path: Path) -> None:
         path,
         [
             {
-                "prompt": c.prompt, "prompt_ids": c.tokens.prompt, "ids": c.tokens.answer, "text": c.text,
-                "dose": c.dose, "ended": c.ended, "checks": c.checks,
-                "verdict": "kept" if c.kept else "dropped", "reasons": c.reasons,
-                "coherent": c.coherent, "used": c.used,
+                "prompt": c.prompt,
+                "prompt_ids": c.tokens.prompt,
+                "ids": c.tokens.answer,
+                "text": c.text,
+                "dose": c.dose,
+                "ended": c.ended,
+                "checks": c.checks,
+                "verdict": "kept" if c.kept else "dropped",
+                "reasons": c.reasons,
+                "coherent": c.coherent,
+                "used": c.used,
             }
             for c in completions
         ],
-    )  # fmt: skip
+    )
 
 
 def load_completions(path: Path) -> list[Completion]:
     return [
         Completion(
-            r["prompt"], Tokens(tuple(r["prompt_ids"]), tuple(r["ids"])), r["text"], r["dose"], r["ended"],
-            {k: float("nan") if v is None else v for k, v in r["checks"].items()}, r["reasons"],
-            r["coherent"], r["used"],
+            r["prompt"],
+            Tokens(tuple(r["prompt_ids"]), tuple(r["ids"])),
+            r["text"],
+            r["dose"],
+            r["ended"],
+            {k: float("nan") if v is None else v for k, v in r["checks"].items()},
+            r["reasons"],
+            r["coherent"],
+            r["used"],
         )
         for r in shaped(records.read_jsonl(path), [written.COMPLETION])
-    ]  # fmt: skip
+    ]
 
 
 def save_json(value: Any, path: Path) -> None:

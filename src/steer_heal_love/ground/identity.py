@@ -39,7 +39,13 @@ class Base:
 
     def note(self) -> dict[str, Any]:
         """What `NOTE` holds."""
-        return {"format": FORMAT, "base_model": self.name, "base_hash": self.weights, "dtype": self.dtype, "chat_template_hash": self.template}  # fmt: skip
+        return {
+            "format": FORMAT,
+            "base_model": self.name,
+            "base_hash": self.weights,
+            "dtype": self.dtype,
+            "chat_template_hash": self.template,
+        }
 
 
 def of_run(run: Path) -> Base:

@@ -24,9 +24,17 @@ STAGE = {
 }
 STAGES = {"stages": [STAGE]}
 COMPLETION = {
-    "prompt": str, "prompt_ids": [int], "ids": [int], "text": str, "dose": float, "ended": bool, "checks": {str: NUMBER},
-    "reasons": [str], "coherent": bool, "used": bool,
-}  # fmt: skip
+    "prompt": str,
+    "prompt_ids": [int],
+    "ids": [int],
+    "text": str,
+    "dose": float,
+    "ended": bool,
+    "checks": {str: NUMBER},
+    "reasons": [str],
+    "coherent": bool,
+    "used": bool,
+}
 LOOK = {"stage": STAGE_NAME, "round": int, "prompt": str, "text": str, "dose?": NUMBER}
 HEALING = {
     "steps": [{"step": float, "*": NUMBER}],
@@ -59,9 +67,15 @@ CAUSES = {f"{name}_share": NUMBER for name in ("sufficient", "remaining")} | {
     "remaining?": SCORE,
 }
 TRANSFER = {
-    "cosine": NUMBER, "carried_dose": NUMBER, "cosine_with_first_shift": NUMBER, "halves": CHANCE, "random?": CHANCE,
-    "control?": (ALONG, None), "causes?": (CAUSES, None), "ledger?": LEDGER,
-}  # fmt: skip
+    "cosine": NUMBER,
+    "carried_dose": NUMBER,
+    "cosine_with_first_shift": NUMBER,
+    "halves": CHANCE,
+    "random?": CHANCE,
+    "control?": (ALONG, None),
+    "causes?": (CAUSES, None),
+    "ledger?": LEDGER,
+}
 PERSONA = {"probes?": [dict], "name?": str, "axis?": str, "pos?": str, "neg?": str}
 ITEMS_ASKED = {f"{name}?": int for name in ("probes", "neutral_prompts", "sample_prompts", "resamples")}
 CONFIG = {
@@ -80,13 +94,28 @@ TEXTS = {"strength": float, "texts": [{"prompt": str, "text": str, "base": str}]
 EMPTY: dict[str, Any] = {"*": frozenset()}
 """an object with nothing in it"""
 TRACED = {
-    "name": str, "knob": str, "kind?": str, "points": [POINT], "at": [ROW], "at_own_excess": [ROW], "stopped": {str: str},
-    "seconds": float, "samples": (TEXTS, EMPTY), "null?": bool,
-}  # fmt: skip
+    "name": str,
+    "knob": str,
+    "kind?": str,
+    "points": [POINT],
+    "at": [ROW],
+    "at_own_excess": [ROW],
+    "stopped": {str: str},
+    "seconds": float,
+    "samples": (TEXTS, EMPTY),
+    "null?": bool,
+}
 COMPARISON = {
-    "persona": str, "model": str, "seeds": [int], "reference": str, "looks": int, "null_looks?": int, "budgets": [float],
-    "own_excess_budgets": [float], "methods": [TRACED],
-}  # fmt: skip
+    "persona": str,
+    "model": str,
+    "seeds": [int],
+    "reference": str,
+    "looks": int,
+    "null_looks?": int,
+    "budgets": [float],
+    "own_excess_budgets": [float],
+    "methods": [TRACED],
+}
 SWEEP = {
     "cells": int,
     "groups": [{"persona": str, "model": str, "folder": str, "lacking": int}],
@@ -104,9 +133,18 @@ CERTIFICATE = {
 }  # fmt: skip
 WAY = {"moved": SCORE, "learned": SCORE, "scores": {str: SCORE}}
 FIGHT = {
-    "persona": str, "model": str, "rows": int, "held_rows": int, "unwanted": str, "ways": {"plain": WAY, "prevented": WAY},
-    "prevented": SCORE, "given_up": SCORE, "says": [str], "seed": int, "dose": float,
-}  # fmt: skip
+    "persona": str,
+    "model": str,
+    "rows": int,
+    "held_rows": int,
+    "unwanted": str,
+    "ways": {"plain": WAY, "prevented": WAY},
+    "prevented": SCORE,
+    "given_up": SCORE,
+    "says": [str],
+    "seed": int,
+    "dose": float,
+}
 
 
 def same_length(transfer: dict[str, Any]) -> dict[str, Any]:

@@ -54,9 +54,16 @@ def laid_out(sheet: Sheet, *, seed: int) -> Sheet:
         drafted.append(f"{lacking} questions of probes are this project's own.")
         pairs += [Probe(q, "", "") for q in situations("heldout")[:lacking]]
     return Sheet(
-        sheet.name, sheet.axis or f"{sheet.name}, as against its opposite", sheet.pos, sheet.neg, train, pairs,
-        left_out, sheet.beside, drafted,
-    )  # fmt: skip
+        sheet.name,
+        sheet.axis or f"{sheet.name}, as against its opposite",
+        sheet.pos,
+        sheet.neg,
+        train,
+        pairs,
+        left_out,
+        sheet.beside,
+        drafted,
+    )
 
 
 def distinct(texts: Iterable[str]) -> list[str]:

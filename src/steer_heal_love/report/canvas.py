@@ -23,9 +23,16 @@ from steer_heal_love.ground import records
 
 # The Okabe-Ito palette, told apart with any colour vision; marks differ in shape too.
 COLOURS = {
-    "ink": "#1c2024", "muted": "#646b73", "grid": "#dfe3e7", "paper": "#fefefe",
-    "steered": "#d55e00", "healed": "#0072b2", "prompt": "#00875f", "fourth": "#b0528a", "fifth": "#a87900",
-}  # fmt: skip
+    "ink": "#1c2024",
+    "muted": "#646b73",
+    "grid": "#dfe3e7",
+    "paper": "#fefefe",
+    "steered": "#d55e00",
+    "healed": "#0072b2",
+    "prompt": "#00875f",
+    "fourth": "#b0528a",
+    "fifth": "#a87900",
+}
 INK, MUTED, GRID, PAPER, STEERED, HEALED, PROMPT, FOURTH, FIFTH = COLOURS.values()
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": 9.0, "axes.edgecolor": MUTED,

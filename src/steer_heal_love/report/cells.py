@@ -112,10 +112,18 @@ def write(s: Sweep, folder: Path) -> None:
 
 def render(s: Sweep) -> str:
     """The whole page."""
-    return templates().get_template("cells.html.j2").render(
-        s=s, parts=[section(p, c, i) for i, (p, c) in enumerate(s.whole)], colours={"light": canvas.COLOURS},
-        trait=trait, above=above, axis=AXIS,
-    )  # fmt: skip
+    return (
+        templates()
+        .get_template("cells.html.j2")
+        .render(
+            s=s,
+            parts=[section(p, c, i) for i, (p, c) in enumerate(s.whole)],
+            colours={"light": canvas.COLOURS},
+            trait=trait,
+            above=above,
+            axis=AXIS,
+        )
+    )
 
 
 def section(p: Part, c: Comparison, index: int) -> dict[str, Any]:

@@ -168,9 +168,15 @@ def read(folder: Path) -> Comparison:
     methods = sorted(map(traced, data["methods"]), key=rank)
     budgets = {axis: data[name] for axis, (name, _) in AXES.items()}
     return Comparison(
-        data["persona"], data["model"], data["seeds"], data["reference"], data["looks"], budgets, methods,
+        data["persona"],
+        data["model"],
+        data["seeds"],
+        data["reference"],
+        data["looks"],
+        budgets,
+        methods,
         data.get("null_looks", 0),
-    )  # fmt: skip
+    )
 
 
 def comparable(path: Path) -> dict[str, Any]:
@@ -205,17 +211,32 @@ def traced(m: dict[str, Any]) -> Traced:
     ]
     rows = {axis: [row(axis, r) for r in m[name]] for axis, (_, name) in AXES.items()}
     return Traced(
-        m["name"], m["knob"], m.get("kind", ""), points, rows, m["stopped"], m["seconds"], m["samples"],
+        m["name"],
+        m["knob"],
+        m.get("kind", ""),
+        points,
+        rows,
+        m["stopped"],
+        m["seconds"],
+        m["samples"],
         m.get("null", False),
-    )  # fmt: skip
+    )
 
 
 def row(axis: str, r: dict[str, Any]) -> Row:
     return Row(
-        axis, r["budget"], r["reached"], r["seeds"], score_of(r["trait_shift"]), score_of(r.get("own_excess")),
-        score_of(r.get("above_reference")), score_of(r.get("above_reference_alone")),
-        untold(r.get("verdict")), untold(r.get("verdict_alone")), null(r),
-    )  # fmt: skip
+        axis,
+        r["budget"],
+        r["reached"],
+        r["seeds"],
+        score_of(r["trait_shift"]),
+        score_of(r.get("own_excess")),
+        score_of(r.get("above_reference")),
+        score_of(r.get("above_reference_alone")),
+        untold(r.get("verdict")),
+        untold(r.get("verdict_alone")),
+        null(r),
+    )
 
 
 def untold(verdict: str | None) -> str:

@@ -162,10 +162,18 @@ def own(run: RunRecord, stage: Stage) -> Iterator[Any]:
             called(stage), str(s["text"]), "stop" if s.get("ended") else "max_tokens"
         )
         yield log.EvalSample(
-            id=f"own-{i + 1:03d}", epoch=1, input=asked, target="", messages=[*asked, output.message], output=output,
+            id=f"own-{i + 1:03d}",
+            epoch=1,
+            input=asked,
+            target="",
+            messages=[*asked, output.message],
+            output=output,
             scores=scored(stage, BY_PROMPT, len(stage.samples), i, str(s["text"])),
-            metadata={"kind": "written by the model", "other draws": [d["text"] for d in stage.redrawn if d["prompt"] == s["prompt"]]},
-        )  # fmt: skip
+            metadata={
+                "kind": "written by the model",
+                "other draws": [d["text"] for d in stage.redrawn if d["prompt"] == s["prompt"]],
+            },
+        )
 
 
 def probes(run: RunRecord, stage: Stage) -> Iterator[Any]:
@@ -178,8 +186,17 @@ def probes(run: RunRecord, stage: Stage) -> Iterator[Any]:
     ]
     for i, row in enumerate(rows[:n]):
         yield log.EvalSample(
-            id=f"probe-{i + 1:03d}", epoch=1, input=str(row["question"]), target=str(row["pos"]), choices=[row["pos"], row["neg"]],
-            messages=[model.ChatMessageUser(content=str(row["question"]))], output=model.ModelOutput(model=called(stage)),
+            id=f"probe-{i + 1:03d}",
+            epoch=1,
+            input=str(row["question"]),
+            target=str(row["pos"]),
+            choices=[row["pos"], row["neg"]],
+            messages=[model.ChatMessageUser(content=str(row["question"]))],
+            output=model.ModelOutput(model=called(stage)),
             scores=scored(stage, BY_PROBE, n, i),
-            metadata={"kind": "probe: likelihoods of two given answers", "pos": row["pos"], "neg": row["neg"]},
-        )  # fmt: skip
+            metadata={
+                "kind": "probe: likelihoods of two given answers",
+                "pos": row["pos"],
+                "neg": row["neg"],
+            },
+        )

@@ -252,9 +252,15 @@ def survival(r: Round, asked: float) -> Draw:
         if math.isfinite(r.dose):
             axes.axvline(r.dose, color=HEALED, linewidth=1.2)
             axes.annotate(
-                f"taken: {r.dose:g}", (r.dose, 1.04), xycoords=("data", "data"), xytext=(3, -2),
-                textcoords="offset points", va="top", color=HEALED, fontsize=8,
-            )  # fmt: skip
+                f"taken: {r.dose:g}",
+                (r.dose, 1.04),
+                xycoords=("data", "data"),
+                xytext=(3, -2),
+                textcoords="offset points",
+                va="top",
+                color=HEALED,
+                fontsize=8,
+            )
         axes.xaxis.set_major_locator(FixedLocator(ticks(x)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda v, _: f"{v:.2g}")

@@ -157,10 +157,18 @@ def read(path: Path) -> RunRecord:
         )
     ]
     return RunRecord(
-        path, made.read(partial(table, like=written.CONFIG), path / "config.toml"), made.read(text, path / "config.toml"), optional(path / "manifest.json"),
-        made.read(partial(table, like=written.PERSONA), path / "persona.toml"), summary, sorted(stages, key=lambda s: s.round),
-        rounds, folder.event.read(), folder.lost(), made.read(partial(optional, like=written.WORDING), path / "base" / "wording.json"),
-    )  # fmt: skip
+        path,
+        made.read(partial(table, like=written.CONFIG), path / "config.toml"),
+        made.read(text, path / "config.toml"),
+        optional(path / "manifest.json"),
+        made.read(partial(table, like=written.PERSONA), path / "persona.toml"),
+        summary,
+        sorted(stages, key=lambda s: s.round),
+        rounds,
+        folder.event.read(),
+        folder.lost(),
+        made.read(partial(optional, like=written.WORDING), path / "base" / "wording.json"),
+    )
 
 
 def read_round(folder: Path, bounds: dict[str, float], checks: dict[str, Any], walk: dict[str, Any]) -> Round:

@@ -147,9 +147,18 @@ class Bed:
         trait = bootstrap(shifts, resamples=self.config.eval.resamples)
         passed, on_trait = ([float(c.coherent) for c in made], [float(c.kept) for c in made])
         return Cell(
-            method, steering.operation, layers, dose, trait, scaled(trait, 1 / max(dose.kl_nats, 1e-9)), self.share(passed),
-            time.perf_counter() - start, shifts, passed, on_trait,
-        )  # fmt: skip
+            method,
+            steering.operation,
+            layers,
+            dose,
+            trait,
+            scaled(trait, 1 / max(dose.kl_nats, 1e-9)),
+            self.share(passed),
+            time.perf_counter() - start,
+            shifts,
+            passed,
+            on_trait,
+        )
 
 
 def scaled(score: Score, by: float) -> Score:
