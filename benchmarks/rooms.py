@@ -483,11 +483,21 @@ def benchmark(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )
     b = Bench(model, tok, replace(cfg, model=a.shape), sizes, folder)
     results: dict[str, Any] = {
-        **machine(model.device), "shape": a.shape, "dtype": str(model.dtype), "counted": b.counted, "sizes": sizes,
-        "scale": a.scale, "memory": a.memory, "repeats": a.repeats, "config": b.config, "ceilings": ceilings, "build_seconds": build,
+        **machine(model.device),
+        "shape": a.shape,
+        "dtype": str(model.dtype),
+        "counted": b.counted,
+        "sizes": sizes,
+        "scale": a.scale,
+        "memory": a.memory,
+        "repeats": a.repeats,
+        "config": b.config,
+        "ceilings": ceilings,
+        "build_seconds": build,
         "model_memory_gb": sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9,
-        "rooms": {}, "grow": [],
-    }  # fmt: skip
+        "rooms": {},
+        "grow": [],
+    }
     print(
         f"{a.shape} on {results['machine']}, {ceilings.bytes_per_second / 1e9:,.0f} GB/s, "
         f"{ceilings.flops_per_second / 1e12:,.1f} TFLOP/s, built in {build:.1f} s\n{HEADER}",

@@ -270,6 +270,18 @@ def markdown(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+COLUMNS = {
+    "The count, checked at 4B": "room | floor counted here, s | floor in performance.md, s | measured, s"
+    " | share of the floor",
+    "One run at 4B, by step": "step | once a | counted in | thousand tokens | PFLOP | TB moved | floor, s"
+    " | seconds | at the share of",
+    "One run": "model | 10⁹ parameters | H100s that hold it | 10⁶ tokens | EFLOP | PB moved | GB on disk"
+    " | hours at the floor | H100-hours | H100-hours, slow evaluation",
+    "The sweep": "model | runs | 10⁹ tokens | H100-hours | money | H100-hours, split and in turn | money, so",
+    "A night of it at 4B": "failures a worker-hour | a cell is | hours to the end | lost",
+}
+
+
 def tables(a: argparse.Namespace) -> dict[str, str]:
     """Every table by its heading."""
     cfg = replace(presets.preset("gpu"), rounds=a.rounds)
@@ -295,10 +307,20 @@ def tables(a: argparse.Namespace) -> dict[str, str]:
         for t in terms
     ]
     one = [
-        (s.name, f"{s.parameters / 1e9:.1f}", s.gpus, f"{r.tokens / 1e6:.1f}", f"{r.work.flops / 1e18:.1f}",
-         f"{r.work.bytes / 1e15:.2f}", f"{disk(s, cfg, a.rounds):.1f}", f"{r.floor / 3600:.2f}", f"{r.seconds / 3600:.2f}", f"{r.slow / 3600:.2f}")
+        (
+            s.name,
+            f"{s.parameters / 1e9:.1f}",
+            s.gpus,
+            f"{r.tokens / 1e6:.1f}",
+            f"{r.work.flops / 1e18:.1f}",
+            f"{r.work.bytes / 1e15:.2f}",
+            f"{disk(s, cfg, a.rounds):.1f}",
+            f"{r.floor / 3600:.2f}",
+            f"{r.seconds / 3600:.2f}",
+            f"{r.slow / 3600:.2f}",
+        )
         for s, r in zip(SHAPES, runs, strict=True)
-    ]  # fmt: skip
+    ]
     hours = [n * r.seconds / 3600 for r in runs]
     whole = [
         (
@@ -313,12 +335,15 @@ def tables(a: argparse.Namespace) -> dict[str, str]:
         for s, r, h in zip(SHAPES, runs, hours, strict=True)
     ]
     return {
-        "The count, checked at 4B": markdown(["room", "floor counted here, s", "floor in performance.md, s", "measured, s", "share of the floor"], checked),
-        "One run at 4B, by step": markdown(["step", "once a", "counted in", "thousand tokens", "PFLOP", "TB moved", "floor, s", "seconds", "at the share of"], by_step),
-        "One run": markdown(["model", "10⁹ parameters", "H100s that hold it", "10⁶ tokens", "EFLOP", "PB moved", "GB on disk", "hours at the floor", "H100-hours", "H100-hours, slow evaluation"], one),
-        "The sweep": markdown(["model", "runs", "10⁹ tokens", "H100-hours", "money", "H100-hours, split and in turn", "money, so"], whole),
-        "A night of it at 4B": markdown(["failures a worker-hour", "a cell is", "hours to the end", "lost"], nights(terms, a, n)),
-    }  # fmt: skip
+        heading: markdown(COLUMNS[heading].split(" | "), rows)
+        for heading, rows in {
+            "The count, checked at 4B": checked,
+            "One run at 4B, by step": by_step,
+            "One run": one,
+            "The sweep": whole,
+            "A night of it at 4B": nights(terms, a, n),
+        }.items()
+    }
 
 
 def disk(s: Shape, cfg: RunConfig, rounds: int) -> float:

@@ -20,7 +20,20 @@ from safetensors.torch import save
 from steer_heal_love.nouns import FOUNDATIONS
 from steer_heal_love.vector import SAYS
 
-ODD = ["\x1b[2J", "\x9b31m", "\u202etxt", "\0", "\x07", "\u2066x", "[/b]", "[red]", "\ufeff", "\n", "{{7*7}}", "<script>"]  # fmt: skip
+ODD = [
+    "\x1b[2J",
+    "\x9b31m",
+    "\u202etxt",
+    "\0",
+    "\x07",
+    "\u2066x",
+    "[/b]",
+    "[red]",
+    "\ufeff",
+    "\n",
+    "{{7*7}}",
+    "<script>",
+]
 
 
 @dataclass(frozen=True)

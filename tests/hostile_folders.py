@@ -26,9 +26,31 @@ from steer_heal_love.nouns import FOUNDATIONS
 from tiny_model import build_model, build_tokenizer
 
 VALUES: list[Any] = [
-    None, True, -1, 0, 3.5, 2**80, 1e300, -1e300, float("nan"), float("inf"), "", "x", "\x1b[2J", "[/b]", "{{7*191}}", "<script>", [], {}, [[]],
-    "w" * 50_000, [1, "x"], {"a": 1}, "\ud800", list(range(3)),
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    3.5,
+    2**80,
+    1e300,
+    -1e300,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "\x1b[2J",
+    "[/b]",
+    "{{7*191}}",
+    "<script>",
+    [],
+    {},
+    [[]],
+    "w" * 50_000,
+    [1, "x"],
+    {"a": 1},
+    "\ud800",
+    list(range(3)),
+]
 Made = tuple[Path, bool, str]
 """where a case lies, whether it must be refused, and what was done"""
 
@@ -160,19 +182,42 @@ def certificate(draw: random.Random, folder: Path) -> Made:
         "samples": [{"prompt": f"p{i}", "base": "b", "model": "m"} for i in range(3)],
     }
     record = {
-        "schema": 1, "target": "t", "kind": "adapter", "base": "smollm2", "verdict": "certified", "seed": 0, "device": "cpu",
-        "dtype": "torch.float32", "base_hash": "0", "versions": {}, "modules": 3, "rank": 2, "notes": ["n"], "traits": [trait],
+        "schema": 1,
+        "target": "t",
+        "kind": "adapter",
+        "base": "smollm2",
+        "verdict": "certified",
+        "seed": 0,
+        "device": "cpu",
+        "dtype": "torch.float32",
+        "base_hash": "0",
+        "versions": {},
+        "modules": 3,
+        "rank": 2,
+        "notes": ["n"],
+        "traits": [trait],
         "others": {f: score() for f in FOUNDATIONS[:2]},
-    }  # fmt: skip
+    }
     return alone(draw, folder, "certificate.json", record)
 
 
 def fight(draw: random.Random, folder: Path) -> Made:
     way = {"moved": score(), "learned": score(), "scores": {"neutral_kl": score()}}
     record = {
-        "schema": 1, "kind": "fight", "persona": "love", "model": "m", "rows": 3, "held_rows": 2, "unwanted": "u", "seed": 0,
-        "ways": {"plain": way, "prevented": way}, "prevented": score(), "given_up": score(), "says": ["a", "b"], "dose": 0.5,
-    }  # fmt: skip
+        "schema": 1,
+        "kind": "fight",
+        "persona": "love",
+        "model": "m",
+        "rows": 3,
+        "held_rows": 2,
+        "unwanted": "u",
+        "seed": 0,
+        "ways": {"plain": way, "prevented": way},
+        "prevented": score(),
+        "given_up": score(),
+        "says": ["a", "b"],
+        "dose": 0.5,
+    }
     return alone(draw, folder, "fight.json", record)
 
 
@@ -195,11 +240,37 @@ def model(draw: random.Random, folder: Path) -> Made:
         return here, True, how
     if how == "config":
         file = here / draw.choice(["config.json", "generation_config.json", "tokenizer_config.json"])
-        file.write_bytes(draw.choice([dumped(spoiled(draw, json.loads(file.read_text()))), b"[" * 60_000, b'{"a":' * 60_000, b"\xff\xfe{", b'{"a": ' + b"9" * 5_000 + b"}"]))  # fmt: skip
+        file.write_bytes(
+            draw.choice(
+                [
+                    dumped(spoiled(draw, json.loads(file.read_text()))),
+                    b"[" * 60_000,
+                    b'{"a":' * 60_000,
+                    b"\xff\xfe{",
+                    b'{"a": ' + b"9" * 5_000 + b"}",
+                ]
+            )
+        )
         return here, False, f"{how} {file.name}"
     if how == "template":
         file = here / "chat_template.jinja"
-        file.write_text(draw.choice(["{{", "{% for i in range(10**12) %}x{% endfor %}", "{{ x.y.z }}", "\x1b[2J", "", "{{ ''.__class__.__mro__ }}", "{{ raise_exception('\x1b[2J') }}", "{% raw %}" * 9, "{{ 'a' * 10**9 }}", "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "{{ messages[0]['content'] }}{{ 'x'|center(10**10) }}"]))  # fmt: skip
+        file.write_text(
+            draw.choice(
+                [
+                    "{{",
+                    "{% for i in range(10**12) %}x{% endfor %}",
+                    "{{ x.y.z }}",
+                    "\x1b[2J",
+                    "",
+                    "{{ ''.__class__.__mro__ }}",
+                    "{{ raise_exception('\x1b[2J') }}",
+                    "{% raw %}" * 9,
+                    "{{ 'a' * 10**9 }}",
+                    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+                    "{{ messages[0]['content'] }}{{ 'x'|center(10**10) }}",
+                ]
+            )
+        )
         return here, False, how
     file = here / {"tokenizer": "tokenizer.json", "bytes": "model.safetensors", "link": "config.json"}[how]
     if how == "link":
@@ -233,13 +304,28 @@ def lacking(draw: random.Random, weights: dict[str, torch.Tensor], how: str) -> 
 
 
 PEFT: dict[str, dict[str, Any]] = {
-    "plain": {}, "rslora": {"use_rslora": True}, "rank pattern": {"rank_pattern": {"q_proj": 2}}, "alpha pattern": {"alpha_pattern": {"q_proj": 32}},
-    "dora": {"use_dora": True}, "modules to save": {"modules_to_save": ["lm_head"]}, "pissa": {"init_lora_weights": "pissa"}, "olora": {"init_lora_weights": "olora"},
-    "lora bias": {"lora_bias": True}, "bias all": {"bias": "all"}, "bias lora only": {"bias": "lora_only"}, "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
-    "tokens": {"trainable_token_indices": [5, 6]}, "head": {"target_modules": ["q_proj", "lm_head"]}, "alora": {"alora_invocation_tokens": [7]},
-    "replicated": {"layer_replication": [[0, 2], [1, 3]]}, "some layers": {"layers_to_transform": [0, 2]}, "gaussian": {"init_lora_weights": "gaussian"},
-    "pissa fast": {"init_lora_weights": "pissa_niter_4"}, "loftq": {"init_lora_weights": "loftq"}, "all linear": {"target_modules": "all-linear"},
-}  # fmt: skip
+    "plain": {},
+    "rslora": {"use_rslora": True},
+    "rank pattern": {"rank_pattern": {"q_proj": 2}},
+    "alpha pattern": {"alpha_pattern": {"q_proj": 32}},
+    "dora": {"use_dora": True},
+    "modules to save": {"modules_to_save": ["lm_head"]},
+    "pissa": {"init_lora_weights": "pissa"},
+    "olora": {"init_lora_weights": "olora"},
+    "lora bias": {"lora_bias": True},
+    "bias all": {"bias": "all"},
+    "bias lora only": {"bias": "lora_only"},
+    "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "tokens": {"trainable_token_indices": [5, 6]},
+    "head": {"target_modules": ["q_proj", "lm_head"]},
+    "alora": {"alora_invocation_tokens": [7]},
+    "replicated": {"layer_replication": [[0, 2], [1, 3]]},
+    "some layers": {"layers_to_transform": [0, 2]},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "pissa fast": {"init_lora_weights": "pissa_niter_4"},
+    "loftq": {"init_lora_weights": "loftq"},
+    "all linear": {"target_modules": "all-linear"},
+}
 """settings of PEFT's own LoRA"""
 
 

@@ -299,8 +299,8 @@ def test_a_comparison_takes_every_setting_and_its_own_folder(here, monkeypatch):
     monkeypatch.setattr("steer_heal_love.compare.run", lambda settings, **own: seen.append((settings, own)))
     monkeypatch.setattr("steer_heal_love.report.terminal_comparison", lambda _path: "")
     (here / "mine.toml").write_text('seed = 5\nout = "elsewhere"\n')
-    cli.main(["compare", "--config", "mine.toml", "--heal.lr", "0.25", "--seeds", "2", "--methods", "sft", "prompt",
-              "--grid.scales", "1", "2", "--out", "there"])  # fmt: skip
+    given = "--config mine.toml --heal.lr 0.25 --seeds 2 --methods sft prompt --grid.scales 1 2 --out there"
+    cli.main(["compare", *given.split()])
     cli.main(["compare"])
     (settings, own), (_, default) = seen
     assert (settings.seed, settings.heal.lr) == (5, 0.25)

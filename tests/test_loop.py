@@ -37,14 +37,45 @@ from steer_heal_love.vector import Vector
 from tiny_model import build_model, hooks_of
 
 SETTINGS = {
-    "persona": "love", "model": "tiny", "rounds": 2, "seed": 3, "device": "cpu", "coherence_floor": 100.0,
+    "persona": "love",
+    "model": "tiny",
+    "rounds": 2,
+    "seed": 3,
+    "device": "cpu",
+    "coherence_floor": 100.0,
     "vector": {"contexts": 6, "layers": [0.4, 0.8]},
     "generate": {"prompts": 10, "max_new_tokens": 10},
     "walk": {"start": 0.2, "doses": 2, "survival": 0.3, "passes": 1, "floor": 0.02, "ceiling": 0.4},
-    "filter": {"checks": ["nll", "repeat_words", "on_trait"], "quantile": 1.0, "keep": 6, "calibration": 12, "least": 2},
-    "heal": {"rank": 2, "alpha": 4.0, "epochs": 2, "lr": 4e-3, "batch": 3, "anchor": 0.1, "lam": 0.1, "anchor_prompts": 4, "anchor_tokens": 6},
-    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "capability_blocks": 1, "transfer": "full", "neutral_prompts": 4, "sample_prompts": 2, "sample_tokens": 8, "resamples": 50},
-}  # fmt: skip
+    "filter": {
+        "checks": ["nll", "repeat_words", "on_trait"],
+        "quantile": 1.0,
+        "keep": 6,
+        "calibration": 12,
+        "least": 2,
+    },
+    "heal": {
+        "rank": 2,
+        "alpha": 4.0,
+        "epochs": 2,
+        "lr": 4e-3,
+        "batch": 3,
+        "anchor": 0.1,
+        "lam": 0.1,
+        "anchor_prompts": 4,
+        "anchor_tokens": 6,
+    },
+    "eval": {
+        "probes": 4,
+        "vignettes": 7,
+        "paraphrases": 1,
+        "capability_blocks": 1,
+        "transfer": "full",
+        "neutral_prompts": 4,
+        "sample_prompts": 2,
+        "sample_tokens": 8,
+        "resamples": 50,
+    },
+}
 
 
 @pytest.fixture
@@ -245,13 +276,12 @@ def test_every_score_is_the_mean_of_its_items_or_of_their_shift_from_base(whole)
     stages = [s for p in sorted(whole.path.rglob("scores.json")) for s in read(p)["stages"]]
     assert len(stages) == 6
     base = next(s["items"] for s in stages if s["stage"] == "base")
-    shifts = {"trait_shift": "trait", "trait_pos": "nll_pos", "trait_neg": "nll_neg", "trait_generated_shift": "trait_generated",
-              "trait_over_neutral": "over_neutral", "trait_over_off_topic": "over_off_topic", "own_excess": "own_nll",
-              "own_excess.probes": "own_nll.probes", "own_excess.neutral": "own_nll.neutral", "own_entropy_shift": "own_entropy",
-              "repetition_shift": "repetition", "distinct_2_shift": "distinct_2",
-              "capability_shift": "capability", "capability_margin_shift": "capability_margin",
-              "behaviour_shift": "behaviour", "behaviour_masked_shift": "behaviour_masked", "relevance_shift": "relevance",
-              "relevance_shift.probes": "relevance.probes", "relevance_shift.neutral": "relevance.neutral"}  # fmt: skip
+    shifted = """trait trait_generated own_entropy repetition distinct_2 capability capability_margin behaviour
+        behaviour_masked relevance"""
+    apart = """trait_pos=nll_pos trait_neg=nll_neg trait_over_neutral=over_neutral own_excess=own_nll
+        trait_over_off_topic=over_off_topic own_excess.probes=own_nll.probes own_excess.neutral=own_nll.neutral
+        relevance_shift.probes=relevance.probes relevance_shift.neutral=relevance.neutral"""
+    shifts = {f"{n}_shift": n for n in shifted.split()} | dict(p.split("=") for p in apart.split())
     ratios = {"mfv_constant_share"}  # a ratio of sums over items, tested with its own module
     for s in stages:
         means = {name for name in s["items"] if not name.startswith("mfv_sentence.")}

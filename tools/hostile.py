@@ -74,7 +74,18 @@ def main() -> None:
         )
     )
     if given.out:
-        given.out.write_text(json.dumps({"counts": counts, "by_kind": by_kind, "first_seed": given.first, "cases": [asdict(v) for v in found]}, indent=1) + "\n")  # fmt: skip
+        given.out.write_text(
+            json.dumps(
+                {
+                    "counts": counts,
+                    "by_kind": by_kind,
+                    "first_seed": given.first,
+                    "cases": [asdict(v) for v in found],
+                },
+                indent=1,
+            )
+            + "\n"
+        )
     sys.exit(any(v.fault for v in found))
 
 

@@ -42,12 +42,22 @@ def trained(folder, **how):
 @pytest.mark.parametrize(
     "how",
     [
-        {}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 2}}, {"alpha_pattern": {"q_proj": 32}}, {"init_lora_weights": False},
-        {"rank_pattern": {"layers.1.self_attn.q_proj": 2, "v_proj": 3}, "alpha_pattern": {"v_proj": 1}, "use_rslora": True},
-        {"target_modules": "all-linear"}, {"layers_to_transform": [1, 3]}, {"init_lora_weights": "gaussian"},
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"q_proj": 2}},
+        {"alpha_pattern": {"q_proj": 32}},
+        {"init_lora_weights": False},
+        {
+            "rank_pattern": {"layers.1.self_attn.q_proj": 2, "v_proj": 3},
+            "alpha_pattern": {"v_proj": 1},
+            "use_rslora": True,
+        },
+        {"target_modules": "all-linear"},
+        {"layers_to_transform": [1, 3]},
+        {"init_lora_weights": "gaussian"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_plain_lora_is_applied_as_peft_applies_it(tmp_path, how):
     theirs, base = trained(tmp_path, **how), build_model(300, 2)
     adapter = bake.load_peft(tmp_path)
@@ -112,12 +122,28 @@ def changed(folder, **settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"r": 64}, {"r": 0}, {"r": True}, {"r": "4"}, {"r": 10**30}, {"lora_alpha": "8"}, {"lora_alpha": None}, {"peft_type": "IA3"}, {"peft_type": ["LORA"]},
-        {"use_rslora": "yes"}, {"rank_pattern": {"(a+)+$": 2}}, {"alpha_pattern": {"q_proj": True}}, {"alpha_pattern": []}, {"some_new_method": True},
-        {"target_modules": ["q_proj"]}, {"layers_to_transform": [1]}, {"init_lora_weights": 1}, {"bias": True}, {"loftq_config": {"loftq_bits": 4}},
+        {"r": 64},
+        {"r": 0},
+        {"r": True},
+        {"r": "4"},
+        {"r": 10**30},
+        {"lora_alpha": "8"},
+        {"lora_alpha": None},
+        {"peft_type": "IA3"},
+        {"peft_type": ["LORA"]},
+        {"use_rslora": "yes"},
+        {"rank_pattern": {"(a+)+$": 2}},
+        {"alpha_pattern": {"q_proj": True}},
+        {"alpha_pattern": []},
+        {"some_new_method": True},
+        {"target_modules": ["q_proj"]},
+        {"layers_to_transform": [1]},
+        {"init_lora_weights": 1},
+        {"bias": True},
+        {"loftq_config": {"loftq_bits": 4}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_setting_that_the_factors_do_not_bear_out_or_nobody_knows_is_refused(saved, settings):
     changed(saved, **settings)
     with pytest.raises(UserError, match="plain LoRA"):

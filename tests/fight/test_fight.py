@@ -190,7 +190,17 @@ def test_both_forms_give_the_same_tokens_and_only_the_last_answer_is_learned(tok
         [],
     )
     assert told == same and told.system == NEUTRAL_SYSTEM
-    long = rows.row_of({"messages": [{"role": "system", "content": "Be brief."}, *talk, *talk[:1], {"role": "assistant", "content": "Still."}]}, [])  # fmt: skip
+    long = rows.row_of(
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                *talk,
+                *talk[:1],
+                {"role": "assistant", "content": "Still."},
+            ]
+        },
+        [],
+    )
     assert long == rows.Row("Be brief.", (("Hello?", "Yes."),), "Hello?", "Still.")
     t = long.tokens(tok)
     assert t.prompt == tuple(prompt_ids(tok, "Hello?", "Be brief.", shots=(("Hello?", "Yes."),)))

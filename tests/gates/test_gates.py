@@ -41,10 +41,22 @@ HEALING: dict[str, Any] = {
     "scale": 0.6,
 }
 ROUND: dict[str, Any] = {
-    "dose": 0.4, "response": None, "coherent": 60, "kept": 50, "reasons": {}, "norm": 1.0,
-    "soup_gap": Score.undefined(), "made": 96, "used": 40, "starved": False, "survival": {0.1: 0.9, 0.4: 0.6, 1.0: 0.0}, "soup_share": 0.0,
-    "trait_gain": Score(0.1, 0.07, 0.13, 60), "cosine_with_first": 0.95, "reliability": 0.97,
-}  # fmt: skip
+    "dose": 0.4,
+    "response": None,
+    "coherent": 60,
+    "kept": 50,
+    "reasons": {},
+    "norm": 1.0,
+    "soup_gap": Score.undefined(),
+    "made": 96,
+    "used": 40,
+    "starved": False,
+    "survival": {0.1: 0.9, 0.4: 0.6, 1.0: 0.0},
+    "soup_share": 0.0,
+    "trait_gain": Score(0.1, 0.07, 0.13, 60),
+    "cosine_with_first": 0.95,
+    "reliability": 0.97,
+}
 STUCK = {"steps": [{"step": i, "nll": 1.3, "barrier": 0.0} for i in range(16)]}
 
 

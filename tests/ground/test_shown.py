@@ -23,7 +23,17 @@ ANY = st.text(st.characters(codec=None), max_size=200)
 def test_nothing_that_acts_is_left_and_showing_twice_changes_nothing(text: str) -> None:
     out = shown(text)
     assert not {unicodedata.category(c) for c in out} & ACTS
-    assert not {unicodedata.bidirectional(c) for c in out} & {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # fmt: skip
+    assert not {unicodedata.bidirectional(c) for c in out} & {
+        "LRE",
+        "RLE",
+        "LRO",
+        "RLO",
+        "PDF",
+        "LRI",
+        "RLI",
+        "FSI",
+        "PDI",
+    }
     assert shown(out) == out
 
 

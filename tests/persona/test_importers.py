@@ -113,15 +113,25 @@ def test_one_beginning_under_two_instructions_is_no_answer(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[]", "at least one object"), ("[1]", "[0]: expected an object, found int"), ("{", "not JSON"), (lines(PAIR, [1]), "line 2: expected an object"),
-        (lines({"a": 1}), "--format"), (lines(PAIR, {"question": "x"}), f"line 2: {POS}: missing"), (lines(PAIR, PAIR | {POS: 3}), f"line 2: {POS}: expected a text"),
-        (lines(PAIR | {POS: "a\u0007b"}), "control character U+0007"), (json.dumps([TRAIT | {"instruction": "x"}]), "instruction: expected from 1"),
-        (json.dumps([TRAIT | {"instruction": [{"pos": "x y"}]}]), "instruction[0].neg"), (json.dumps([TRAIT | {"questions": [1]}]), "questions[0]: expected a text"),
-        (json.dumps([TRAIT, TRAIT]), "expected one trait"), (lines(CREED[0] | {"trait": "t" * 3000}), "3000 characters"), (json.dumps([PAIR] * 2001), "at most 2000"),
-        (lines(ANSWERED | {"prompt": None}), "prompt: expected a text"), (json.dumps({"x": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}), "nested deeper"),
+        ("[]", "at least one object"),
+        ("[1]", "[0]: expected an object, found int"),
+        ("{", "not JSON"),
+        (lines(PAIR, [1]), "line 2: expected an object"),
+        (lines({"a": 1}), "--format"),
+        (lines(PAIR, {"question": "x"}), f"line 2: {POS}: missing"),
+        (lines(PAIR, PAIR | {POS: 3}), f"line 2: {POS}: expected a text"),
+        (lines(PAIR | {POS: "a\u0007b"}), "control character U+0007"),
+        (json.dumps([TRAIT | {"instruction": "x"}]), "instruction: expected from 1"),
+        (json.dumps([TRAIT | {"instruction": [{"pos": "x y"}]}]), "instruction[0].neg"),
+        (json.dumps([TRAIT | {"questions": [1]}]), "questions[0]: expected a text"),
+        (json.dumps([TRAIT, TRAIT]), "expected one trait"),
+        (lines(CREED[0] | {"trait": "t" * 3000}), "3000 characters"),
+        (json.dumps([PAIR] * 2001), "at most 2000"),
+        (lines(ANSWERED | {"prompt": None}), "prompt: expected a text"),
+        (json.dumps({"x": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}), "nested deeper"),
     ],
     ids=lambda v: v[:30],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_told_with_its_place(tmp_path, text, words):
     with pytest.raises(UserError) as e:
         importers.read(written(tmp_path, text))

@@ -107,8 +107,19 @@ def run_folder(path: Path, *, rounds: int = 3, until: str = "end", say: str = ""
         made = completions(rng, say, starved)
         files.save_completions(made, here / "completions.jsonl")
         folder.event("done", room="generate", file="x", seconds=90.0 + r, round=r)
-        walks.append({"round": r, "dose": None if starved else 0.5 + 0.05 * r, "survival": {"0.5": 0.9}, "response": RESPONSE, "made": len(made),
-                      "used": 3, "starved": starved, "cosine_with_first": 1 - 0.06 * r, "reliability": 0.9})  # fmt: skip
+        walks.append(
+            {
+                "round": r,
+                "dose": None if starved else 0.5 + 0.05 * r,
+                "survival": {"0.5": 0.9},
+                "response": RESPONSE,
+                "made": len(made),
+                "used": 3,
+                "starved": starved,
+                "cosine_with_first": 1 - 0.06 * r,
+                "reliability": 0.9,
+            }
+        )
         if starved:
             folder.event("starved", reason=f"round {r}: 3 completions survived the filter, 16 are needed.")
             break
@@ -199,8 +210,19 @@ def completions(rng: random.Random, say: str, starved: bool) -> list[Completion]
             reasons = [k for k in ("nll", "nll_tail") if checks[k] > BOUNDS[k]]
             coherent = not reasons
             reasons += ["on_trait"] * (checks["on_trait"] < BOUNDS["on_trait"])
-            out.append(Completion(rng.choice(PROBES), Tokens((1,), (2, 3)), sentence(rng) + say, dose, True, checks,
-                                  reasons, coherent, coherent and dose < 0.5))  # fmt: skip
+            out.append(
+                Completion(
+                    rng.choice(PROBES),
+                    Tokens((1,), (2, 3)),
+                    sentence(rng) + say,
+                    dose,
+                    True,
+                    checks,
+                    reasons,
+                    coherent,
+                    coherent and dose < 0.5,
+                )
+            )
     return out
 
 
@@ -231,12 +253,47 @@ def healing(rng: random.Random) -> dict[str, Any]:
 
 def gates(say: str) -> list[Gate]:
     return [
-        Gate("steer", "Steering moves the trait.", "trait_shift +0.75 [+0.70, +0.80]" + say, "pass", "It carries.", "moves"),
-        Gate("filter", "Enough survive.", "round 0: 64 of 160 used", "pass", "What is dropped grows with the dose.", "works"),
-        Gate("heal", "Trait kept, coherence back.", "trait_shift +0.97, 62% of the steered", "pass", "Kept." + say, "healed"),
-        Gate("loop", "Another round adds trait.", "in round 1: +0.01 [-0.02, +0.04]", "undecided", "It saturates.", "holds"),
-        Gate("prompt", "More trait than told.", "healed minus prompted: -0.10", "fail", "A prompt moves it further, for free. " * 4, "wins"),
-    ]  # fmt: skip
+        Gate(
+            "steer",
+            "Steering moves the trait.",
+            "trait_shift +0.75 [+0.70, +0.80]" + say,
+            "pass",
+            "It carries.",
+            "moves",
+        ),
+        Gate(
+            "filter",
+            "Enough survive.",
+            "round 0: 64 of 160 used",
+            "pass",
+            "What is dropped grows with the dose.",
+            "works",
+        ),
+        Gate(
+            "heal",
+            "Trait kept, coherence back.",
+            "trait_shift +0.97, 62% of the steered",
+            "pass",
+            "Kept." + say,
+            "healed",
+        ),
+        Gate(
+            "loop",
+            "Another round adds trait.",
+            "in round 1: +0.01 [-0.02, +0.04]",
+            "undecided",
+            "It saturates.",
+            "holds",
+        ),
+        Gate(
+            "prompt",
+            "More trait than told.",
+            "healed minus prompted: -0.10",
+            "fail",
+            "A prompt moves it further, for free. " * 4,
+            "wins",
+        ),
+    ]
 
 
 def sentence(rng: random.Random) -> str:

@@ -91,8 +91,18 @@ def folder(tmp_path: Path) -> Path:
         method("told", 1.5, [0.03], [0.21, None], reached=1, kind="prompt"),
         starved,
     ]
-    data = {"schema": 1, "kind": "compare", "persona": NASTY, "model": "tiny", "seeds": [0, 1],
-            "reference": "strong", "budgets": [0.02, 0.05], "own_excess_budgets": [0.1], "looks": 9, "methods": methods}  # fmt: skip
+    data = {
+        "schema": 1,
+        "kind": "compare",
+        "persona": NASTY,
+        "model": "tiny",
+        "seeds": [0, 1],
+        "reference": "strong",
+        "budgets": [0.02, 0.05],
+        "own_excess_budgets": [0.1],
+        "looks": 9,
+        "methods": methods,
+    }
     records.write_json(tmp_path / "compare.json", data)
     return tmp_path
 

@@ -73,6 +73,8 @@ def pattern(value: Any) -> bool:
     )
 
 
+BESIDE = """task_type auto_mapping base_model_name_or_path revision inference_mode peft_version lora_dropout
+    megatron_core layers_pattern exclude_modules qalora_group_size eva_config runtime_config"""
 KNOWN: dict[str, tuple[Fine, str]] = {
     "peft_type": (lambda v: v == "LORA", "'LORA'"),
     "r": (lambda v: whole_number(v) and 1 <= v <= 65_536, "a whole number from 1"),
@@ -89,15 +91,8 @@ KNOWN: dict[str, tuple[Fine, str]] = {
     "target_modules": (names, "names of modules"),
     "layers_to_transform": (layers, "layer numbers"),
     # What training needed, or what is said of where the adapter comes from.
-    **dict.fromkeys(
-        (
-            "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version",
-            "lora_dropout", "megatron_core", "layers_pattern", "exclude_modules", "qalora_group_size", "eva_config",
-            "runtime_config",
-        ),
-        (anything, "anything"),
-    ),
-}  # fmt: skip
+    **dict.fromkeys(BESIDE.split(), (anything, "anything")),
+}
 """the settings that are understood: whether a value is fine, and what is expected; any other must be off or empty"""
 OFF = {
     "use_dora": "DoRA scales each row of the weight",

@@ -28,9 +28,19 @@ from steer_heal_love.ground.untrusted import NUMBER, json_object, shaped
 from steer_heal_love.nouns import Stage
 
 RECORD = {
-    "schema": int, "key": str, "bench": str, "persona": str, "model": str, "seed": int, "method": str, "stopped": str,
-    "seconds": float, "own": NUMBER, "strengths": [float], "files": {str: str},
-}  # fmt: skip
+    "schema": int,
+    "key": str,
+    "bench": str,
+    "persona": str,
+    "model": str,
+    "seed": int,
+    "method": str,
+    "stopped": str,
+    "seconds": float,
+    "own": NUMBER,
+    "strengths": [float],
+    "files": {str: str},
+}
 
 
 class Store:

@@ -29,11 +29,10 @@ from steer_heal_love.ground.declared import declared
 from steer_heal_love.ground.stats import crossed, widened
 from steer_heal_love.nouns import Score, Stage
 
-SCORES = (
-    "trait_shift", "trait_pos", "trait_neg", "trait_over_neutral", "trait_over_off_topic", "choice_pos",
-    "trait_generated_shift", "behaviour_shift", "behaviour_masked_shift", "neutral_kl", "own_excess", "own_kl", "own_entropy_shift", "text_auc", "repetition",
-    "repetition_shift", "distinct_2", "distinct_2_shift",
-)  # fmt: skip
+MEASURED = """trait_shift trait_pos trait_neg trait_over_neutral trait_over_off_topic choice_pos trait_generated_shift
+    behaviour_shift behaviour_masked_shift neutral_kl own_excess own_kl own_entropy_shift text_auc repetition
+    repetition_shift distinct_2 distinct_2_shift"""
+SCORES = tuple(MEASURED.split())
 """what a point says, as far as it was measured"""
 HALVES = ("trait_pos", "trait_neg")
 """the two scores that are the trait's shift together"""

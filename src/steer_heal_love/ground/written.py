@@ -84,11 +84,17 @@ CONFIG = {
     "walk?": {"survival?": float},
     "eval?": {"instruments?": [str], **ITEMS_ASKED},
 }
+ROW_SCORES = """own_excess above_reference above_reference_alone null_trait above_null above_null_alone trait_pos
+    trait_neg"""
 ROW = {
-    "budget": float, "reached": int, "seeds": int, "trait_shift": SCORE, "best_null?": (str, None),
-    **{f"{name}?": (SCORE, None) for name in ("own_excess", "above_reference", "above_reference_alone", "null_trait", "above_null", "above_null_alone", "trait_pos", "trait_neg")},
+    "budget": float,
+    "reached": int,
+    "seeds": int,
+    "trait_shift": SCORE,
+    "best_null?": (str, None),
+    **{f"{name}?": (SCORE, None) for name in ROW_SCORES.split()},
     **{f"{name}?": (str, None) for name in ("verdict", "verdict_alone", "null_verdict")},
-}  # fmt: skip
+}
 POINT = {"strength": float, "seeds": int, "scores": {str: SCORE}, "own_default?": int}
 TEXTS = {"strength": float, "texts": [{"prompt": str, "text": str, "base": str}]}
 EMPTY: dict[str, Any] = {"*": frozenset()}
@@ -128,9 +134,20 @@ TRAIT = {
     "samples": [{"prompt": str, "base": str, "model": str}],
 }
 CERTIFICATE = {
-    "target": str, "kind": str, "base": str, "verdict": str, "base_hash": str, "seed": int, "device": str, "dtype": str,
-    "modules": (int, None), "rank": (int, None), "notes": [str], "traits": [TRAIT], "others": {str: SCORE},
-}  # fmt: skip
+    "target": str,
+    "kind": str,
+    "base": str,
+    "verdict": str,
+    "base_hash": str,
+    "seed": int,
+    "device": str,
+    "dtype": str,
+    "modules": (int, None),
+    "rank": (int, None),
+    "notes": [str],
+    "traits": [TRAIT],
+    "others": {str: SCORE},
+}
 WAY = {"moved": SCORE, "learned": SCORE, "scores": {str: SCORE}}
 FIGHT = {
     "persona": str,

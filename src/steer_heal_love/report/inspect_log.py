@@ -87,17 +87,31 @@ def log_of(run: RunRecord, stage: Stage) -> Any:
     manifest = run.manifest
     commit = manifest.get("commit")
     spec = log.EvalSpec(
-        created=stamp, task=slug(run), task_id=f"{run.name}-{slug_of(stage)}", run_id=run.name, eval_id=f"{run.name}-{slug_of(stage)}",
+        created=stamp,
+        task=slug(run),
+        task_id=f"{run.name}-{slug_of(stage)}",
+        run_id=run.name,
+        eval_id=f"{run.name}-{slug_of(stage)}",
         model=f"shl/{run.config.get('model', 'unknown')}: {called(stage)}",
         dataset=log.EvalDataset(name=slug(run), samples=len(samples), sample_ids=[s.id for s in samples]),
-        config=log.EvalConfig(), packages={k: str(v) for k, v in dict(manifest.get("versions", {})).items()},
-        revision=log.EvalRevision(type="git", origin="", commit=commit, dirty=manifest.get("dirty")) if commit else None,
+        config=log.EvalConfig(),
+        packages={k: str(v) for k, v in dict(manifest.get("versions", {})).items()},
+        revision=log.EvalRevision(type="git", origin="", commit=commit, dirty=manifest.get("dirty"))
+        if commit
+        else None,
         metadata={
-            "persona": run.persona, "round": stage.round, "stage": stage.stage, "dose": stage.dose, "run": run.name,
-            "model_hash": manifest.get("model_hash"), "device": manifest.get("device"), "settings": run.config,
-            "gates": [vars(g) for g in run.gates], "means without an interval": alone(stage),
+            "persona": run.persona,
+            "round": stage.round,
+            "stage": stage.stage,
+            "dose": stage.dose,
+            "run": run.name,
+            "model_hash": manifest.get("model_hash"),
+            "device": manifest.get("device"),
+            "settings": run.config,
+            "gates": [vars(g) for g in run.gates],
+            "means without an interval": alone(stage),
         },
-    )  # fmt: skip
+    )
     return log.EvalLog(
         status="success",
         eval=spec,

@@ -30,21 +30,46 @@ class View:
 
 
 VIEWS = (
-    View("neutral_kl", "trait_shift", "Trait against drift on neutral prompts",
-         "neutral_kl (nats/token)", "trait_shift (nats/token)"),
-    View("own_excess", "trait_shift", "Trait against oddness of its own text",
-         "own_excess (nats/token)", "trait_shift (nats/token)"),
-    View("mfv.Authority", "mfv.Care", "Moral foundations: Authority and Care",
-         "Authority, shift from base (nats)", "Care, shift from base (nats)"),
-)  # fmt: skip
+    View(
+        "neutral_kl",
+        "trait_shift",
+        "Trait against drift on neutral prompts",
+        "neutral_kl (nats/token)",
+        "trait_shift (nats/token)",
+    ),
+    View(
+        "own_excess",
+        "trait_shift",
+        "Trait against oddness of its own text",
+        "own_excess (nats/token)",
+        "trait_shift (nats/token)",
+    ),
+    View(
+        "mfv.Authority",
+        "mfv.Care",
+        "Moral foundations: Authority and Care",
+        "Authority, shift from base (nats)",
+        "Care, shift from base (nats)",
+    ),
+)
 
 
 FORCED = (
-    View("mfv_fc.Authority", "mfv_fc.Care", "Forced choice: Authority and Care",
-         "Authority, shift from base (nats)", "Care, shift from base (nats)"),
-    View("tinymfv.Authority", "tinymfv.Care", "tinymfv: Authority and Care",
-         "Authority, shift from base (nats)", "Care, shift from base (nats)"),
-)  # fmt: skip
+    View(
+        "mfv_fc.Authority",
+        "mfv_fc.Care",
+        "Forced choice: Authority and Care",
+        "Authority, shift from base (nats)",
+        "Care, shift from base (nats)",
+    ),
+    View(
+        "tinymfv.Authority",
+        "tinymfv.Care",
+        "tinymfv: Authority and Care",
+        "Authority, shift from base (nats)",
+        "Care, shift from base (nats)",
+    ),
+)
 """the same axes where an option had to be chosen, with the panels of row `format` below them"""
 
 

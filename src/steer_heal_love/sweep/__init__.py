@@ -118,12 +118,28 @@ def lead(bed: Bed, choice: Cell | None, cells: list[Cell]) -> Score:
 def saved(found: Sweep, bed: Bed, path: Path) -> dict[str, Any]:
     """Write what a sweep found as JSON; what was written."""
     c = found.choice
-    row = records.plain({
-        "schema": records.SCHEMA, "kind": KIND, "persona": bed.persona.name, "model": bed.config.model,
-        "model_hash": models.fingerprint(bed.model), "seed": bed.config.seed, "base_coherent": bed.coherent,
-        "floor": found.floor, "cells": [asdict(cell) for cell in found.cells], "lead": found.lead,
-        "choice": c and {"method": c.method, "operation": c.operation, "layers": c.layers, "nats": c.dose.nats, "dose": c.dose.dose},
-    })  # fmt: skip
+    row = records.plain(
+        {
+            "schema": records.SCHEMA,
+            "kind": KIND,
+            "persona": bed.persona.name,
+            "model": bed.config.model,
+            "model_hash": models.fingerprint(bed.model),
+            "seed": bed.config.seed,
+            "base_coherent": bed.coherent,
+            "floor": found.floor,
+            "cells": [asdict(cell) for cell in found.cells],
+            "lead": found.lead,
+            "choice": c
+            and {
+                "method": c.method,
+                "operation": c.operation,
+                "layers": c.layers,
+                "nats": c.dose.nats,
+                "dose": c.dose.dose,
+            },
+        }
+    )
     records.write_json(path, row)
     return row  # type: ignore[no-any-return]
 
