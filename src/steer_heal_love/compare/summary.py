@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from steer_heal_love.compare import best
-from steer_heal_love.compare.frontier import Crossing, Frontier, above, at_budget, difference, mean_of, within
+from steer_heal_love.compare.frontier import Crossing, above, at_budget, difference, within
 from steer_heal_love.compare.method import Trace
 from steer_heal_love.config import Grid
 from steer_heal_love.evals import by_item
 from steer_heal_love.ground import records
+from steer_heal_love.ground.crossing import Frontier, mean_of
 from steer_heal_love.ground.declared import declared
 from steer_heal_love.ground.stats import crossed, widened
 from steer_heal_love.nouns import Score, Stage
