@@ -7,7 +7,6 @@ the vector, healing moves by itself. It is made once a run.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,7 +19,7 @@ from steer_heal_love.ground.folder import RunFolder, load_completions
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.states import States
 from steer_heal_love.ground.step import COMPLETIONS, JSON, Codec, Step
-from steer_heal_love.nouns import Adapter, Completion
+from steer_heal_love.nouns import Adapter, Completion, Json
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
 
@@ -92,7 +91,7 @@ def own_shift(
     )
 
 
-def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> dict[str, Any]:
+def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> Json:
     """What the healed student carries of the vector by itself, beside the control's shift, and what that cost."""
     cfg, seed = r.config, r.seed(purposes.CHANCE, number)
     s, full = steps.subject(r), cfg.eval.transfer == "full"

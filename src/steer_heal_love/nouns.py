@@ -9,6 +9,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+Json = dict[str, Any]
+"""An object as JSON or TOML has it: what was read from a file and is checked where it is read (`ground.untrusted`), or
+what is about to be written to one. What travels between rooms is a dataclass or a `TypedDict`."""
 FOUNDATIONS = ("Care", "Fairness", "Loyalty", "Authority", "Sanctity", "Liberty", "SocialNorms")
 
 

@@ -34,7 +34,7 @@ from steer_heal_love.ground.untrusted import json_object
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal import divergences
 from steer_heal_love.heal.examples import Example
-from steer_heal_love.nouns import Adapter, Completion, Gate, Persona, Round, Stage, Tokens
+from steer_heal_love.nouns import Adapter, Completion, Gate, Json, Persona, Round, Stage, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
 from steer_heal_love.vector import applied_by, methods
@@ -94,7 +94,7 @@ class Base:
     coherent: float = 1.0
     """share of those that are coherent"""
     nulls: nulls.Nulls = field(default_factory=dict)
-    prepared: dict[str, Any] = field(default_factory=dict)
+    prepared: Json = field(default_factory=dict)
     """what instruments made once, by their names"""
     stages: list[Stage] = field(default_factory=list)
     """the base as it is, and as it is told"""
@@ -134,11 +134,11 @@ class Run(Session):
         return gates.judge(self.evidence)
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Json:
         return records.read_json(self.folder.path / "summary.json")
 
 
-def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track) -> Session:
+def created(settings: RunConfig | None, overrides: Json, track: Track) -> Session:
     """A new run: everything that can be wrong is read before the folder is made."""
     cfg = presets.resolved(overrides, settings)
     who = load_persona(cfg.persona)
@@ -284,7 +284,7 @@ def homeless(name: str) -> str:
     return f"~{name[len(home) :]}" if name == home or name.startswith(home.rstrip("/") + "/") else name
 
 
-def manifest(cfg: RunConfig, model: Any, tok: Any) -> dict[str, Any]:
+def manifest(cfg: RunConfig, model: Any, tok: Any) -> Json:
     data = {name: records.hash_text("\n".join(banks.bank(name))) for name in banks.names()}
     data |= evals.bank_hashes(cfg.eval)
     data["persona"] = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))

@@ -29,6 +29,7 @@ from steer_heal_love.config import Cluster, Grid, RunConfig
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.untrusted import known, nearest, refuse, toml, whole_number
+from steer_heal_love.nouns import Json
 
 AXES = ("persona", "method", "seed", "model")
 KEYS = ("axes", "preset", "settings", "overrides", "grid", "executor", "workers", "cluster")
@@ -91,7 +92,7 @@ def read(path: Path, *, trust_remote_code: bool = False) -> Spec:
     except UserError as e:
         refuse(name, str(e).splitlines())
         raise
-    named: dict[str, Any] = {f"{axis}s": tuple(values) for axis, values in axes.items()}
+    named: Json = {f"{axis}s": tuple(values) for axis, values in axes.items()}
     named |= {k: data[k] for k in ("preset", "executor", "workers") if k in data}
     spec = Spec(
         settings=presets.current(data.get("settings", {})),
@@ -109,7 +110,7 @@ def too_many(spec: Spec) -> list[str]:
     return [f"axes: {n} cells, at most {MOST}"] if n > MOST else []
 
 
-def wrong_tables(data: dict[str, Any]) -> list[str]:
+def wrong_tables(data: Json) -> list[str]:
     """Keys whose value is of another kind than theirs."""
     tables = ("axes", "settings", "overrides", "grid", "cluster")
     out = [
@@ -124,7 +125,7 @@ def wrong_tables(data: dict[str, Any]) -> list[str]:
     ]
 
 
-def wrong_axes(axes: dict[str, Any]) -> list[str]:
+def wrong_axes(axes: Json) -> list[str]:
     out = [
         f"unknown axis {k[:100]!r}: there is {', '.join(AXES)}{nearest(k, AXES)}"
         for k in axes
@@ -142,7 +143,7 @@ def wrong_axes(axes: dict[str, Any]) -> list[str]:
     return out
 
 
-def wrong_settings(data: dict[str, Any], axes: dict[str, Any], *, trust: bool) -> list[str]:
+def wrong_settings(data: Json, axes: Json, *, trust: bool) -> list[str]:
     """What the settings and the overrides say that isn't theirs to say; settings themselves are looked at later."""
     overrides, out = data.get("overrides", {}), []
     tables = {"settings": data.get("settings", {})}
@@ -173,7 +174,7 @@ def wrong_settings(data: dict[str, Any], axes: dict[str, Any], *, trust: bool) -
     return out
 
 
-def wrong_rest(data: dict[str, Any]) -> list[str]:
+def wrong_rest(data: Json) -> list[str]:
     grid, names = data.get("grid", {}), [f.name for f in dataclasses.fields(Grid)]
     number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
     out = known(grid, names, "grid: ")

@@ -20,7 +20,7 @@ from steer_heal_love.ground import lock, made, records, team, written
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside, json_object, shaped
-from steer_heal_love.nouns import Completion, Look, Score, Stage, Tokens
+from steer_heal_love.nouns import Completion, Json, Look, Score, Stage, Tokens
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ class RunFolder:
                 f"{shown(self.path)}: the folder is gone since the run began; nothing is written there."
             )
 
-    def done(self) -> list[dict[str, Any]]:
+    def done(self) -> list[Json]:
         """Every `done` event that names its room."""
         return [e for e in self.event.read() if e["event"] == "done" and isinstance(e.get("room"), str)]
 
@@ -270,7 +270,7 @@ def load_stages(path: Path) -> list[Stage]:
     return [stage_of(s) for s in shaped(records.read_json(path), written.STAGES)["stages"]]
 
 
-def stage_of(s: dict[str, Any]) -> Stage:
+def stage_of(s: Json) -> Stage:
     """A stage as it was saved, null read back as NaN."""
     number = lambda v: float("nan") if v is None else v
     scores = {

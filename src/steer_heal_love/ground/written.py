@@ -5,10 +5,10 @@ A log that vouches for its files may be forged with them; what is then read must
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 from steer_heal_love.ground.untrusted import NUMBER
-from steer_heal_love.nouns import StageName
+from steer_heal_love.nouns import Json, StageName
 
 SCORE = {"mean": NUMBER, "lo": NUMBER, "hi": NUMBER, "n": int}
 SAMPLE = {"prompt": str, "text": str}
@@ -97,7 +97,7 @@ ROW = {
 }
 POINT = {"strength": float, "seeds": int, "scores": {str: SCORE}, "own_default?": int}
 TEXTS = {"strength": float, "texts": [{"prompt": str, "text": str, "base": str}]}
-EMPTY: dict[str, Any] = {"*": frozenset()}
+EMPTY: Json = {"*": frozenset()}
 """an object with nothing in it"""
 TRACED = {
     "name": str,
@@ -164,7 +164,7 @@ FIGHT = {
 }
 
 
-def same_length(transfer: dict[str, Any]) -> dict[str, Any]:
+def same_length(transfer: Json) -> Json:
     """The transfer itself. Raises `ValueError` where what it says by layer is of another number of layers."""
     if "cosine_by_layer" not in transfer:
         return transfer

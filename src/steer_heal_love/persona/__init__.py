@@ -12,7 +12,7 @@ from typing import Any
 
 from steer_heal_love.ground.errors import UserError, unknown
 from steer_heal_love.ground.untrusted import MEGABYTE, refuse, toml
-from steer_heal_love.nouns import FOUNDATIONS, Persona, Probe
+from steer_heal_love.nouns import FOUNDATIONS, Json, Persona, Probe
 from steer_heal_love.persona.table import mistakes
 
 HERE = Path(__file__).parent
@@ -58,7 +58,7 @@ def made(data: Mapping[str, Any]) -> Persona:
     )
 
 
-def probe(table: dict[str, Any]) -> Probe:
+def probe(table: Json) -> Probe:
     third = table.get("neutral", ""), table.get("off_topic", "")
     return Probe(table["question"], table["pos"], table["neg"], *third, table.get("kind", Probe.kind))
 

@@ -18,7 +18,7 @@ import tomli_w
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.text import words
-from steer_heal_love.nouns import Probe
+from steer_heal_love.nouns import Json, Probe
 from steer_heal_love.persona.importers import Sheet
 from steer_heal_love.persona.table import LONGEST, mistakes
 
@@ -78,7 +78,7 @@ def shuffled(items: list[Any], seed: int) -> list[Any]:
     return random.Random(seed).sample(items, len(items))
 
 
-def table(sheet: Sheet) -> dict[str, Any]:
+def table(sheet: Sheet) -> Json:
     """What a persona's file holds, in its order."""
     plain = bank("neutral_train")[: max(PROMPTS, len(sheet.questions))]
     return {

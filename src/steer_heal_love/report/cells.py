@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -18,6 +17,7 @@ from steer_heal_love.ground import made, records, written
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside, json_object, shaped
+from steer_heal_love.nouns import Json
 from steer_heal_love.report import canvas, comparison, frontiers
 from steer_heal_love.report.comparison import Comparison, Row, Traced, reading, some
 from steer_heal_love.report.html import LARGE, name_of, templates
@@ -71,7 +71,7 @@ def read(folder: Path) -> Sweep:
     return Sweep(data["cells"], [part(folder, row) for row in data["groups"]])
 
 
-def part(folder: Path, row: dict[str, Any]) -> Part:
+def part(folder: Path, row: Json) -> Part:
     found = None if row["lacking"] else comparison.read(inside(folder, folder / row["folder"]))
     return Part(row["persona"], row["model"], row["folder"], row["lacking"], found)
 
@@ -126,7 +126,7 @@ def render(s: Sweep) -> str:
     )
 
 
-def section(p: Part, c: Comparison, index: int) -> dict[str, Any]:
+def section(p: Part, c: Comparison, index: int) -> Json:
     """What the template shows of one persona in one model."""
     views = frontiers.PLANES
     return {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -21,7 +20,7 @@ from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.stats import LEVEL, corrected, t_quantile
 from steer_heal_love.ground.untrusted import shaped
-from steer_heal_love.nouns import Score
+from steer_heal_love.nouns import Json, Score
 from steer_heal_love.report.read import number
 from steer_heal_love.report.screen import interval, plain
 
@@ -95,7 +94,7 @@ class Traced:
     rows: dict[str, list[Row]]
     stopped: dict[str, str]
     seconds: float
-    samples: dict[str, Any]
+    samples: Json
     null: bool = False
 
     @property
@@ -179,11 +178,11 @@ def read(folder: Path) -> Comparison:
     )
 
 
-def comparable(path: Path) -> dict[str, Any]:
+def comparable(path: Path) -> Json:
     return shaped(records.read_json(path), dict)  # type: ignore[no-any-return]
 
 
-def whole(data: dict[str, Any]) -> None:
+def whole(data: Json) -> None:
     """Raise `ValueError` where a method has not a row for every budget, or a budget is none."""
     for budgets, rows in AXES.values():
         if not data[budgets] or min(data[budgets]) <= 0:
@@ -199,7 +198,7 @@ def rank(m: Traced) -> list[float]:
     ]
 
 
-def traced(m: dict[str, Any]) -> Traced:
+def traced(m: Json) -> Traced:
     points = [
         Point(
             p["strength"],
@@ -223,7 +222,7 @@ def traced(m: dict[str, Any]) -> Traced:
     )
 
 
-def row(axis: str, r: dict[str, Any]) -> Row:
+def row(axis: str, r: Json) -> Row:
     return Row(
         axis,
         r["budget"],
@@ -244,7 +243,7 @@ def untold(verdict: str | None) -> str:
     return UNTOLD if verdict == "level" else verdict or ""
 
 
-def null(r: dict[str, Any]) -> Null:
+def null(r: Json) -> Null:
     read = lambda name: score_of(r.get(name))
     return Null(
         r.get("best_null") or "",
@@ -257,7 +256,7 @@ def null(r: dict[str, Any]) -> Null:
     )
 
 
-def score_of(saved: dict[str, Any] | None) -> Score:
+def score_of(saved: Json | None) -> Score:
     """A score, null read back as NaN; undefined where none was saved."""
     if saved is None:
         return Score.undefined()

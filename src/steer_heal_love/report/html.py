@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -18,7 +17,7 @@ from markupsafe import Markup
 from steer_heal_love.ground import declared, records
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
-from steer_heal_love.nouns import FOUNDATIONS
+from steer_heal_love.nouns import FOUNDATIONS, Json
 from steer_heal_love.report import bounds, canvas, panels, trajectory
 from steer_heal_love.report.bars import clock
 from steer_heal_love.report.diary import diary
@@ -98,7 +97,7 @@ def name_of(colour: str) -> str:
     return next(n for n, c in canvas.COLOURS.items() if c == colour)
 
 
-def section(run: RunRecord, index: int) -> dict[str, Any]:
+def section(run: RunRecord, index: int) -> Json:
     """What the template shows of one run."""
     at, entries = f"run{index}-", diary(run)
     kinds = dict.fromkeys(e.kind for e in entries)
@@ -170,7 +169,7 @@ def figures(at: str, size: tuple[float, float], draws: list[Figure]) -> list[Mar
     return [canvas.svg(draw, size, about, at) for about, draw in draws]
 
 
-def transfer_figures(run: RunRecord, moved: list[dict[str, Any]]) -> list[Figure]:
+def transfer_figures(run: RunRecord, moved: list[Json]) -> list[Figure]:
     """How far the student moved along the vector, by layer; what the rounds cost, where that was measured."""
     read = [t for t in moved if "cosine_by_layer" in t]
     paid = [r for r in run.rounds if r.transfer and "ledger" in r.transfer]
@@ -197,7 +196,7 @@ def setting(run: RunRecord, room: str, name: str) -> float:
     return number(run.config.get(room, {}).get(name))
 
 
-def gradient_ratios(healing: dict[str, Any] | None) -> dict[str, float]:
+def gradient_ratios(healing: Json | None) -> dict[str, float]:
     """Mean gradient ratio of each term over the steps where it was taken."""
     rows = (healing or {}).get("pressure", [])
     terms = dict.fromkeys(k for row in rows for k in row if k != "step")

@@ -20,7 +20,7 @@ from typing import Any
 from steer_heal_love.ground import records
 from steer_heal_love.ground.declared import declared
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.nouns import Score, Stage
+from steer_heal_love.nouns import Json, Score, Stage
 from steer_heal_love.report.read import RunRecord
 
 BY_PROMPT = ("own_nll", "repetition", "distinct_2")
@@ -154,7 +154,7 @@ def means(stage: Stage) -> list[Any]:
     return out
 
 
-def scored(stage: Stage, names: tuple[str, ...], n: int, i: int, answer: str | None = None) -> dict[str, Any]:
+def scored(stage: Stage, names: tuple[str, ...], n: int, i: int, answer: str | None = None) -> Json:
     """A sample's own values: of each named item, where there is one a sample and it is defined."""
     _, _, scorer = package()
     values: Mapping[str, list[float]] = stage.items

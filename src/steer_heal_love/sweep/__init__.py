@@ -22,7 +22,7 @@ from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.operations import rows
 from steer_heal_love.ground.stats import bootstrap, subtract
 from steer_heal_love.ground.untrusted import json_object
-from steer_heal_love.nouns import Score
+from steer_heal_love.nouns import Json, Score
 from steer_heal_love.sweep.bed import Bed, Cell, laid
 from steer_heal_love.vector import Needs, methods, needs
 from steer_heal_love.vector.controls import CONTROLS
@@ -115,7 +115,7 @@ def lead(bed: Bed, choice: Cell | None, cells: list[Cell]) -> Score:
     return bootstrap(subtract(*each), resamples=bed.config.eval.resamples)
 
 
-def saved(found: Sweep, bed: Bed, path: Path) -> dict[str, Any]:
+def saved(found: Sweep, bed: Bed, path: Path) -> Json:
     """Write what a sweep found as JSON; what was written."""
     c = found.choice
     row = records.plain(
@@ -144,7 +144,7 @@ def saved(found: Sweep, bed: Bed, path: Path) -> dict[str, Any]:
     return row  # type: ignore[no-any-return]
 
 
-def chosen(path: Path, *, persona: str, model: str) -> dict[str, Any]:
+def chosen(path: Path, *, persona: str, model: str) -> Json:
     """The settings of `vector` that a sweep's file chose for this persona and model.
 
     Raises `UserError` for another kind of file, another persona or model, a file without a choice, and an operation that
@@ -167,7 +167,7 @@ def chosen(path: Path, *, persona: str, model: str) -> dict[str, Any]:
     return taken(row.get("choice"), path)
 
 
-def taken(choice: Any, path: Path) -> dict[str, Any]:
+def taken(choice: Any, path: Path) -> Json:
     """Method and layers of a choice, checked."""
     if not isinstance(choice, dict):
         raise UserError(f"{path}: no cell of that sweep was coherent enough, so nothing was chosen.")

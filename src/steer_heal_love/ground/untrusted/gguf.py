@@ -18,6 +18,7 @@ from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted.mistakes import refuse
 from steer_heal_love.ground.untrusted.plain import MEGABYTE, read_bytes
+from steer_heal_love.nouns import Json
 
 LARGEST = 256 * MEGABYTE
 ENTRIES = 65_536
@@ -48,7 +49,7 @@ QUANTISED = {
 class Contents:
     """A GGUF file's metadata by key, and its tensors by name, outermost dimension first as numpy has it."""
 
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: Json = field(default_factory=dict)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
