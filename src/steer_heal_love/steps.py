@@ -100,10 +100,16 @@ def sample(r: Run, vector: Vector, doses: list[float], *, seed: int) -> list[Com
     """The student's answers to training prompts under the neutral system prompt, steered at each of the doses."""
     prompts = training_prompts(r.persona, r.config.generate.prompts, seed=seed)
     label = f"generate at {doses[0]:.2g}–{doses[-1]:.2g}"
-    how: Json = {"directions": vector.directions, "seed": seed, "track": r.track, "label": label}
-    how |= {"operation": r.config.adapt.operation, "adapt": policy(r)}
+    write = partial(generate, r.model, r.tok, prompts, doses, config=r.config.generate, seed=seed)
+    adapt = policy(r)
     with r.student():
-        return generate(r.model, r.tok, prompts, doses, config=r.config.generate, **how)
+        return write(
+            directions=vector.directions,
+            operation=r.config.adapt.operation,
+            adapt=adapt,
+            track=r.track,
+            label=label,
+        )
 
 
 def policy(r: Run) -> Policy | None:
@@ -165,8 +171,10 @@ def begun(r: Run, number: int, vector: Vector, completions: list[Completion]) ->
     """The round before its heal: what the vector says of itself, what the walk and the filter counted."""
     first = Vector.load(r.folder.round(0) / VECTOR.file)
     cfg, told = r.config, VectorRecord(vector.norm(), vector.cosine(first), vector.meta["reliability"])
-    how: Json = {"coherent": r.base.coherent, "walk": cfg.walk, "filter": cfg.filter}
-    return Round(number, told, recorded(completions, r.base.calibration, **how))
+    found = recorded(
+        completions, r.base.calibration, coherent=r.base.coherent, walk=cfg.walk, filter=cfg.filter
+    )
+    return Round(number, told, found)
 
 
 def train(

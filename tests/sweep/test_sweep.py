@@ -163,4 +163,4 @@ def test_few_contexts_leave_a_pair_undecided_and_only_a_bad_reading_speaks_again
         "above_random": Score(1.0, 0.5, 1.5, 9),
         "off_target": 0.1,
     }
-    assert judged(seen, 1.0)["verdict"] == verdict
+    assert judged(seen, 1.0)[0] == verdict

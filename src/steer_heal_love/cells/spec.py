@@ -92,7 +92,7 @@ def read(path: Path, *, trust_remote_code: bool = False) -> Spec:
     except UserError as e:
         refuse(name, str(e).splitlines())
         raise
-    named: Json = {f"{axis}s": tuple(values) for axis, values in axes.items()}
+    named: dict[str, Any] = {f"{axis}s": tuple(values) for axis, values in axes.items()}
     named |= {k: data[k] for k in ("preset", "executor", "workers") if k in data}
     spec = Spec(
         settings=presets.current(data.get("settings", {})),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,8 +106,8 @@ class Bench:
         r, cfg = self.run, replace(self.run.config.heal, **(PLAIN | settings))
 
         def make() -> tuple[Adapter, Healing]:
-            how: dict[str, Any] = {"batch_tokens": r.config.batch_tokens, "track": r.track}
-            return heal(r.model, examples(), [], cfg, seed=r.seed(purposes.HEAL, 0), **how)
+            train = partial(heal, r.model, examples(), [], cfg, seed=r.seed(purposes.HEAL, 0))
+            return train(batch_tokens=r.config.batch_tokens, track=r.track)
 
         adapter, _ = steps.HEAL.once(self.folder, self.folder.path / name, make)
         return self.placed(adapter)

@@ -14,6 +14,7 @@ Reads the samples of the instrument `samples`. Source: classifier two-sample tes
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 
 from steer_heal_love.evals import Subject, drawn_by, instrument
 from steer_heal_love.ground.declared import Declared, Panel
-from steer_heal_love.nouns import Items
+from steer_heal_love.nouns import Items, Sample
 
 FOLDS = 5
 HASHES = 2**14
@@ -35,11 +36,10 @@ Texts = dict[str, list[str]]
 
 def features(texts: list[str]) -> csr_matrix:
     """[n, 2·HASHES] n-grams of one and two words, and of two to four characters inside words."""
-    kinds: list[dict[str, Any]] = [
-        {"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"\w+|[^\w\s]"},
-        {"analyzer": "char_wb", "ngram_range": (2, 4)},
-    ]
-    hashed = [HashingVectorizer(n_features=HASHES, alternate_sign=False, **k).transform(texts) for k in kinds]
+    kind = partial(HashingVectorizer, n_features=HASHES, alternate_sign=False)
+    words = kind(analyzer="word", ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]")
+    inside = kind(analyzer="char_wb", ngram_range=(2, 4))
+    hashed = [way.transform(texts) for way in (words, inside)]
     return hstack(hashed).tocsr()
 
 
@@ -72,7 +72,7 @@ def auc_by_prompt(own: Texts, base: Texts) -> list[float]:
     return [ranked_higher(at(i, 1), at(i, 0)) for i in range(len(prompts))]
 
 
-def by_prompt(samples: list[dict[str, Any]], leave_out: set[str]) -> Texts:
+def by_prompt(samples: list[Sample], leave_out: set[str]) -> Texts:
     out: Texts = {}
     for m in samples:
         if m["prompt"] not in leave_out:

@@ -11,12 +11,11 @@ import json
 import subprocess
 import sys
 from functools import lru_cache
-
-from steer_heal_love.nouns import Json
+from typing import Any
 
 CPU_SECONDS, WALL_SECONDS, MEMORY, LONGEST = 5, 30, 2**30, 10_000_000
 """what the process may use, in bytes for the memory, and how many characters of prompt it may make"""
-TURNS: list[list[Json]] = [
+TURNS: list[list[dict[str, Any]]] = [
     [{"role": "user", "content": "A plain question."}],
     [{"role": "user", "content": [{"type": "text", "text": "A plain question."}]}],
     [{"role": "system", "content": "A role."}, {"role": "user", "content": "A question."}],
