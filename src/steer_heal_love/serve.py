@@ -111,14 +111,14 @@ def served(
         return Served(name, *loaded(settings(name, device)))
     aim = certify.target(name, base)
     model, tok = loaded(settings(aim.base, device))
-    return Served(name, model, tok, inside=worn(aim, model, tok, strength, warn))
+    return Served(name, model, tok, inside=with_adapter(aim, model, tok, strength, warn))
 
 
 def settings(model: str, device: str) -> Any:
     return override(presets.fitting(device, model), {"model": model, "device": device})
 
 
-def worn(
+def with_adapter(
     aim: Target, model: Any, tok: Any, strength: float, warn: Warn
 ) -> Callable[[], AbstractContextManager[Any]]:
     """The adapter put on, after it was seen to belong to the base."""

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+CONTEXTS = 32
+"""how many short texts a vector is averaged over while a choice is looked for: half of a run's"""
+
+
 def settings(persona: str, model: str, template: str, device: str, contexts: int, seed: int) -> RunConfig:
     """A run's settings on a small held-out set: the search half of the probes, few contexts."""
     start = presets.fitting(device, model)
@@ -51,7 +55,7 @@ def sweep(
     bands: tuple[tuple[float, float], ...] = (),
     nats: tuple[float, ...] = (1.0,),
     floor: float | None = None,
-    contexts: int = 32,
+    contexts: int = CONTEXTS,
     template: str = "",
     device: str = "auto",
     hook: str = "",
@@ -115,7 +119,7 @@ def inspect(
     what: tyro.conf.Positional[str],
     model: str = "smollm2",
     nats: float = 1.0,
-    contexts: int = 32,
+    contexts: int = CONTEXTS,
     template: str = "",
     device: str = "auto",
     seed: int = 0,
