@@ -168,9 +168,7 @@ def wrong_settings(data: Json, axes: Json, *, trust: bool) -> list[str]:
             continue
         out += [f"{at}.{k}: the axes and --out decide it" for k in NOT_SETTINGS if k in table]
         if table.get("trust_remote_code") and not trust:
-            out.append(
-                f"{at}.trust_remote_code: it would run code that comes with the model; if you trust that, give --trust-remote-code"
-            )
+            out.append(f"{at}.trust_remote_code: {presets.CODE}")
     return out
 
 
