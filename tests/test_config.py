@@ -10,91 +10,28 @@ from steer_heal_love import config, presets
 from steer_heal_love.ground.errors import UserError
 
 WRONG = {
-    "rounds": 0,
-    "batch_tokens": 0,
-    "replicas": -1,
-    "split": 0,
-    "coherence_floor": -0.1,
-    "patience": -1,
-    "memory": "a lot",
-    "vector.contexts": 1,
-    "vector.layers": (0.7, 0.3),
-    "vector.contrast": "pos",
-    "generate.prompts": 0,
-    "generate.max_new_tokens": 0,
-    "generate.batch": 0,
-    "generate.temperature": -1.0,
-    "generate.min_p": 1.0,
-    "walk.kind": "bisect",
-    "walk.nats": 0.0,
-    "walk.start": 0.0,
-    "walk.span": 1.0,
-    "walk.doses": 1,
-    "walk.survival": 1.0,
-    "walk.passes": 0,
-    "walk.floor": 0.0,
-    "walk.ceiling": 0.01,
-    "adapt.half_life": -1.0,
-    "adapt.cap_nats": -0.1,
-    "adapt.rewinds": -1,
-    "adapt.shrink": 0.0,
-    "adapt.window": 0,
-    "adapt.quantile": 0.0,
-    "filter.quantile": 1.5,
-    "filter.keep": 15,
-    "filter.calibration": 0,
-    "filter.least": 0,
-    "heal.rank": 0,
-    "heal.alpha": 0.0,
-    "heal.layers": (0.5, 1.5),
-    "heal.epochs": 0,
-    "heal.lr": 0.0,
-    "heal.batch": 0,
-    "heal.micro_batch": 0,
-    "heal.weight_decay": -0.1,
-    "heal.spectral": -0.1,
-    "heal.aggregate": "median",
-    "heal.lam": -1.0,
-    "heal.tau": -0.1,
-    "heal.reference": "next",
-    "heal.anchor": -1.0,
-    "heal.anchor_prompts": -1,
-    "heal.anchor_tokens": 0,
-    "heal.anchor_batch": 0,
-    "heal.anchor_validation": 1.0,
-    "heal.validation": 1.0,
-    "heal.soft": 1.01,
-    "heal.teacher": -0.1,
-    "heal.budget": -0.1,
-    "heal.anchor_temperature": 0.0,
-    "eval.probes": 0,
-    "eval.probe_half": "third",
-    "eval.vignettes": 0,
-    "eval.vignette_view": "they",
-    "eval.think_tokens": -1,
-    "eval.paraphrases": 0,
-    "eval.capability_blocks": 0,
-    "eval.lm_eval_limit": -1,
-    "eval.neutral_prompts": 0,
-    "eval.neutral_kinds": ("short", "verse"),
-    "eval.neutral_bank": "train",
-    "eval.neutral_min_p": 1.0,
-    "heal.anchor_kinds": (),
-    "eval.transfer": "some",
-    "eval.behaviour_prompts": 3,
-    "eval.sample_prompts": -1,
-    "eval.base_draws": 0,
-    "eval.healed_draws": 0,
-    "eval.sample_tokens": 0,
-    "eval.temperature": -1.0,
-    "eval.min_p": 1.0,
-    "eval.resamples": 0,
-}
+    "rounds": 0, "batch_tokens": 0, "replicas": -1, "split": 0, "coherence_floor": -0.1, "patience": -1, "memory": "a lot",
+    "vector.contexts": 1, "vector.layers": (0.7, 0.3), "vector.contrast": "pos",
+    "generate.prompts": 0, "generate.max_new_tokens": 0, "generate.batch": 0, "generate.temperature": -1.0, "generate.min_p": 1.0,
+    "walk.kind": "bisect", "walk.nats": 0.0, "walk.start": 0.0, "walk.span": 1.0, "walk.doses": 1, "walk.survival": 1.0, "walk.passes": 0, "walk.floor": 0.0, "walk.ceiling": 0.01,
+    "adapt.half_life": -1.0, "adapt.cap_nats": -0.1, "adapt.rewinds": -1, "adapt.shrink": 0.0, "adapt.window": 0, "adapt.quantile": 0.0,
+    "filter.quantile": 1.5, "filter.keep": 15, "filter.calibration": 0, "filter.least": 0,
+    "heal.rank": 0, "heal.alpha": 0.0, "heal.layers": (0.5, 1.5), "heal.epochs": 0, "heal.lr": 0.0, "heal.batch": 0,
+    "heal.micro_batch": 0, "heal.weight_decay": -0.1, "heal.spectral": -0.1, "heal.aggregate": "median",
+    "heal.lam": -1.0, "heal.tau": -0.1, "heal.reference": "next", "heal.anchor": -1.0,
+    "heal.anchor_prompts": -1, "heal.anchor_tokens": 0, "heal.anchor_batch": 0, "heal.anchor_validation": 1.0,
+    "heal.validation": 1.0, "heal.soft": 1.01, "heal.teacher": -0.1, "heal.budget": -0.1, "heal.anchor_temperature": 0.0,
+    "eval.probes": 0, "eval.probe_half": "third", "eval.vignettes": 0, "eval.vignette_view": "they", "eval.think_tokens": -1,
+    "eval.paraphrases": 0, "eval.capability_blocks": 0, "eval.lm_eval_limit": -1, "eval.neutral_prompts": 0,
+    "eval.neutral_kinds": ("short", "verse"), "eval.neutral_bank": "train", "eval.neutral_min_p": 1.0, "heal.anchor_kinds": (),
+    "eval.transfer": "some", "eval.behaviour_prompts": 3, "eval.sample_prompts": -1, "eval.base_draws": 0, "eval.healed_draws": 0, "eval.sample_tokens": 0, "eval.temperature": -1.0, "eval.min_p": 1.0, "eval.resamples": 0,
+}  # fmt: skip
 """a value just outside for every setting that has limits, against the other defaults"""
-FREED = """persona model template out device dtype ray trust_remote_code seed vector.method vector.hook
-    generate.engine generate.engine_options adapt.operation filter.checks heal.divergence eval.instruments
-    eval.vignette_bank eval.judge_model eval.lm_eval_tasks eval.wordings eval.nulls eval.third_answers"""
-FREE = set(FREED.split())
+FREE = {
+    "persona", "model", "template", "out", "device", "dtype", "ray", "trust_remote_code", "seed", "vector.method", "vector.hook", "generate.engine", "generate.engine_options", "adapt.operation", "filter.checks",
+    "heal.divergence", "eval.instruments", "eval.vignette_bank", "eval.judge_model", "eval.lm_eval_tasks",
+    "eval.wordings", "eval.nulls", "eval.third_answers",
+}  # fmt: skip
 """any seed will do; names and paths are looked up, with messages of their own"""
 
 
@@ -118,14 +55,9 @@ def test_every_preset_is_in_range(name):
 
 @pytest.mark.parametrize(
     ("device", "model", "name"),
-    [
-        ("cpu", "smollm2", "cpu"),
-        ("mps", "hub/model", "cpu"),
-        ("cuda", "hub/model", "gpu"),
-        ("cuda:1", "hub/model", "gpu"),
-        ("cuda", "smollm2", "cpu"),
-    ],
-)
+    [("cpu", "smollm2", "cpu"), ("mps", "hub/model", "cpu"), ("cuda", "hub/model", "gpu"), ("cuda:1", "hub/model", "gpu"),
+     ("cuda", "smollm2", "cpu")],
+)  # fmt: skip
 def test_the_gpu_preset_is_for_larger_models_on_cuda(device, model, name):
     assert presets.fitting(device, model) == presets.preset(name)
     assert presets.preset("gpu") != presets.preset("cpu")
@@ -189,8 +121,10 @@ def test_a_number_is_finite(value):
 
 
 def test_zero_is_fine_where_it_means_off():
-    off = """heal.lam heal.anchor heal.anchor_prompts heal.budget heal.soft heal.teacher heal.spectral
-        heal.weight_decay heal.tau heal.validation heal.anchor_validation eval.sample_prompts eval.lm_eval_limit
-        eval.think_tokens patience generate.min_p eval.neutral_min_p generate.temperature"""
-    zero = {n: 0 if isinstance(WRONG[n], int) else 0.0 for n in off.split()}
+    off = [
+        "heal.lam", "heal.anchor", "heal.anchor_prompts", "heal.budget", "heal.soft", "heal.teacher", "heal.spectral", "heal.weight_decay",
+        "heal.tau", "heal.validation", "heal.anchor_validation", "eval.sample_prompts",
+        "eval.lm_eval_limit", "eval.think_tokens", "patience", "generate.min_p", "eval.neutral_min_p", "generate.temperature",
+    ]  # fmt: skip
+    zero = {n: 0 if isinstance(WRONG[n], int) else 0.0 for n in off}
     changed(**zero).check()

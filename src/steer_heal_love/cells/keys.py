@@ -53,19 +53,11 @@ def bench(cfg: RunConfig) -> str:
     """The address of what the methods of one seed share."""
     settings = {k: v for k, v in asdict(cfg).items() if k not in ELSEWHERE}
     settings["eval"] = {k: v for k, v in settings["eval"].items() if k not in ELSEWHERE}
-    return digest(
-        {
-            "schema": records.SCHEMA,
-            "persona": records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8")),
-            "model": of_model(cfg.model),
-            "template": text_of(cfg.template),
-            "settings": settings,
-            "judge": of_model(cfg.eval.judge_model) if cfg.eval.judge_model else "",
-            "data": evals.bank_hashes(cfg.eval),
-            "code": shelf.code_hash(APART),
-            "versions": records.versions(),
-        }
-    )
+    return digest({
+        "schema": records.SCHEMA, "persona": records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8")),
+        "model": of_model(cfg.model), "template": text_of(cfg.template), "settings": settings,
+        "judge": of_model(cfg.eval.judge_model) if cfg.eval.judge_model else "", "data": evals.bank_hashes(cfg.eval), "code": shelf.code_hash(APART), "versions": records.versions(),
+    })  # fmt: skip
 
 
 def cell(bench: str, method: str, grid: Grid) -> str:

@@ -120,18 +120,10 @@ def load(model: str, **how: Any) -> tuple[Any, Any]:
 
 
 def vector_extract(
-    persona: str = "love",
-    model: str = "smollm2",
-    method: str = VectorConfig.method,
-    contrast: Literal["neg", "neutral"] = VectorConfig.contrast,
-    layers: tuple[float, float] = VectorConfig.layers,
-    contexts: int = VectorConfig.contexts,
-    hook: str = VectorConfig.hook,
-    device: str = "auto",
-    template: str = "",
-    *,
-    out: Path,
-) -> None:
+    persona: str = "love", model: str = "smollm2", method: str = VectorConfig.method,
+    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = VectorConfig.contexts, hook: str = VectorConfig.hook, device: str = "auto", template: str = "",
+    *, out: Path,
+) -> None:  # fmt: skip
     """Read a steering vector and save it as safetensors.
 
     Args:
@@ -285,15 +277,9 @@ def doctor(
 
 
 KINDS = {
-    "personas": "persona",
-    "methods": "vector.methods",
-    "checks": "filter.checks",
-    "divergences": "heal.divergences",
-    "instruments": "evals.instruments",
-    "comparisons": "compare.methods",
-    "engines": "generate.engines",
-    "presets": "presets.PRESETS",
-}
+    "personas": "persona", "methods": "vector.methods", "checks": "filter.checks", "divergences": "heal.divergences",
+    "instruments": "evals.instruments", "comparisons": "compare.methods", "engines": "generate.engines", "presets": "presets.PRESETS",
+}  # fmt: skip
 """kinds of plug-in, by what holds their names"""
 
 

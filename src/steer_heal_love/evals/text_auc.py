@@ -14,7 +14,6 @@ Reads the samples of the instrument `samples`. Source: classifier two-sample tes
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,10 +35,11 @@ Texts = dict[str, list[str]]
 
 def features(texts: list[str]) -> csr_matrix:
     """[n, 2·HASHES] n-grams of one and two words, and of two to four characters inside words."""
-    kind = partial(HashingVectorizer, n_features=HASHES, alternate_sign=False)
-    words = kind(analyzer="word", ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]")
-    inside = kind(analyzer="char_wb", ngram_range=(2, 4))
-    hashed = [way.transform(texts) for way in (words, inside)]
+    kinds: list[dict[str, Any]] = [
+        {"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"\w+|[^\w\s]"},
+        {"analyzer": "char_wb", "ngram_range": (2, 4)},
+    ]
+    hashed = [HashingVectorizer(n_features=HASHES, alternate_sign=False, **k).transform(texts) for k in kinds]
     return hstack(hashed).tocsr()
 
 

@@ -67,16 +67,11 @@ def stages(run: RunRecord) -> Table:
             table.add_row("…")
         trait, pos, neg, drift, odd = (score(s, name) for name in COLUMNS)
         table.add_row(
-            "" if s.round < 0 else str(s.round),
-            Text(shown(s.stage)),
-            plain(number(s.dose), ".2f"),
-            interval(trait, ".2f"),
-            plain(pos.mean, "+.2f"),
-            plain(neg.mean, "+.2f"),
-            plain(drift.mean, ".3f"),
+            "" if s.round < 0 else str(s.round), Text(shown(s.stage)), plain(number(s.dose), ".2f"),
+            interval(trait, ".2f"), plain(pos.mean, "+.2f"), plain(neg.mean, "+.2f"), plain(drift.mean, ".3f"),
             plain(odd.mean, "+.2f"),
             style="" if s.stage == "healed" else "dim",
-        )
+        )  # fmt: skip
     return table
 
 
