@@ -103,9 +103,14 @@ def cells(job: tuple[str, int, argparse.Namespace]) -> Iterator[dict[str, Any]]:
     wanted = [r for r in ROWS if not a.rows or r.name in a.rows]
     base = lab.run.stages[0]
     yield {
-        "persona": persona, "seed": seed, "row": "base", "items": base.items, "dose": lab.dose,
-        "pools": {n: len(p) for n, p in lab.pools.items()}, "prompt": items_of(lab.run.stages[1]),
-    }  # fmt: skip
+        "persona": persona,
+        "seed": seed,
+        "row": "base",
+        "items": base.items,
+        "dose": lab.dose,
+        "pools": {n: len(p) for n, p in lab.pools.items()},
+        "prompt": items_of(lab.run.stages[1]),
+    }
 
     @functools.cache
     def first() -> Any:
@@ -122,10 +127,16 @@ def cells(job: tuple[str, int, argparse.Namespace]) -> Iterator[dict[str, Any]]:
         scale = lab.at_drift(adapter, a.neutral_kl, after=before)
         stage = lab.evaluate(*before, adapter.scaled(scale))
         yield {
-            "persona": persona, "seed": seed, "row": row.name, "texts": len(used), "scale": scale, "unscaled_kl": full,
-            "scores": {k: s.mean for k, s in stage.scores.items()}, "items": items_of(stage),
+            "persona": persona,
+            "seed": seed,
+            "row": row.name,
+            "texts": len(used),
+            "scale": scale,
+            "unscaled_kl": full,
+            "scores": {k: s.mean for k, s in stage.scores.items()},
+            "items": items_of(stage),
             "seconds": round(time.time() - began, 1),
-        }  # fmt: skip
+        }
 
 
 def items_of(stage: Any) -> dict[str, list[float]]:
@@ -169,10 +180,15 @@ def shown(line: dict[str, Any]) -> str:
 
 # The table. A shift is paired with the base of its own seed, item by item.
 COLUMNS = {
-    "trait_shift": ("trait", 1.0), "trait_pos": ("nll_pos", -1.0), "trait_neg": ("nll_neg", 1.0),
-    "behaviour_shift": ("behaviour", 1.0), "own_excess": ("own_nll", 1.0), "own_kl": ("own_kl", 0.0),
-    "repetition_shift": ("repetition", 1.0), "neutral_kl": ("neutral_kl", 0.0),
-}  # fmt: skip
+    "trait_shift": ("trait", 1.0),
+    "trait_pos": ("nll_pos", -1.0),
+    "trait_neg": ("nll_neg", 1.0),
+    "behaviour_shift": ("behaviour", 1.0),
+    "own_excess": ("own_nll", 1.0),
+    "own_kl": ("own_kl", 0.0),
+    "repetition_shift": ("repetition", 1.0),
+    "neutral_kl": ("neutral_kl", 0.0),
+}
 
 
 def table(lines: list[dict[str, Any]], persona: str) -> str:

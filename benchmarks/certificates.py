@@ -98,9 +98,14 @@ OTHERS: dict[str, tuple[Callable[[Run], Adapter], set[str]]] = {
 """how each is made of a finished run, and what its certificate may come to; `love` is the run's own adapter"""
 NAMES = ("love", *OTHERS)
 COLUMNS = (
-    "trait_shift", "above_null", "neutral_kl", "own_excess", "few_tokens_shift", "relevance_shift.probes",
+    "trait_shift",
+    "above_null",
+    "neutral_kl",
+    "own_excess",
+    "few_tokens_shift",
+    "relevance_shift.probes",
     "relevance_shift.neutral",
-)  # fmt: skip
+)
 """scores of the table; what a model was not measured on is a dash"""
 
 
@@ -137,12 +142,19 @@ def work(job: tuple[int, tuple[str, ...], argparse.Namespace]) -> list[dict[str,
         report.write_certificate(out)
         (trait,) = found.traits
         told = {
-            "seed": seed, "adapter": name, "kind": trait.kind, "outcome": trait.gate.outcome,
-            "verdict": trait.gate.verdict, "as_expected": trait.kind in expected, "expected": sorted(expected),
-            "observed": trait.gate.observed, "scores": trait.model.scores,
+            "seed": seed,
+            "adapter": name,
+            "kind": trait.kind,
+            "outcome": trait.gate.outcome,
+            "verdict": trait.gate.verdict,
+            "as_expected": trait.kind in expected,
+            "expected": sorted(expected),
+            "observed": trait.gate.observed,
+            "scores": trait.model.scores,
             "base": {n: s for n, s in trait.base.scores.items() if n.startswith("relevance")},
-            "others": found.others, "seconds": round(time.perf_counter() - began, 1),
-        }  # fmt: skip
+            "others": found.others,
+            "seconds": round(time.perf_counter() - began, 1),
+        }
         lines.append(kept(a.out, told))
         print(seed, name, trait.kind, trait.gate.outcome, flush=True)
     return lines

@@ -111,16 +111,27 @@ def collect(folder: Path, sources: Sequence[Source], seed: int) -> None:
         if s.persona not in vectors:
             vectors[s.persona] = Vector.train(model, tok, who, contexts=bank("contexts")[:64])
         made = generate(
-            model, tok, list(s.asked) or training_prompts(who, s.prompts, seed=seed + number), list(s.doses),
+            model,
+            tok,
+            list(s.asked) or training_prompts(who, s.prompts, seed=seed + number),
+            list(s.doses),
             config=GenerateConfig(max_new_tokens=s.tokens, temperature=s.temperature, min_p=s.min_p),
-            directions=vectors[s.persona].directions, seed=seed + number,
+            directions=vectors[s.persona].directions,
+            seed=seed + number,
             **({"system": who.system("pos")} if s.told else {}),
-        )  # fmt: skip
+        )
         rows += [
-            {"persona": s.persona, "source": s.name, "dose": c.dose, "prompt": c.prompt, "text": c.text,
-             "answer": list(c.tokens.answer), "ended": c.ended}
+            {
+                "persona": s.persona,
+                "source": s.name,
+                "dose": c.dose,
+                "prompt": c.prompt,
+                "text": c.text,
+                "answer": list(c.tokens.answer),
+                "ended": c.ended,
+            }
             for c in made
-        ]  # fmt: skip
+        ]
         print(s.name, s.persona, len(made), flush=True)
     random.Random(seed).shuffle(rows)
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,9 +147,15 @@ def measure(folder: Path, shuffles: int = 4) -> None:
     for name, persona in who.items():
         mine = [r for r in rows if r["persona"] == name]
         made = [
-            Completion(r["prompt"], Tokens(prompt_ids(tok, r["prompt"]), tuple(r["answer"])), r["text"], r["dose"], r["ended"])
+            Completion(
+                r["prompt"],
+                Tokens(prompt_ids(tok, r["prompt"]), tuple(r["answer"])),
+                r["text"],
+                r["dose"],
+                r["ended"],
+            )
             for r in mine
-        ]  # fmt: skip
+        ]
         scored = sieve.score(model, tok, made, persona, batch_tokens=2048)
         for r, c in zip(mine, sieve.measure(scored), strict=True):
             out[r["id"]] = dict(c.checks)
@@ -421,8 +438,11 @@ def plot(
     for title, (mark, colour) in marks.items():
         x, y = zip(*(found[title, q] for q in QUANTILES), strict=True)
         axes.plot(x, y, mark, color=colour, markersize=4, label=f"any of {title}")
-    axes.set(xlabel="share of the coherent texts dropped", ylabel="share of the broken texts dropped",
-             title="the corner" if corner else "ROC, broken against coherent")  # fmt: skip
+    axes.set(
+        xlabel="share of the coherent texts dropped",
+        ylabel="share of the broken texts dropped",
+        title="the corner" if corner else "ROC, broken against coherent",
+    )
     axes.set_xlim(*((0, 0.6) if corner else (0, 1)))
     axes.set_ylim(*((0.8, 1.005) if corner else (0, 1.02)))
 

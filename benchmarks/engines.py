@@ -31,9 +31,16 @@ from steer_heal_love.ground import models, records
 from steer_heal_love.ground.operations import Steering
 
 SMALL = Qwen3Config(
-    hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
-    intermediate_size=256, vocab_size=0, max_position_embeddings=4096, tie_word_embeddings=True,
-)  # fmt: skip
+    hidden_size=128,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=32,
+    intermediate_size=256,
+    vocab_size=0,
+    max_position_embeddings=4096,
+    tie_word_embeddings=True,
+)
 """for a dry run: vLLM's attention on a CPU takes heads of 32 and wider"""
 PROMPT = 96
 """tokens of a prompt"""
@@ -53,9 +60,15 @@ def order(model: Any, a: argparse.Namespace, doses: list[float], name: str) -> O
         engine_options=() if name == REFERENCE else tuple(a.options),
     )
     return Order(
-        [tuple(r) for r in rows], frozenset({-1}), config, a.tokens, a.seed,
-        (Steering(directions),) if doses else (), [0] * a.rows, [doses[i % len(doses)] for i in range(a.rows)] if doses else [],
-    )  # fmt: skip
+        [tuple(r) for r in rows],
+        frozenset({-1}),
+        config,
+        a.tokens,
+        a.seed,
+        (Steering(directions),) if doses else (),
+        [0] * a.rows,
+        [doses[i % len(doses)] for i in range(a.rows)] if doses else [],
+    )
 
 
 def timed(call: Callable[[], Any], device: str) -> tuple[Any, float]:
@@ -80,9 +93,13 @@ def measured(model: Any, tok: Any, name: str, a: argparse.Namespace) -> dict[str
         made, seconds = sum(map(len, runs[0][0])), [s for _, s in runs]
         rates = [made / s for s in seconds]
         found["cases"][case] = {
-            "tokens": made, "tokens_per_second": statistics.median(rates), "least": min(rates), "most": max(rates),
-            "repeats_equal": all(r[0] == runs[0][0] for r in runs), "answers": runs[0][0],
-        }  # fmt: skip
+            "tokens": made,
+            "tokens_per_second": statistics.median(rates),
+            "least": min(rates),
+            "most": max(rates),
+            "repeats_equal": all(r[0] == runs[0][0] for r in runs),
+            "answers": runs[0][0],
+        }
     return found | reload(model, tok, name, a)
 
 
@@ -168,9 +185,14 @@ def told(found: dict[str, Any], a: argparse.Namespace, model: Any) -> dict[str, 
             r.pop("answers")
     said = {k: str(v) if isinstance(v, Path) else v for k, v in vars(a).items()}
     return {
-        "asked": said, "device": records.device_name(model.device), "dtype": str(model.dtype),
-        "python": platform.python_version(), "versions": records.versions(), "engines": found, "parity": parity,
-    }  # fmt: skip
+        "asked": said,
+        "device": records.device_name(model.device),
+        "dtype": str(model.dtype),
+        "python": platform.python_version(),
+        "versions": records.versions(),
+        "engines": found,
+        "parity": parity,
+    }
 
 
 if __name__ == "__main__":

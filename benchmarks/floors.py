@@ -110,8 +110,13 @@ class Counted:
         )
 
     def read(
-        self, lengths: list[int], *, before: list[int] | None = None, predicted: int = 0, depth: int | None = None
-    ) -> Work:  # fmt: skip
+        self,
+        lengths: list[int],
+        *,
+        before: list[int] | None = None,
+        predicted: int = 0,
+        depth: int | None = None,
+    ) -> Work:
         """One forward over sequences, each after `before` cached tokens; logits at `predicted` places; `depth` layers."""
         deep, tokens = self.depth if depth is None else depth, sum(lengths)
         pairs = sum(n * (n / 2 + b) for n, b in zip(lengths, before or [0] * len(lengths), strict=True))

@@ -138,9 +138,16 @@ def broken(r: Run, vector: Vector, dose: float, texts: int) -> list[Completion]:
     for n in range(4):
         seed = r.seed(purposes.BROKEN, n)
         made = generate(
-            r.model, r.tok, training_prompts(r.persona, texts, seed=seed), [dose * 1.3**n], config=r.config.generate,
-            directions=vector.directions, seed=seed, label="generate broken", track=r.track,
-        )  # fmt: skip
+            r.model,
+            r.tok,
+            training_prompts(r.persona, texts, seed=seed),
+            [dose * 1.3**n],
+            config=r.config.generate,
+            directions=vector.directions,
+            seed=seed,
+            label="generate broken",
+            track=r.track,
+        )
         out += [c for c in steps.judge(r, made) if not c.coherent]
         if len(out) >= texts:
             break

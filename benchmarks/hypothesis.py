@@ -82,8 +82,9 @@ class Effects:
         self.lab, r = lab, lab.run
         asked = [
             Tokens(prompt_ids(r.tok, p.question), answer_ids(r.tok, text))
-            for p in r.persona.probes[:questions] for text in (p.pos, p.neg)
-        ]  # fmt: skip
+            for p in r.persona.probes[:questions]
+            for text in (p.pos, p.neg)
+        ]
         self.tokens = asked + [t for _, t, _ in r.base.neutral[:neutral]]
         self.asked = len(asked)
         self.plain = self._states()
@@ -156,10 +157,18 @@ def exchange(
                 beta, rest = effects.split(scaled)
                 off, worst = effects.kl(rest)
                 line: dict[str, Any] = {
-                    "part": "exchange", "soup": share, "texts": len(used), "penalty": p.name, "weight": p.weight,
-                    "scale": scale, "beta": beta, "off_trait_kl": off, "off_trait_kl_p99": worst,
-                    "neutral_kl": lab.drift(scaled), **effects.shifts(effects.plain + beta * effects.trait + rest),
-                }  # fmt: skip
+                    "part": "exchange",
+                    "soup": share,
+                    "texts": len(used),
+                    "penalty": p.name,
+                    "weight": p.weight,
+                    "scale": scale,
+                    "beta": beta,
+                    "off_trait_kl": off,
+                    "off_trait_kl_p99": worst,
+                    "neutral_kl": lab.drift(scaled),
+                    **effects.shifts(effects.plain + beta * effects.trait + rest),
+                }
                 if full:
                     scores = lab.evaluate(scaled).scores
                     line["scores"] = {k: s.mean for k, s in scores.items()}
@@ -183,11 +192,18 @@ def consistency(lab: Lab, effects: Effects, sets: int, size: int) -> Iterator[di
             betas, rests = torch.tensor([b for b, _ in found]), [r for _, r in found]
             kls = [effects.kl(r)[0] for r in rests]
             yield {
-                "part": "consistency", "text": kind, "penalty": name, "sets": len(found), "beta": betas.mean().item(),
-                "beta_sd": betas.std().item(), "off_trait_kl": sum(kls) / len(kls),
-                "trait_systematic": systematic(betas.mean().item() ** 2, betas.pow(2).mean().item(), len(found)),
+                "part": "consistency",
+                "text": kind,
+                "penalty": name,
+                "sets": len(found),
+                "beta": betas.mean().item(),
+                "beta_sd": betas.std().item(),
+                "off_trait_kl": sum(kls) / len(kls),
+                "trait_systematic": systematic(
+                    betas.mean().item() ** 2, betas.pow(2).mean().item(), len(found)
+                ),
                 "rest_systematic": share_of(effects, rests),
-            }  # fmt: skip
+            }
 
 
 def share_of(effects: Effects, fields: list[Float[Tensor, "t d"]]) -> float:
@@ -276,13 +292,20 @@ def table(lines: list[dict[str, Any]]) -> str:
             f"| {persona} | {soup:.0%} | {name} | {weight:g} | {means['beta']:+.3f} | {means['trait_shift']:+.3f} | "
             f"{means['off_trait_kl']:.4f} | {means['neutral_kl']:.4f} | {' | '.join(map(told, gains))} | {gains[0].n} |"
         )
-    rows += ["", "| persona | text | regulariser | β | off_trait_kl | systematic share of β | of the rest | seeds |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    rows += [
+        "",
+        "| persona | text | regulariser | β | off_trait_kl | systematic share of β | of the rest | seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for x in lines:
         if x["part"] == "consistency":
             kinds.setdefault((x["persona"], x["text"], x["penalty"]), []).append(x)
     for key, group in kinds.items():
-        cells = [of_seeds([g[k] for g in group]) for k in ("beta", "off_trait_kl", "trait_systematic", "rest_systematic")]  # fmt: skip
+        cells = [
+            of_seeds([g[k] for g in group])
+            for k in ("beta", "off_trait_kl", "trait_systematic", "rest_systematic")
+        ]
         rows.append(f"| {' | '.join(key)} | {' | '.join(map(told, cells))} | {len(group)} |")
     return "\n".join(rows)
 

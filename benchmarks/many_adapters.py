@@ -201,7 +201,10 @@ def measured(model: Any, a: argparse.Namespace, rows: int) -> list[dict[str, Any
                 "tokens_per_second": tokens / median,
             }
             out.append(row | {"seconds": [min(s), median, max(s)], "times_folded": base / median})
-            print(f"{kind:<7}{way:<9} {rows} rows, {a.adapters} adapters: {tokens / median:9.1f} tokens/s, {base / median:.2f} × folded", flush=True)  # fmt: skip
+            print(
+                f"{kind:<7}{way:<9} {rows} rows, {a.adapters} adapters: {tokens / median:9.1f} tokens/s, {base / median:.2f} × folded",
+                flush=True,
+            )
     return out
 
 

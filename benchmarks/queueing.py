@@ -40,8 +40,14 @@ def cell(steps: list[tuple[float, Room]], rng: random.Random) -> list[float]:
 
 
 def night(
-    cells: list[list[float]], *, workers: int, failures_per_hour: float, start: float, resumes: bool, rng: random.Random
-) -> Night:  # fmt: skip
+    cells: list[list[float]],
+    *,
+    workers: int,
+    failures_per_hour: float,
+    start: float,
+    resumes: bool,
+    rng: random.Random,
+) -> Night:
     """One sweep. Without failures and with one worker its hours are those of the cells and their starts."""
     waiting = deque((0, steps) for steps in cells)
     free = [0.0] * workers

@@ -56,14 +56,29 @@ INSTRUMENTS = ("neutral", "probes", "samples", "vignettes", "own_kl")
 ROWS, TOKENS = 64, 32
 """greedy answers that are compared, and their length"""
 SMALL = Qwen3Config(
-    hidden_size=256, num_hidden_layers=12, num_attention_heads=8, num_key_value_heads=4, head_dim=32,
-    intermediate_size=512, vocab_size=0, max_position_embeddings=4096, initializer_range=0.15, tie_word_embeddings=True,
-)  # fmt: skip
+    hidden_size=256,
+    num_hidden_layers=12,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    head_dim=32,
+    intermediate_size=512,
+    vocab_size=0,
+    max_position_embeddings=4096,
+    initializer_range=0.15,
+    tie_word_embeddings=True,
+)
 """the model whose tokens are compared where the embedded one is not installed; its weights are wide, so that ties are rare"""
 HUGE = Qwen3Config(
-    hidden_size=8192, num_hidden_layers=54, num_attention_heads=64, num_key_value_heads=8, head_dim=128,
-    intermediate_size=28672, vocab_size=151936, max_position_embeddings=40960, tie_word_embeddings=True,
-)  # fmt: skip
+    hidden_size=8192,
+    num_hidden_layers=54,
+    num_attention_heads=64,
+    num_key_value_heads=8,
+    head_dim=128,
+    intermediate_size=28672,
+    vocab_size=151936,
+    max_position_embeddings=40960,
+    tie_word_embeddings=True,
+)
 """about 95 GB in bf16"""
 EMBEDDED = "smollm2"
 GRACE_SECONDS = 60
@@ -133,9 +148,13 @@ def section(
             tell(section=name, copies=n, seconds=took)
     middle = {n: statistics.median(s) for n, s in seconds.items()}
     tell(
-        section=name, copies=size, ratio=middle[1] / middle[size], seconds={str(n): s for n, s in seconds.items()},
-        peak_memory_gb=records.peak_memory_gb(device), **(compared(results[1], results[size]) if team.leads() else {}),
-    )  # fmt: skip
+        section=name,
+        copies=size,
+        ratio=middle[1] / middle[size],
+        seconds={str(n): s for n, s in seconds.items()},
+        peak_memory_gb=records.peak_memory_gb(device),
+        **(compared(results[1], results[size]) if team.leads() else {}),
+    )
 
 
 def compared(one: Any, all_: Any) -> dict[str, Any]:
@@ -157,9 +176,17 @@ def generation(b: rooms.Bench) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
     def draw(length: int) -> list[tuple[int, ...]]:
         return sample(
-            b.model, rendered, ends=frozenset(), max_new_tokens=length, seed=0, steer=b.vector.directions,
-            doses=[d for _, d in pairs], temperature=g.temperature, min_p=g.min_p, batch=g.batch,
-        )  # fmt: skip
+            b.model,
+            rendered,
+            ends=frozenset(),
+            max_new_tokens=length,
+            seed=0,
+            steer=b.vector.directions,
+            doses=[d for _, d in pairs],
+            temperature=g.temperature,
+            min_p=g.min_p,
+            batch=g.batch,
+        )
 
     return partial(draw, min(g.max_new_tokens, 8)), partial(draw, g.max_new_tokens)
 
@@ -176,9 +203,15 @@ def evaluation(b: rooms.Bench) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
     def measure(cfg: Any) -> evals.Items:
         subject = rooms.Endless(
-            b.model, b.tok, b.persona, cfg, reference, batch=b.config.generate.batch,
-            batch_tokens=b.config.batch_tokens, draws=cfg.healed_draws,
-        )  # fmt: skip
+            b.model,
+            b.tok,
+            b.persona,
+            cfg,
+            reference,
+            batch=b.config.generate.batch,
+            batch_tokens=b.config.batch_tokens,
+            draws=cfg.healed_draws,
+        )
         with steps.exported(run, b.history):
             found = evals.measure(subject)
         return evals.read(subject, found)
@@ -213,9 +246,16 @@ def greedy(b: rooms.Bench, rows: int) -> list[tuple[int, ...]]:
     prompts = training_prompts(b.persona, rows, seed=2)
     doses = [(0.0, *b.doses)[i % 4] for i in range(len(prompts))]
     return sample(
-        b.model, [prompt_ids(b.tok, p) for p in prompts], ends=end_of_turn_ids(b.model, b.tok), max_new_tokens=TOKENS, seed=0,
-        steer=b.vector.directions, doses=doses, temperature=0, batch=rows,
-    )  # fmt: skip
+        b.model,
+        [prompt_ids(b.tok, p) for p in prompts],
+        ends=end_of_turn_ids(b.model, b.tok),
+        max_new_tokens=TOKENS,
+        seed=0,
+        steer=b.vector.directions,
+        doses=doses,
+        temperature=0,
+        batch=rows,
+    )
 
 
 def tokens(a: Any, tell: Lines, folder: Path) -> None:
@@ -227,8 +267,14 @@ def tokens(a: Any, tell: Lines, folder: Path) -> None:
     _, one = timed(lambda: greedy(b, a.rows), model.device, alone=True)
     _, all_ = timed(lambda: greedy(b, a.rows), model.device, alone=False)
     if team.leads():
-        tell(section="tokens", model=name, dtype=str(model.dtype), copies=team.size(), **compared(one, all_),
-             different_answers=len(set(one)))  # fmt: skip
+        tell(
+            section="tokens",
+            model=name,
+            dtype=str(model.dtype),
+            copies=team.size(),
+            **compared(one, all_),
+            different_answers=len(set(one)),
+        )
 
 
 def shared(a: Any, tell: Lines) -> None:
@@ -250,9 +296,11 @@ def shared(a: Any, tell: Lines) -> None:
             **rooms.machine(model.device),
         )
         made = {
-            "generation": partial(generation, b), "evaluation": partial(evaluation, b),
-            "filter": partial(room, b, "filter"), "heal": partial(room, b, "heal"),
-        }  # fmt: skip
+            "generation": partial(generation, b),
+            "evaluation": partial(evaluation, b),
+            "filter": partial(room, b, "filter"),
+            "heal": partial(room, b, "heal"),
+        }
         for name, make in made.items():
             if name in a.sections:
                 section(name, *make(), a, tell, b)
@@ -269,9 +317,13 @@ def bench(model: PreTrainedModel, tok: Any, a: Any, folder: Path) -> rooms.Bench
     g, e = cfg.generate, cfg.eval
     g = replace(g, prompts=few(g.prompts), max_new_tokens=few(g.max_new_tokens), batch=few(g.batch))
     e = replace(
-        e, probes=few(e.probes), vignettes=few(e.vignettes), neutral_prompts=few(e.neutral_prompts),
-        sample_prompts=few(e.sample_prompts), sample_tokens=few(e.sample_tokens),
-    )  # fmt: skip
+        e,
+        probes=few(e.probes),
+        vignettes=few(e.vignettes),
+        neutral_prompts=few(e.neutral_prompts),
+        sample_prompts=few(e.sample_prompts),
+        sample_tokens=few(e.sample_tokens),
+    )
     return rooms.Bench(model, tok, replace(cfg, model=a.shape, generate=g, eval=e), sizes, folder)
 
 
@@ -344,9 +396,13 @@ def huge(a: Any, tell: Lines, devices: list[torch.device], tok: Any, folder: Pat
     )
     gigabytes = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
     tell(
-        section="split", model_gb=gigabytes, layers=len(models.layers(model)), built_seconds=seconds,
-        read_as=reading.way(model), on={str(d): sum(p.device == d for p in model.parameters()) for d in devices},
-    )  # fmt: skip
+        section="split",
+        model_gb=gigabytes,
+        layers=len(models.layers(model)),
+        built_seconds=seconds,
+        read_as=reading.way(model),
+        on={str(d): sum(p.device == d for p in model.parameters()) for d in devices},
+    )
     sizes = rooms.Sizes(
         pairs=32, completions=24, tokens=48, trained=16, epochs=1, rounds=0, vignettes=8, think=16
     )

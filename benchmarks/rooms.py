@@ -185,9 +185,15 @@ def extract(b: Bench) -> Room:
 
     def read(some: list[str]) -> dict[str, int]:
         vector = Vector.train(
-            b.model, b.tok, b.persona, contexts=some, method=cfg.method, contrast=cfg.contrast, layers=cfg.layers,
+            b.model,
+            b.tok,
+            b.persona,
+            contexts=some,
+            method=cfg.method,
+            contrast=cfg.contrast,
+            layers=cfg.layers,
             batch_tokens=b.config.batch_tokens,
-        )  # fmt: skip
+        )
         return {"pairs": vector.meta["contexts"], "layers": len(vector.directions)}
 
     poles = [[len(prompt_ids(b.tok, c, b.persona.system(pole))) for c in contexts] for pole in ("pos", "neg")]
@@ -204,10 +210,17 @@ def generate(b: Bench, *, rows: int | None = None, tokens: int | None = None) ->
 
     def draw(length: int) -> dict[str, int]:
         answers = sample(
-            b.model, rendered, ends=frozenset(), max_new_tokens=length, seed=0, steer=b.vector.directions,
-            doses=[d for _, d in pairs], temperature=cfg.temperature, min_p=cfg.min_p,
+            b.model,
+            rendered,
+            ends=frozenset(),
+            max_new_tokens=length,
+            seed=0,
+            steer=b.vector.directions,
+            doses=[d for _, d in pairs],
+            temperature=cfg.temperature,
+            min_p=cfg.min_p,
             batch=max(cfg.batch, rows or 0),
-        )  # fmt: skip
+        )
         return {"completions": len(answers), "tokens": sum(map(len, answers))}
 
     starts = [len(p) for p in rendered]
@@ -253,9 +266,12 @@ def heal(b: Bench, *, rounds: int | None = None, epochs: int | None = None) -> R
         epochs = len(record.validation)
         n = epochs * (len(used) - round(cfg.heal.validation * len(used)))
         return {
-            "samples": n, "tokens": n * b.sizes.tokens, "steps": len(record.steps), "epochs": epochs,
+            "samples": n,
+            "tokens": n * b.sizes.tokens,
+            "steps": len(record.steps),
+            "epochs": epochs,
             "rank": adapter.rank,
-        }  # fmt: skip
+        }
 
     def warm() -> dict[str, float]:
         train(replace(cfg, rounds=1, heal=replace(h, epochs=1)), [], used[: h.batch + 1])
@@ -329,9 +345,10 @@ def evaluate(b: Bench) -> Room:
             found = evals.measure(subject)
         items = evals.read(subject, found)
         return {
-            "vignettes": len(items["p_ans_any"]), "answers": len(items["p_ans_any"]) * len(forced_choice.ORDERS),
+            "vignettes": len(items["p_ans_any"]),
+            "answers": len(items["p_ans_any"]) * len(forced_choice.ORDERS),
             "tokens": len(items["p_ans_any"]) * cfg.think_tokens,
-        }  # fmt: skip
+        }
 
     few = replace(cfg, vignettes=min(n, 8), think_tokens=min(think, 8))
     return Room("vignettes", evaluate_work(b, cfg), lambda: ask(cfg), lambda: void(ask(few)))
@@ -356,8 +373,13 @@ def evaluate_work(b: Bench, cfg: config.EvalConfig) -> Work:
 
 
 ROOMS: dict[str, Callable[[Bench], Room]] = {
-    "extract": extract, "generate": generate, "filter": sift, "heal": heal, "bake": bake_, "evaluate": evaluate,
-}  # fmt: skip
+    "extract": extract,
+    "generate": generate,
+    "filter": sift,
+    "heal": heal,
+    "bake": bake_,
+    "evaluate": evaluate,
+}
 
 
 def void(_done: dict[str, int]) -> None:
@@ -379,12 +401,20 @@ def measured(make: Callable[[], Room], b: Bench, c: floors.Ceilings, repeats: in
             seconds.append(took)
         middle, floor = statistics.median(seconds), room.work.floor_seconds(c)
         return {
-            "seconds": middle, "seconds_min": min(seconds), "seconds_max": max(seconds), "seconds_each": seconds,
-            "warm_up_seconds": warm_seconds, **(notes or {}),
-            "did": done, "rate": done[room.unit] / middle, "unit": f"{room.unit}/s",
-            "floor_seconds": floor, "share_of_floor": floor / middle, **asdict(room.work),
+            "seconds": middle,
+            "seconds_min": min(seconds),
+            "seconds_max": max(seconds),
+            "seconds_each": seconds,
+            "warm_up_seconds": warm_seconds,
+            **(notes or {}),
+            "did": done,
+            "rate": done[room.unit] / middle,
+            "unit": f"{room.unit}/s",
+            "floor_seconds": floor,
+            "share_of_floor": floor / middle,
+            **asdict(room.work),
             "peak_memory_gb": records.peak_memory_gb(device),
-        }  # fmt: skip
+        }
     except Exception as e:  # a room that fails is a result, and the others still have theirs
         return {"error": f"{type(e).__name__}: {e}", "traceback": traceback.format_exc()}
 
@@ -407,9 +437,11 @@ def growth(b: Bench, scale: float) -> list[tuple[str, dict[str, int], Callable[[
 def machine(device: torch.device) -> dict[str, Any]:
     """What it ran on, and in which versions."""
     return {
-        "machine": records.device_name(device), "cuda": torch.version.cuda, "versions": records.versions(),
+        "machine": records.device_name(device),
+        "cuda": torch.version.cuda,
+        "versions": records.versions(),
         **records.commit(),
-    }  # fmt: skip
+    }
 
 
 def show(name: str, r: dict[str, Any]) -> str:
@@ -451,13 +483,26 @@ def benchmark(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )
     b = Bench(model, tok, replace(cfg, model=a.shape), sizes, folder)
     results: dict[str, Any] = {
-        **machine(model.device), "shape": a.shape, "dtype": str(model.dtype), "counted": b.counted, "sizes": sizes,
-        "scale": a.scale, "memory": a.memory, "repeats": a.repeats, "config": b.config, "ceilings": ceilings, "build_seconds": build,
+        **machine(model.device),
+        "shape": a.shape,
+        "dtype": str(model.dtype),
+        "counted": b.counted,
+        "sizes": sizes,
+        "scale": a.scale,
+        "memory": a.memory,
+        "repeats": a.repeats,
+        "config": b.config,
+        "ceilings": ceilings,
+        "build_seconds": build,
         "model_memory_gb": sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9,
-        "rooms": {}, "grow": [],
-    }  # fmt: skip
-    print(f"{a.shape} on {results['machine']}, {ceilings.bytes_per_second / 1e9:,.0f} GB/s, "
-          f"{ceilings.flops_per_second / 1e12:,.1f} TFLOP/s, built in {build:.1f} s\n{HEADER}", flush=True)  # fmt: skip
+        "rooms": {},
+        "grow": [],
+    }
+    print(
+        f"{a.shape} on {results['machine']}, {ceilings.bytes_per_second / 1e9:,.0f} GB/s, "
+        f"{ceilings.flops_per_second / 1e12:,.1f} TFLOP/s, built in {build:.1f} s\n{HEADER}",
+        flush=True,
+    )
     for room in a.rooms:
         found = measured(partial(ROOMS[room], b), b, ceilings, a.repeats, a.enough)
         results["rooms"][room] = found

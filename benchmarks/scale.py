@@ -33,9 +33,12 @@ the system prompt, a given answer; and, about, a vignette with its question"""
 TRIED = 3
 """scales that the trust region reads; at most `heal.trust.STEPS`"""
 MEASURED = {
-    "extract": (0.71, 0.72, 0.88), "generate": (7.6, 7.6, 9.4), "filter": (6.7, 6.9, 9.0), "heal": (29.5, 31.3, 42.6),
+    "extract": (0.71, 0.72, 0.88),
+    "generate": (7.6, 7.6, 9.4),
+    "filter": (6.7, 6.9, 9.0),
+    "heal": (29.5, 31.3, 42.6),
     "evaluate": (7.0, 7.1, 8.0),
-}  # fmt: skip
+}
 """seconds by room at 4B on one H100, least, median and most of three (docs/performance.md)"""
 PUBLISHED = {"extract": 0.16, "generate": 2.5, "filter": 2.7, "heal": 5.6, "evaluate": 0.7}
 """the floors that docs/performance.md has, which were counted on the model itself"""
@@ -60,8 +63,13 @@ class Shape:
         attention = self.width * self.head * (2 * self.heads + 2 * self.kv)
         layer = attention + 3 * self.width * self.mlp + 2 * self.width + 2 * self.head
         return Counted(
-            self.depth, layer, self.width * self.vocabulary, 4 * self.heads * self.head, 2 * self.kv * self.head * 2, 2
-        )  # fmt: skip
+            self.depth,
+            layer,
+            self.width * self.vocabulary,
+            4 * self.heads * self.head,
+            2 * self.kv * self.head * 2,
+            2,
+        )
 
     @property
     def parameters(self) -> float:
@@ -239,9 +247,12 @@ def total(terms: Iterable[Term], rounds: int) -> Total:
         n = 1 if t.once else rounds
         slow = share["evaluate" if t.step.startswith("evaluate") else t.room]
         out = Total(
-            out.tokens + n * t.tokens, out.work + t.work * n, out.floor + n * t.floor,
-            out.seconds + n * t.floor / share[t.room], out.slow + n * t.floor / slow,
-        )  # fmt: skip
+            out.tokens + n * t.tokens,
+            out.work + t.work * n,
+            out.floor + n * t.floor,
+            out.seconds + n * t.floor / share[t.room],
+            out.slow + n * t.floor / slow,
+        )
     return out
 
 
@@ -259,6 +270,18 @@ def markdown(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+COLUMNS = {
+    "The count, checked at 4B": "room | floor counted here, s | floor in performance.md, s | measured, s"
+    " | share of the floor",
+    "One run at 4B, by step": "step | once a | counted in | thousand tokens | PFLOP | TB moved | floor, s"
+    " | seconds | at the share of",
+    "One run": "model | 10⁹ parameters | H100s that hold it | 10⁶ tokens | EFLOP | PB moved | GB on disk"
+    " | hours at the floor | H100-hours | H100-hours, slow evaluation",
+    "The sweep": "model | runs | 10⁹ tokens | H100-hours | money | H100-hours, split and in turn | money, so",
+    "A night of it at 4B": "failures a worker-hour | a cell is | hours to the end | lost",
+}
+
+
 def tables(a: argparse.Namespace) -> dict[str, str]:
     """Every table by its heading."""
     cfg = replace(presets.preset("gpu"), rounds=a.rounds)
@@ -266,30 +289,61 @@ def tables(a: argparse.Namespace) -> dict[str, str]:
     runs, share, n = [total(c.run(), a.rounds) for c in counters], shares(), a.personas * a.seeds
     floors, terms = rooms(), counters[0].run()
     checked = [
-        (name, f"{floors[name]:.2f}", PUBLISHED[name], MEASURED[name][1], f"{share[name]:.0%}") for name in MEASURED
-    ]  # fmt: skip
+        (name, f"{floors[name]:.2f}", PUBLISHED[name], MEASURED[name][1], f"{share[name]:.0%}")
+        for name in MEASURED
+    ]
     by_step = [
-        (t.step, "run" if t.once else "round", t.source, f"{t.tokens / 1e3:,.0f}", f"{t.work.flops / 1e15:.2f}",
-         f"{t.work.bytes / 1e12:.2f}", f"{t.floor:.1f}", f"{t.floor / share[t.room]:.1f}", t.room)
+        (
+            t.step,
+            "run" if t.once else "round",
+            t.source,
+            f"{t.tokens / 1e3:,.0f}",
+            f"{t.work.flops / 1e15:.2f}",
+            f"{t.work.bytes / 1e12:.2f}",
+            f"{t.floor:.1f}",
+            f"{t.floor / share[t.room]:.1f}",
+            t.room,
+        )
         for t in terms
-    ]  # fmt: skip
+    ]
     one = [
-        (s.name, f"{s.parameters / 1e9:.1f}", s.gpus, f"{r.tokens / 1e6:.1f}", f"{r.work.flops / 1e18:.1f}",
-         f"{r.work.bytes / 1e15:.2f}", f"{disk(s, cfg, a.rounds):.1f}", f"{r.floor / 3600:.2f}", f"{r.seconds / 3600:.2f}", f"{r.slow / 3600:.2f}")
+        (
+            s.name,
+            f"{s.parameters / 1e9:.1f}",
+            s.gpus,
+            f"{r.tokens / 1e6:.1f}",
+            f"{r.work.flops / 1e18:.1f}",
+            f"{r.work.bytes / 1e15:.2f}",
+            f"{disk(s, cfg, a.rounds):.1f}",
+            f"{r.floor / 3600:.2f}",
+            f"{r.seconds / 3600:.2f}",
+            f"{r.slow / 3600:.2f}",
+        )
         for s, r in zip(SHAPES, runs, strict=True)
-    ]  # fmt: skip
+    ]
     hours = [n * r.seconds / 3600 for r in runs]
     whole = [
-        (s.name, n, f"{n * r.tokens / 1e9:.1f}", f"{h:,.0f}", money(h, a.price), f"{h * s.gpus:,.0f}", money(h * s.gpus, a.price))
+        (
+            s.name,
+            n,
+            f"{n * r.tokens / 1e9:.1f}",
+            f"{h:,.0f}",
+            money(h, a.price),
+            f"{h * s.gpus:,.0f}",
+            money(h * s.gpus, a.price),
+        )
         for s, r, h in zip(SHAPES, runs, hours, strict=True)
-    ]  # fmt: skip
+    ]
     return {
-        "The count, checked at 4B": markdown(["room", "floor counted here, s", "floor in performance.md, s", "measured, s", "share of the floor"], checked),
-        "One run at 4B, by step": markdown(["step", "once a", "counted in", "thousand tokens", "PFLOP", "TB moved", "floor, s", "seconds", "at the share of"], by_step),
-        "One run": markdown(["model", "10⁹ parameters", "H100s that hold it", "10⁶ tokens", "EFLOP", "PB moved", "GB on disk", "hours at the floor", "H100-hours", "H100-hours, slow evaluation"], one),
-        "The sweep": markdown(["model", "runs", "10⁹ tokens", "H100-hours", "money", "H100-hours, split and in turn", "money, so"], whole),
-        "A night of it at 4B": markdown(["failures a worker-hour", "a cell is", "hours to the end", "lost"], nights(terms, a, n)),
-    }  # fmt: skip
+        heading: markdown(COLUMNS[heading].split(" | "), rows)
+        for heading, rows in {
+            "The count, checked at 4B": checked,
+            "One run at 4B, by step": by_step,
+            "One run": one,
+            "The sweep": whole,
+            "A night of it at 4B": nights(terms, a, n),
+        }.items()
+    }
 
 
 def disk(s: Shape, cfg: RunConfig, rounds: int) -> float:

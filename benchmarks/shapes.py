@@ -22,22 +22,50 @@ from steer_heal_love.ground import models, records
 
 CONFIGS = {
     "qwen3-4b": Qwen3Config(
-        hidden_size=2560, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128,
-        intermediate_size=9728, vocab_size=151936, max_position_embeddings=40960, tie_word_embeddings=True,
+        hidden_size=2560,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=9728,
+        vocab_size=151936,
+        max_position_embeddings=40960,
+        tie_word_embeddings=True,
     ),
     "gemma3-4b": Gemma3TextConfig(
-        hidden_size=2560, num_hidden_layers=34, num_attention_heads=8, num_key_value_heads=4, head_dim=256,
-        intermediate_size=10240, vocab_size=262208, sliding_window=1024, tie_word_embeddings=True,
+        hidden_size=2560,
+        num_hidden_layers=34,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=256,
+        intermediate_size=10240,
+        vocab_size=262208,
+        sliding_window=1024,
+        tie_word_embeddings=True,
     ),
     "gemma3-27b": Gemma3TextConfig(
-        hidden_size=5376, num_hidden_layers=62, num_attention_heads=32, num_key_value_heads=16, head_dim=128,
-        intermediate_size=21504, vocab_size=262208, sliding_window=1024, tie_word_embeddings=True,
+        hidden_size=5376,
+        num_hidden_layers=62,
+        num_attention_heads=32,
+        num_key_value_heads=16,
+        head_dim=128,
+        intermediate_size=21504,
+        vocab_size=262208,
+        sliding_window=1024,
+        tie_word_embeddings=True,
     ),
     "tiny": Qwen3Config(
-        hidden_size=64, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
-        intermediate_size=128, vocab_size=0, max_position_embeddings=40960, tie_word_embeddings=True,
+        hidden_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        intermediate_size=128,
+        vocab_size=0,
+        max_position_embeddings=40960,
+        tie_word_embeddings=True,
     ),
-}  # fmt: skip
+}
 """`tiny` takes the tokenizer's own vocabulary."""
 NAMES = (*CONFIGS, "smollm2")
 

@@ -20,7 +20,20 @@ from safetensors.torch import save
 from steer_heal_love.nouns import FOUNDATIONS
 from steer_heal_love.vector import SAYS
 
-ODD = ["\x1b[2J", "\x9b31m", "\u202etxt", "\0", "\x07", "\u2066x", "[/b]", "[red]", "\ufeff", "\n", "{{7*7}}", "<script>"]  # fmt: skip
+ODD = [
+    "\x1b[2J",
+    "\x9b31m",
+    "\u202etxt",
+    "\0",
+    "\x07",
+    "\u2066x",
+    "[/b]",
+    "[red]",
+    "\ufeff",
+    "\n",
+    "{{7*7}}",
+    "<script>",
+]
 
 
 @dataclass(frozen=True)
@@ -36,10 +49,16 @@ class Case:
 
 def persona() -> dict:
     return {
-        "name": "calm", "axis": "calm versus haste", "pos": "a calm friend", "neg": "a hasty friend", "intent": {"Care": 1},
+        "name": "calm",
+        "axis": "calm versus haste",
+        "pos": "a calm friend",
+        "neg": "a hasty friend",
+        "intent": {"Care": 1},
         "prompts": {"elicit": [f"What is {n}?" for n in "abcd"], "plain": [f"Name {n}." for n in "abcd"]},
-        "probes": [{"question": f"Is it {n}?", "pos": f"Slowly {n}.", "neg": f"Quickly {n}."} for n in "abcd"],
-    }  # fmt: skip
+        "probes": [
+            {"question": f"Is it {n}?", "pos": f"Slowly {n}.", "neg": f"Quickly {n}."} for n in "abcd"
+        ],
+    }
 
 
 def config() -> dict:
@@ -95,10 +114,19 @@ def with_odd_key(draw: random.Random, table: dict) -> tuple[dict, bool]:
 
 
 VALUES: list[Edit] = [
-    with_value(True, False), with_value(float("nan"), True), with_value(float("-inf"), True), with_value(2**80, True), with_value([], False),
-    with_value({"a": {"b": 1}}, True), with_value(["x", ["y"]], True), with_value("\x1b]0;x\x07", True), with_value("w " * 20_000, False),
-    with_key, with_odd_text, with_odd_key,
-]  # fmt: skip
+    with_value(True, False),
+    with_value(float("nan"), True),
+    with_value(float("-inf"), True),
+    with_value(2**80, True),
+    with_value([], False),
+    with_value({"a": {"b": 1}}, True),
+    with_value(["x", ["y"]], True),
+    with_value("\x1b]0;x\x07", True),
+    with_value("w " * 20_000, False),
+    with_key,
+    with_odd_text,
+    with_odd_key,
+]
 
 
 def bytes_damaged(draw: random.Random, raw: bytes) -> tuple[bytes, bool]:
@@ -106,21 +134,32 @@ def bytes_damaged(draw: random.Random, raw: bytes) -> tuple[bytes, bool]:
     at = draw.randrange(len(raw))
     return draw.choice(
         [
-            lambda: (raw[:at], False), lambda: (raw[:at] + bytes([draw.randrange(256)]) + raw[at + 1 :], False), lambda: (b"", False),
-            lambda: (raw[:at] + draw.randbytes(8) + raw[at:], False), lambda: (draw.randbytes(at + 1), False), lambda: (raw[:at] + b"\xff\xfe" + raw[at:], False),
-            lambda: (raw[:at] + raw[at : at + 16] * 3 + raw[at:], False), lambda: (b"\x1b[2J" + raw, True), lambda: (raw + b"\0", True),
+            lambda: (raw[:at], False),
+            lambda: (raw[:at] + bytes([draw.randrange(256)]) + raw[at + 1 :], False),
+            lambda: (b"", False),
+            lambda: (raw[:at] + draw.randbytes(8) + raw[at:], False),
+            lambda: (draw.randbytes(at + 1), False),
+            lambda: (raw[:at] + b"\xff\xfe" + raw[at:], False),
+            lambda: (raw[:at] + raw[at : at + 16] * 3 + raw[at:], False),
+            lambda: (b"\x1b[2J" + raw, True),
+            lambda: (raw + b"\0", True),
         ]
-    )()  # fmt: skip
+    )()
 
 
 def text_damaged(draw: random.Random, text: str) -> tuple[bytes, bool]:
     """One thing done to the text of a file: its encoding, its nesting, its size."""
     return draw.choice(
         [
-            lambda: (text.encode("utf-16"), True), lambda: (b"\xef\xbb\xbf" + text.encode(), False), lambda: (text.replace("\n", "\r\n").encode(), False),
-            lambda: (b"x = " + b"[" * 40_000, True), lambda: (b"{\"a\":" * 40_000, True), lambda: (b"x = " + b"7" * 6_000, True), lambda: ((text + "\n# " + "x" * 5_000_000).encode(), False),
+            lambda: (text.encode("utf-16"), True),
+            lambda: (b"\xef\xbb\xbf" + text.encode(), False),
+            lambda: (text.replace("\n", "\r\n").encode(), False),
+            lambda: (b"x = " + b"[" * 40_000, True),
+            lambda: (b'{"a":' * 40_000, True),
+            lambda: (b"x = " + b"7" * 6_000, True),
+            lambda: ((text + "\n# " + "x" * 5_000_000).encode(), False),
         ]
-    )()  # fmt: skip
+    )()
 
 
 def made(kind: str, seed: int, folder: Path) -> Case:
@@ -210,9 +249,23 @@ def vector(draw: random.Random, folder: Path) -> tuple[Path, bool, str]:
             torch.ones(8)
         )
     elif how == "value":
-        tensors["layer.2"] = draw.choice([torch.ones(7), torch.ones(2, 8), torch.full((8,), float("nan")), torch.ones(0), torch.ones(8, dtype=torch.int64)])  # fmt: skip
+        tensors["layer.2"] = draw.choice(
+            [
+                torch.ones(7),
+                torch.ones(2, 8),
+                torch.full((8,), float("nan")),
+                torch.ones(0),
+                torch.ones(8, dtype=torch.int64),
+            ]
+        )
     elif how == "header":
-        edit = draw.choice([{}, {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 32]}, {"dtype": "F32", "shape": [8], "data_offsets": [0, 2**63]}])  # fmt: skip
+        edit = draw.choice(
+            [
+                {},
+                {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 32]},
+                {"dtype": "F32", "shape": [8], "data_offsets": [0, 2**63]},
+            ]
+        )
     elif how == "shown":
         header["meta"], must = json.dumps({"a\u202e[red]": "x\u2066\n"}), False
     raw = packed(tensors, header, draw, edit)
@@ -228,13 +281,46 @@ def adapter(draw: random.Random, folder: Path) -> tuple[Path, bool, str]:
     told = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "bias": "none"}
     must, how, edit = True, draw.choice(["kind", "rank", "name", "value", "header", "config", "bytes"]), None
     if how == "kind":
-        told |= draw.choice([{"use_dora": True}, {"init_lora_weights": "pissa_niter_4"}, {"bias": "all"}, {"new\x1b": 1}, {"modules_to_save": ["x"]}, {"lora_bias": True}])  # fmt: skip
+        told |= draw.choice(
+            [
+                {"use_dora": True},
+                {"init_lora_weights": "pissa_niter_4"},
+                {"bias": "all"},
+                {"new\x1b": 1},
+                {"modules_to_save": ["x"]},
+                {"lora_bias": True},
+            ]
+        )
     elif how == "rank":
-        told |= draw.choice([{"r": 64}, {"r": True}, {"r": 10**40}, {"lora_alpha": float("nan")}, {"rank_pattern": {"(x+)+": 2}}])  # fmt: skip
+        told |= draw.choice(
+            [
+                {"r": 64},
+                {"r": True},
+                {"r": 10**40},
+                {"lora_alpha": float("nan")},
+                {"rank_pattern": {"(x+)+": 2}},
+            ]
+        )
     elif how == "name":
-        tensors[draw.choice(["base_model.model.lm_head.lora_A.weight", f"{stem}magnitude_vector", "\x1b[2J", stem + "embedding_A"])] = torch.ones(2, 8)  # fmt: skip
+        tensors[
+            draw.choice(
+                [
+                    "base_model.model.lm_head.lora_A.weight",
+                    f"{stem}magnitude_vector",
+                    "\x1b[2J",
+                    stem + "embedding_A",
+                ]
+            )
+        ] = torch.ones(2, 8)
     elif how == "value":
-        tensors[f"{stem}A.weight"] = draw.choice([torch.full((2, 8), float("inf")), torch.ones(3, 8), torch.ones(8), torch.ones(2, 8, dtype=torch.int8)])  # fmt: skip
+        tensors[f"{stem}A.weight"] = draw.choice(
+            [
+                torch.full((2, 8), float("inf")),
+                torch.ones(3, 8),
+                torch.ones(8),
+                torch.ones(2, 8, dtype=torch.int8),
+            ]
+        )
     elif how == "header":
         edit = {"dtype": "F32", "shape": [-1, 8], "data_offsets": [0, 64]}
     raw, text = packed(tensors, {"format": "pt"}, draw, edit), json.dumps(told).encode()

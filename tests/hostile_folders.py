@@ -26,9 +26,31 @@ from steer_heal_love.nouns import FOUNDATIONS
 from tiny_model import build_model, build_tokenizer
 
 VALUES: list[Any] = [
-    None, True, -1, 0, 3.5, 2**80, 1e300, -1e300, float("nan"), float("inf"), "", "x", "\x1b[2J", "[/b]", "{{7*191}}", "<script>", [], {}, [[]],
-    "w" * 50_000, [1, "x"], {"a": 1}, "\ud800", list(range(3)),
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    3.5,
+    2**80,
+    1e300,
+    -1e300,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "\x1b[2J",
+    "[/b]",
+    "{{7*191}}",
+    "<script>",
+    [],
+    {},
+    [[]],
+    "w" * 50_000,
+    [1, "x"],
+    {"a": 1},
+    "\ud800",
+    list(range(3)),
+]
 Made = tuple[Path, bool, str]
 """where a case lies, whether it must be refused, and what was done"""
 
@@ -152,23 +174,50 @@ def certificate(draw: random.Random, folder: Path) -> Made:
     }
     names = ("trait_shift", "neutral_kl", "own_excess", "capability", "text_auc")
     trait = {
-        "persona": "love", "kind": "certified", "gate": gate, "scores": {n: score() for n in names}, "base": {},
+        "persona": "love",
+        "kind": "certified",
+        "gate": gate,
+        "scores": {n: score() for n in names},
+        "base": {},
         "samples": [{"prompt": f"p{i}", "base": "b", "model": "m"} for i in range(3)],
-    }  # fmt: skip
+    }
     record = {
-        "schema": 1, "target": "t", "kind": "adapter", "base": "smollm2", "verdict": "certified", "seed": 0, "device": "cpu",
-        "dtype": "torch.float32", "base_hash": "0", "versions": {}, "modules": 3, "rank": 2, "notes": ["n"], "traits": [trait],
+        "schema": 1,
+        "target": "t",
+        "kind": "adapter",
+        "base": "smollm2",
+        "verdict": "certified",
+        "seed": 0,
+        "device": "cpu",
+        "dtype": "torch.float32",
+        "base_hash": "0",
+        "versions": {},
+        "modules": 3,
+        "rank": 2,
+        "notes": ["n"],
+        "traits": [trait],
         "others": {f: score() for f in FOUNDATIONS[:2]},
-    }  # fmt: skip
+    }
     return alone(draw, folder, "certificate.json", record)
 
 
 def fight(draw: random.Random, folder: Path) -> Made:
     way = {"moved": score(), "learned": score(), "scores": {"neutral_kl": score()}}
     record = {
-        "schema": 1, "kind": "fight", "persona": "love", "model": "m", "rows": 3, "held_rows": 2, "unwanted": "u", "seed": 0,
-        "ways": {"plain": way, "prevented": way}, "prevented": score(), "given_up": score(), "says": ["a", "b"], "dose": 0.5,
-    }  # fmt: skip
+        "schema": 1,
+        "kind": "fight",
+        "persona": "love",
+        "model": "m",
+        "rows": 3,
+        "held_rows": 2,
+        "unwanted": "u",
+        "seed": 0,
+        "ways": {"plain": way, "prevented": way},
+        "prevented": score(),
+        "given_up": score(),
+        "says": ["a", "b"],
+        "dose": 0.5,
+    }
     return alone(draw, folder, "fight.json", record)
 
 
@@ -191,11 +240,37 @@ def model(draw: random.Random, folder: Path) -> Made:
         return here, True, how
     if how == "config":
         file = here / draw.choice(["config.json", "generation_config.json", "tokenizer_config.json"])
-        file.write_bytes(draw.choice([dumped(spoiled(draw, json.loads(file.read_text()))), b"[" * 60_000, b'{"a":' * 60_000, b"\xff\xfe{", b'{"a": ' + b"9" * 5_000 + b"}"]))  # fmt: skip
+        file.write_bytes(
+            draw.choice(
+                [
+                    dumped(spoiled(draw, json.loads(file.read_text()))),
+                    b"[" * 60_000,
+                    b'{"a":' * 60_000,
+                    b"\xff\xfe{",
+                    b'{"a": ' + b"9" * 5_000 + b"}",
+                ]
+            )
+        )
         return here, False, f"{how} {file.name}"
     if how == "template":
         file = here / "chat_template.jinja"
-        file.write_text(draw.choice(["{{", "{% for i in range(10**12) %}x{% endfor %}", "{{ x.y.z }}", "\x1b[2J", "", "{{ ''.__class__.__mro__ }}", "{{ raise_exception('\x1b[2J') }}", "{% raw %}" * 9, "{{ 'a' * 10**9 }}", "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "{{ messages[0]['content'] }}{{ 'x'|center(10**10) }}"]))  # fmt: skip
+        file.write_text(
+            draw.choice(
+                [
+                    "{{",
+                    "{% for i in range(10**12) %}x{% endfor %}",
+                    "{{ x.y.z }}",
+                    "\x1b[2J",
+                    "",
+                    "{{ ''.__class__.__mro__ }}",
+                    "{{ raise_exception('\x1b[2J') }}",
+                    "{% raw %}" * 9,
+                    "{{ 'a' * 10**9 }}",
+                    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+                    "{{ messages[0]['content'] }}{{ 'x'|center(10**10) }}",
+                ]
+            )
+        )
         return here, False, how
     file = here / {"tokenizer": "tokenizer.json", "bytes": "model.safetensors", "link": "config.json"}[how]
     if how == "link":
@@ -213,23 +288,44 @@ def lacking(draw: random.Random, weights: dict[str, torch.Tensor], how: str) -> 
     """Weights that are not the model's."""
     name = draw.choice([n for n in sorted(weights) if n.startswith("model.layers")])
     if how == "prefix":
-        return {draw.choice(["base_model.model.", "module.", "_orig_mod."]) + k: v for k, v in weights.items()} if draw else weights  # fmt: skip
+        return (
+            {draw.choice(["base_model.model.", "module.", "_orig_mod."]) + k: v for k, v in weights.items()}
+            if draw
+            else weights
+        )
     changed = {
-        "lost": {k: v for k, v in weights.items() if k != name}, "head": {k: v for k, v in weights.items() if k != "lm_head.weight"},
-        "shape": weights | {name: torch.ones(7)}, "nan": weights | {name: torch.full_like(weights[name], float("nan"))},
+        "lost": {k: v for k, v in weights.items() if k != name},
+        "head": {k: v for k, v in weights.items() if k != "lm_head.weight"},
+        "shape": weights | {name: torch.ones(7)},
+        "nan": weights | {name: torch.full_like(weights[name], float("nan"))},
         "wide": weights | {name.replace("layers.", "layers.9"): weights[name].clone()},
-    }  # fmt: skip
+    }
     return changed[how]
 
 
 PEFT: dict[str, dict[str, Any]] = {
-    "plain": {}, "rslora": {"use_rslora": True}, "rank pattern": {"rank_pattern": {"q_proj": 2}}, "alpha pattern": {"alpha_pattern": {"q_proj": 32}},
-    "dora": {"use_dora": True}, "modules to save": {"modules_to_save": ["lm_head"]}, "pissa": {"init_lora_weights": "pissa"}, "olora": {"init_lora_weights": "olora"},
-    "lora bias": {"lora_bias": True}, "bias all": {"bias": "all"}, "bias lora only": {"bias": "lora_only"}, "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
-    "tokens": {"trainable_token_indices": [5, 6]}, "head": {"target_modules": ["q_proj", "lm_head"]}, "alora": {"alora_invocation_tokens": [7]},
-    "replicated": {"layer_replication": [[0, 2], [1, 3]]}, "some layers": {"layers_to_transform": [0, 2]}, "gaussian": {"init_lora_weights": "gaussian"},
-    "pissa fast": {"init_lora_weights": "pissa_niter_4"}, "loftq": {"init_lora_weights": "loftq"}, "all linear": {"target_modules": "all-linear"},
-}  # fmt: skip
+    "plain": {},
+    "rslora": {"use_rslora": True},
+    "rank pattern": {"rank_pattern": {"q_proj": 2}},
+    "alpha pattern": {"alpha_pattern": {"q_proj": 32}},
+    "dora": {"use_dora": True},
+    "modules to save": {"modules_to_save": ["lm_head"]},
+    "pissa": {"init_lora_weights": "pissa"},
+    "olora": {"init_lora_weights": "olora"},
+    "lora bias": {"lora_bias": True},
+    "bias all": {"bias": "all"},
+    "bias lora only": {"bias": "lora_only"},
+    "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "tokens": {"trainable_token_indices": [5, 6]},
+    "head": {"target_modules": ["q_proj", "lm_head"]},
+    "alora": {"alora_invocation_tokens": [7]},
+    "replicated": {"layer_replication": [[0, 2], [1, 3]]},
+    "some layers": {"layers_to_transform": [0, 2]},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "pissa fast": {"init_lora_weights": "pissa_niter_4"},
+    "loftq": {"init_lora_weights": "loftq"},
+    "all linear": {"target_modules": "all-linear"},
+}
 """settings of PEFT's own LoRA"""
 
 
@@ -240,12 +336,22 @@ def peft(draw: random.Random, folder: Path) -> Made:
     name, other = draw.choice(sorted(PEFT)), draw.choice([None, None, None, "deeper", "wider"])
     tok = build_tokenizer()
     torch.manual_seed(draw.randrange(1_000))
-    base = build_model(len(tok) + 8 * (other == "wider"), tok.eos_token_id, depth=tiny_run.DEPTH + 2 * (other == "deeper"))  # fmt: skip
-    how = {"r": draw.choice([1, 2, 4]), "lora_alpha": draw.choice([1, 8]), "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"} | PEFT[name]  # fmt: skip
+    base = build_model(
+        len(tok) + 8 * (other == "wider"), tok.eos_token_id, depth=tiny_run.DEPTH + 2 * (other == "deeper")
+    )
+    how = {
+        "r": draw.choice([1, 2, 4]),
+        "lora_alpha": draw.choice([1, 8]),
+        "target_modules": ["q_proj", "v_proj"],
+        "task_type": "CAUSAL_LM",
+    } | PEFT[name]
     try:
         wrapped = get_peft_model(base, LoraConfig(**how))
     except (ImportError, ValueError, KeyError, AttributeError, RuntimeError, TypeError):
-        wrapped, name = get_peft_model(base, LoraConfig(**(how | {"init_lora_weights": True, "use_dora": False}))), "plain after all"  # fmt: skip
+        wrapped, name = (
+            get_peft_model(base, LoraConfig(**(how | {"init_lora_weights": True, "use_dora": False}))),
+            "plain after all",
+        )
     with torch.no_grad():
         for p in wrapped.parameters():
             if p.requires_grad:
@@ -256,5 +362,10 @@ def peft(draw: random.Random, folder: Path) -> Made:
 
 
 KINDS = {
-    "model": model, "PEFT adapter": peft, "run": run, "comparison": comparison, "certificate": certificate, "fight": fight,
-}  # fmt: skip
+    "model": model,
+    "PEFT adapter": peft,
+    "run": run,
+    "comparison": comparison,
+    "certificate": certificate,
+    "fight": fight,
+}

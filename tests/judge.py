@@ -46,7 +46,13 @@ def reads(kind: str):
 @reads("persona")
 def persona(path: Path) -> bool:
     p = load(str(path))
-    texts = [p.pos, p.neg, *p.elicit, *p.plain, *(t for probe in p.probes for t in (probe.question, probe.pos, probe.neg))]  # fmt: skip
+    texts = [
+        p.pos,
+        p.neg,
+        *p.elicit,
+        *p.plain,
+        *(t for probe in p.probes for t in (probe.question, probe.pos, probe.neg)),
+    ]
     screen.tell(p.name)
     return words(p.pos) != words(p.neg) and all(0 < len(t) <= 8_000 and words(t) for t in texts)
 
@@ -65,13 +71,17 @@ def vignettes(path: Path) -> bool:
     found = load_bank(path)
     for v in found:
         screen.tell(v.id)
-    sound = all(v.text.strip() and len(v.text) <= 4_000 and v.foundation in (*FOUNDATIONS, None) for v in found)  # fmt: skip
+    sound = all(
+        v.text.strip() and len(v.text) <= 4_000 and v.foundation in (*FOUNDATIONS, None) for v in found
+    )
     return sound and all(v.shares is None or abs(sum(v.shares) - 1) < 1e-6 for v in found)
 
 
 def straight(directions: dict[int, torch.Tensor]) -> bool:
     one_width = len({tuple(v.shape) for v in directions.values()}) == 1
-    return one_width and all(i >= 0 and v.ndim == 1 and torch.isfinite(v).all() for i, v in directions.items())  # fmt: skip
+    return one_width and all(
+        i >= 0 and v.ndim == 1 and torch.isfinite(v).all() for i, v in directions.items()
+    )
 
 
 @reads("vector")
@@ -85,7 +95,9 @@ def vector(path: Path) -> bool:
 def adapter(path: Path) -> bool:
     a = bake.load_peft(path)
     pairs = a.factors.values()
-    return all(torch.isfinite(b @ x).all() and len(x) == b.shape[1] == 2 for x, b in pairs) and a.scaling == 2.0  # fmt: skip
+    return (
+        all(torch.isfinite(b @ x).all() and len(x) == b.shape[1] == 2 for x, b in pairs) and a.scaling == 2.0
+    )
 
 
 @reads("control vector")
@@ -164,7 +176,10 @@ def fight(path: Path) -> bool:
 
 WRITES = {"run": "out", "comparison": "it", "certificate": "it"}
 """where a kind's reading writes what it shows"""
-MAKERS = {**{k: (hostile, k) for k in hostile.KINDS}, **{k: (hostile_folders, k) for k in hostile_folders.KINDS}}  # fmt: skip
+MAKERS = {
+    **{k: (hostile, k) for k in hostile.KINDS},
+    **{k: (hostile_folders, k) for k in hostile_folders.KINDS},
+}
 
 
 @dataclass(frozen=True)

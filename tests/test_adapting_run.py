@@ -15,9 +15,11 @@ from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of
 
 SMALL = SETTINGS | {
-    "rounds": 1, "walk": SETTINGS["walk"] | {"kind": "iso_kl", "nats": 0.3},
-    "eval": SETTINGS["eval"] | {"instruments": ["neutral", "probes", "samples"], "transfer": "off", "nulls": False, "wordings": False},
-}  # fmt: skip
+    "rounds": 1,
+    "walk": SETTINGS["walk"] | {"kind": "iso_kl", "nats": 0.3},
+    "eval": SETTINGS["eval"]
+    | {"instruments": ["neutral", "probes", "samples"], "transfer": "off", "nulls": False, "wordings": False},
+}
 
 
 @pytest.fixture
@@ -67,6 +69,13 @@ def test_methods_by_name_are_compared_and_unknown_parts_are_refused(made, tmp_pa
         tmp_path / "out" / "seeds" / "3" / "methods" / "steered-pca_diff-rotate" / "1" / "scores.json"
     ).is_file()
     assert named("steered:unrelated").name == "steered:unrelated" and named("healed:random").kind == "healed"
-    for wrong, words in (("baked:pca_diff", "baked"), ("healed:magic", "magic"), ("steered:pca_diff:turn", "turn"), ("healed:pca_diff:add", "healed"), ("steered:linear_act:gate", "gate"), ("steered:mean_diff:transport", "transport")):  # fmt: skip
+    for wrong, words in (
+        ("baked:pca_diff", "baked"),
+        ("healed:magic", "magic"),
+        ("steered:pca_diff:turn", "turn"),
+        ("healed:pca_diff:add", "healed"),
+        ("steered:linear_act:gate", "gate"),
+        ("steered:mean_diff:transport", "transport"),
+    ):
         with pytest.raises(UserError, match=words):
             named(wrong)

@@ -52,7 +52,9 @@ def imported(file: Path) -> set[str]:
 ALLOWED = {
     "nouns": set(),
     "ground": FLOOR,
-    "config": FLOOR,
+    "limits": FLOOR,
+    "grid": FLOOR | {"limits"},
+    "config": FLOOR | {"grid", "limits"},
     "presets": FLOOR | {"config"},
     **{room: FLOOR | {"config", room} for room in ROOMS},
     "doctor": FLOOR | ROOMS | {"config", "doctor"},

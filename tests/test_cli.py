@@ -108,7 +108,12 @@ def test_a_device_that_is_not_here_is_told_before_a_model_is_looked_for(
 def test_the_cards_that_are_here_are_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [models.known_device(d) for d in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda", "cuda", "cuda:1", "cpu"]  # fmt: skip
+    assert [models.known_device(d) for d in ("auto", "cuda", "cuda:1", "cpu")] == [
+        "cuda",
+        "cuda",
+        "cuda:1",
+        "cpu",
+    ]
     with pytest.raises(UserError, match="cuda:2.*cuda, cuda:0, cuda:1"):
         models.known_device("cuda:2")
 
@@ -171,10 +176,16 @@ def test_an_export_that_cannot_be_written_is_a_user_error(tok, here, capsys, mon
     make = lambda *_args, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok)
     monkeypatch.setattr("steer_heal_love.ground.models.load", make)
     model = make()[0]
-    records.write_json(here / "run/manifest.json", {
-        "schema": records.SCHEMA, "model": "tiny", "model_hash": models.fingerprint(model), "dtype": str(model.dtype),
-        "chat_template_hash": template_hash(tok),
-    })  # fmt: skip
+    records.write_json(
+        here / "run/manifest.json",
+        {
+            "schema": records.SCHEMA,
+            "model": "tiny",
+            "model_hash": models.fingerprint(model),
+            "dtype": str(model.dtype),
+            "chat_template_hash": template_hash(tok),
+        },
+    )
     files.save_config(config.RunConfig(), here / "run/config.toml")
     bake.save_peft(random_adapter(model, 0), here / "run/adapter", base_model="tiny")
     (here / "file").write_text("mine")
@@ -277,8 +288,8 @@ def test_a_comparison_takes_every_setting_and_its_own_folder(here, monkeypatch):
     monkeypatch.setattr("steer_heal_love.compare.run", lambda settings, **own: seen.append((settings, own)))
     monkeypatch.setattr("steer_heal_love.report.terminal_comparison", lambda _path: "")
     (here / "mine.toml").write_text('seed = 5\nout = "elsewhere"\n')
-    cli.main(["compare", "--config", "mine.toml", "--heal.lr", "0.25", "--seeds", "2", "--methods", "sft", "prompt",
-              "--grid.scales", "1", "2", "--out", "there"])  # fmt: skip
+    given = "--config mine.toml --heal.lr 0.25 --seeds 2 --methods sft prompt --grid.scales 1 2 --out there"
+    cli.main(["compare", *given.split()])
     cli.main(["compare"])
     (settings, own), (_, default) = seen
     assert (settings.seed, settings.heal.lr) == (5, 0.25)

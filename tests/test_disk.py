@@ -56,9 +56,10 @@ def disk(tmp_path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.parametrize(
-    "limit", [lambda n: f"size={32 + 48 * n}k,nr_inodes=500", lambda n: f"size=8m,nr_inodes={7 + 6 * n}"],
+    "limit",
+    [lambda n: f"size={32 + 48 * n}k,nr_inodes=500", lambda n: f"size=8m,nr_inodes={7 + 6 * n}"],
     ids=["full", "no inodes"],
-)  # fmt: skip
+)
 def test_a_run_on_a_disk_that_is_full_again_and_again_goes_on(disk, whole, limit):
     home, refusals = disk(limit(0)), 0
     for n in range(1, SITTINGS):
@@ -105,9 +106,12 @@ def test_a_read_only_folder_is_read_and_not_written(disk, whole, tmp_path):
     report.write([run], tmp_path / "r.html")
     verbs.export(run, out=tmp_path / "x")
     for write in (
-        lambda: report.write([run], run / "report.html"), lambda: loop.run(resume=half), lambda: verbs.export(run, out=home / "x"),
-        lambda: tiny_run.run(home, **SHORT), lambda: tiny_run.comparison(home / "c", **SHORT),
-    ):  # fmt: skip
+        lambda: report.write([run], run / "report.html"),
+        lambda: loop.run(resume=half),
+        lambda: verbs.export(run, out=home / "x"),
+        lambda: tiny_run.run(home, **SHORT),
+        lambda: tiny_run.comparison(home / "c", **SHORT),
+    ):
         with pytest.raises(UserError, match="Read-only"):
             write()
     disk("rw")
@@ -139,18 +143,28 @@ def test_a_run_whose_folder_vanishes_says_so_and_makes_no_other(tmp_path, whole,
 
 def test_a_comparison_whose_folder_vanishes_says_so_and_makes_no_other(tmp_path):
     with pytest.raises(UserError, match="gone|cannot write"):
-        compare.run(out=tmp_path / "c", seeds=1, methods=("steering",), track=gone_at("base: states", lambda: tmp_path / "c"), **(tiny_run.SETTINGS | SHORT))  # fmt: skip
+        compare.run(
+            out=tmp_path / "c",
+            seeds=1,
+            methods=("steering",),
+            track=gone_at("base: states", lambda: tmp_path / "c"),
+            **(tiny_run.SETTINGS | SHORT),
+        )
     assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("verb", ["report", "export", "run", "compare"])
-def test_a_signal_in_the_middle_of_writing_leaves_no_half_file(monkeypatch, tmp_path, whole, capsys, verb, number):  # fmt: skip
+def test_a_signal_in_the_middle_of_writing_leaves_no_half_file(
+    monkeypatch, tmp_path, whole, capsys, verb, number
+):
     run = shutil.copytree(whole, tmp_path / "runs" / whole.name)
     act = {
-        "report": lambda: report.write([run], tmp_path / "r.html"), "export": lambda: verbs.export(run, out=tmp_path / "x"),
-        "run": lambda: tiny_run.run(tmp_path / "new", **SHORT), "compare": lambda: tiny_run.comparison(tmp_path / "c", **SHORT),
-    }[verb]  # fmt: skip
+        "report": lambda: report.write([run], tmp_path / "r.html"),
+        "export": lambda: verbs.export(run, out=tmp_path / "x"),
+        "run": lambda: tiny_run.run(tmp_path / "new", **SHORT),
+        "compare": lambda: tiny_run.comparison(tmp_path / "c", **SHORT),
+    }[verb]
     monkeypatch.setattr(cli, "dispatch", lambda _argv: act())
     monkeypatch.setattr(os, "replace", lambda *_: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as e:
@@ -160,7 +174,9 @@ def test_a_signal_in_the_middle_of_writing_leaves_no_half_file(monkeypatch, tmp_
     assert not any((tmp_path / n).exists() for n in ("r.html", "x/adapter_config.json", "c/plan.json"))
 
 
-def test_a_run_that_is_stopped_holds_its_folder_and_goes_on_under_a_clock_that_goes_back(tmp_path, whole, monkeypatch):  # fmt: skip
+def test_a_run_that_is_stopped_holds_its_folder_and_goes_on_under_a_clock_that_goes_back(
+    tmp_path, whole, monkeypatch
+):
     clock = iter(range(2_000_000_000, 0, -1))
     child = os.fork()
     if child == 0:
@@ -195,8 +211,11 @@ def test_whatever_the_disk_refuses_is_a_message(monkeypatch, tmp_path, whole, nu
     (run / "rounds" / "00" / "first.jsonl").unlink()
     monkeypatch.setattr(os, "replace", refuse)
     for write in (
-        lambda: loop.run(resume=run), lambda: report.write([run], tmp_path / "r.html"), lambda: verbs.export(run, out=tmp_path / "x"),
-        lambda: tiny_run.run(tmp_path / "new", **SHORT), lambda: tiny_run.comparison(tmp_path / "c", **SHORT),
-    ):  # fmt: skip
+        lambda: loop.run(resume=run),
+        lambda: report.write([run], tmp_path / "r.html"),
+        lambda: verbs.export(run, out=tmp_path / "x"),
+        lambda: tiny_run.run(tmp_path / "new", **SHORT),
+        lambda: tiny_run.comparison(tmp_path / "c", **SHORT),
+    ):
         with pytest.raises(UserError, match=os.strerror(number)):
             write()

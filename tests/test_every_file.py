@@ -85,7 +85,11 @@ def exported(run: Path, right: Path, out: Path) -> None:
 def certified(run: Path, right: Path, _out: Path) -> None:
     ours, theirs = (certify.target(str(p), "tiny").adapter for p in (run, right))
     assert ours.factors.keys() == theirs.factors.keys()
-    assert all(torch.equal(x, y) for n in ours.factors for x, y in zip(ours.factors[n], theirs.factors[n], strict=True))  # fmt: skip
+    assert all(
+        torch.equal(x, y)
+        for n in ours.factors
+        for x, y in zip(ours.factors[n], theirs.factors[n], strict=True)
+    )
 
 
 def compared(folder: Path, right: Path, _out: Path) -> None:

@@ -26,9 +26,17 @@ ENGLISH = (
     "waiting for scraps. Nobody spoke much, because the work was familiar and the day was going to be long."
 )
 SCRIPTS = [
-    ENGLISH, "Η θάλασσα είναι ήρεμη.", "Море спокойно,  и ветра нет.", "海は静かです。", "البحر هادئ", "समुद्र शांत है",
-    "a 🙂 and 🏳️‍🌈", "def f(x):\n    return x\n\n\ty", " leading", "1234567 <b>bold</b>",
-]  # fmt: skip
+    ENGLISH,
+    "Η θάλασσα είναι ήρεμη.",
+    "Море спокойно,  и ветра нет.",
+    "海は静かです。",
+    "البحر هادئ",
+    "समुद्र शांत है",
+    "a 🙂 and 🏳️‍🌈",
+    "def f(x):\n    return x\n\n\ty",
+    " leading",
+    "1234567 <b>bold</b>",
+]
 
 
 def test_without_its_wheels_the_extra_is_named(monkeypatch):

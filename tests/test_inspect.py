@@ -24,7 +24,9 @@ TALK = [("user", "Where is the cat?"), ("assistant", "On the mat."), ("user", "A
 
 
 def inspect_ai():
-    return pytest.importorskip("inspect_ai", reason="the extra `inspect` is not installed: pip install 'steer-heal-love[inspect]'")  # fmt: skip
+    return pytest.importorskip(
+        "inspect_ai", reason="the extra `inspect` is not installed: pip install 'steer-heal-love[inspect]'"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +91,14 @@ def test_an_inspect_task_runs_on_a_served_model_and_its_log_says_what_it_answere
             dataset=[Sample(input=TALK[0][1], target="mat")], solver=generate(), scorer=includes()
         )
         (log,) = inspect.eval(
-            task, model=answering, log_dir=str(tmp_path), display="none", max_tokens=6, temperature=0.0, seed=1
-        )  # fmt: skip
+            task,
+            model=answering,
+            log_dir=str(tmp_path),
+            display="none",
+            max_tokens=6,
+            temperature=0.0,
+            seed=1,
+        )
         assert log.status == "success", log.error
         said = served.reply(TALK[:1], tokens=6, temperature=0.0, seed=1)
         assert log.samples[0].output.completion == said.text
@@ -139,7 +147,9 @@ def test_an_adapter_is_served_beside_its_base_and_what_no_one_has_is_told(run, t
     path, model = run
     tok = serve.served(str(path), who="base").tok
     alone = serve.served(str(path / "adapter"), base="tiny", strength=0.0)
-    assert alone.reply(TALK, tokens=6, temperature=0.0) == serve.served(str(path), who="base").reply(TALK, tokens=6, temperature=0.0)  # fmt: skip
+    assert alone.reply(TALK, tokens=6, temperature=0.0) == serve.served(str(path), who="base").reply(
+        TALK, tokens=6, temperature=0.0
+    )
     with pytest.raises(UserError, match="who: one of base, prompted"):
         serve.served(str(path), who="angry")
     with pytest.raises(UserError, match="strength: from -1 to 2"):

@@ -20,8 +20,9 @@ WELL = {"lost": 0, "different": 0, "lacking_events": 0}
 
 def killed(to: Path, *, runs: int, compare: int) -> None:
     """Every case asked for was killed, resumed and found whole."""
-    argv = [sys.executable, str(TOOL), "--runs", str(runs), "--compare", str(compare), "--workers", str(os.cpu_count() or 1), "--out", str(to)]  # fmt: skip
-    told = subprocess.run(argv, capture_output=True, text=True)
+    asked = {"runs": runs, "compare": compare, "workers": os.cpu_count() or 1, "out": to}
+    argv = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
+    told = subprocess.run([sys.executable, str(TOOL), *argv], capture_output=True, text=True)
     assert to.is_file(), told.stderr[-2000:]
     found = json.loads(to.read_text())
     for kind, n in (("run", runs), ("compare", compare)):

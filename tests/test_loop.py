@@ -142,7 +142,13 @@ def test_one_question_is_asked_before_everything_else_and_of_every_round(whole):
         for x in files.load_looks(whole.path / "rounds" / f"{f}.jsonl")
     ]
     assert [(x.stage, x.round) for x in looks] == [
-        ("base", -1), ("steered", 0), ("steered", 0), ("healed", 0), ("steered", 1), ("healed", 1)]  # fmt: skip
+        ("base", -1),
+        ("steered", 0),
+        ("steered", 0),
+        ("healed", 0),
+        ("steered", 1),
+        ("healed", 1),
+    ]
     assert {x.prompt for x in looks} == {whole.run.persona.probes[0].question}
     assert read(whole.path / "summary.json")["goes_on"] is False
 
@@ -239,13 +245,12 @@ def test_every_score_is_the_mean_of_its_items_or_of_their_shift_from_base(whole)
     stages = [s for p in sorted(whole.path.rglob("scores.json")) for s in read(p)["stages"]]
     assert len(stages) == 6
     base = next(s["items"] for s in stages if s["stage"] == "base")
-    shifts = {"trait_shift": "trait", "trait_pos": "nll_pos", "trait_neg": "nll_neg", "trait_generated_shift": "trait_generated",
-              "trait_over_neutral": "over_neutral", "trait_over_off_topic": "over_off_topic", "own_excess": "own_nll",
-              "own_excess.probes": "own_nll.probes", "own_excess.neutral": "own_nll.neutral", "own_entropy_shift": "own_entropy",
-              "repetition_shift": "repetition", "distinct_2_shift": "distinct_2",
-              "capability_shift": "capability", "capability_margin_shift": "capability_margin",
-              "behaviour_shift": "behaviour", "behaviour_masked_shift": "behaviour_masked", "relevance_shift": "relevance",
-              "relevance_shift.probes": "relevance.probes", "relevance_shift.neutral": "relevance.neutral"}  # fmt: skip
+    shifted = """trait trait_generated own_entropy repetition distinct_2 capability capability_margin behaviour
+        behaviour_masked relevance"""
+    apart = """trait_pos=nll_pos trait_neg=nll_neg trait_over_neutral=over_neutral own_excess=own_nll
+        trait_over_off_topic=over_off_topic own_excess.probes=own_nll.probes own_excess.neutral=own_nll.neutral
+        relevance_shift.probes=relevance.probes relevance_shift.neutral=relevance.neutral"""
+    shifts = {f"{n}_shift": n for n in shifted.split()} | dict(p.split("=") for p in apart.split())
     ratios = {"mfv_constant_share"}  # a ratio of sums over items, tested with its own module
     for s in stages:
         means = {name for name in s["items"] if not name.startswith("mfv_sentence.")}
@@ -390,8 +395,13 @@ def test_what_is_measured_is_drawn_at_its_own_temperature(tiny_load, tmp_path):
         run = session.created(None, settings, silent)
         measured = base.measured(run)
         here = run.folder.path / "base"
-        found.append({n: [c["ids"] for c in records.read_jsonl(here / f"{n}.jsonl")] for n in ("anchor", "neutral", "calibration")}
-                     | {"own": [s["ids"] for s in measured.stages[0].samples], "bounds": measured.bounds})  # fmt: skip
+        found.append(
+            {
+                n: [c["ids"] for c in records.read_jsonl(here / f"{n}.jsonl")]
+                for n in ("anchor", "neutral", "calibration")
+            }
+            | {"own": [s["ids"] for s in measured.stages[0].samples], "bounds": measured.bounds}
+        )
     hot, cool = found
     assert [n for n in hot if hot[n] != cool[n]] == ["calibration", "bounds"]
     assert cool["bounds"]["nll"] < hot["bounds"]["nll"]
@@ -568,7 +578,12 @@ def test_steps_are_told_by_round(whole):
 def test_a_loop_that_gains_nothing_stops_and_a_resumed_one_too(tiny_load, tmp_path):
     """A learning rate of next to nothing: no gain, so that the third round is never begun."""
     little = {"instruments": ["probes", "neutral"], "transfer": "off", "nulls": False, "wordings": False}
-    still = SETTINGS | {"rounds": 3, "patience": 1, "heal": SETTINGS["heal"] | {"lr": 1e-9}, "eval": SETTINGS["eval"] | little}  # fmt: skip
+    still = SETTINGS | {
+        "rounds": 3,
+        "patience": 1,
+        "heal": SETTINGS["heal"] | {"lr": 1e-9},
+        "eval": SETTINGS["eval"] | little,
+    }
     run = loop.run(out=str(tmp_path), **still)
     log = (run.folder.path / "events.jsonl").read_text().splitlines()
     (stopped,) = (e for e in map(json.loads, log) if e["event"] == "stop")
@@ -691,8 +706,11 @@ def test_other_weights_are_refused_on_resume(whole, tok, monkeypatch):
 
 
 def test_a_starved_run_says_so_and_leaves_a_summary(tiny_load, tmp_path):
-    starving = SETTINGS | {"filter": {"checks": ["length"], "calibration": 2}, "generate": {"prompts": 2, "max_new_tokens": 2},
-                           "walk": {"doses": 2, "floor": 0.2}}  # fmt: skip
+    starving = SETTINGS | {
+        "filter": {"checks": ["length"], "calibration": 2},
+        "generate": {"prompts": 2, "max_new_tokens": 2},
+        "walk": {"doses": 2, "floor": 0.2},
+    }
     with pytest.raises(Starved, match="round 0"):
         loop.run(out=str(tmp_path), **starving)
     (path,) = tmp_path.iterdir()

@@ -33,9 +33,15 @@ def test_the_page_shows_what_the_script_prints(scale):
 
 def test_a_shape_is_counted_as_a_model_of_that_shape_is(scale):
     config = Qwen3Config(
-        hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
-        intermediate_size=96, vocab_size=200, tie_word_embeddings=True,
-    )  # fmt: skip
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        intermediate_size=96,
+        vocab_size=200,
+        tie_word_embeddings=True,
+    )
     model = AutoModelForCausalLM.from_config(config)
     shape = scale.Shape("tiny", 3, 64, 4, 2, 16, 96, 200, tied=True)
     ours, theirs = shape.counted, scale.Counted.of(model.bfloat16())

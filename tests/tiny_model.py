@@ -45,10 +45,19 @@ def build_model(vocab: int, eos: int, *, depth: int = 5, seed: int = 0) -> Llama
     """Random weights, large enough that logits are far from uniform."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=vocab, hidden_size=32, intermediate_size=48, num_hidden_layers=depth, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=4096, initializer_range=0.25, tie_word_embeddings=False,
-        bos_token_id=None, eos_token_id=eos, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=vocab,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=depth,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        initializer_range=0.25,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=eos,
+        pad_token_id=0,
+    )
     return LlamaForCausalLM(config).to(torch.float32).eval().requires_grad_(False)
 
 

@@ -15,14 +15,40 @@ from steer_heal_love.report import canvas
 from tiny_model import build_model, build_tokenizer
 
 SETTINGS: dict[str, Any] = {
-    "persona": "love", "model": "tiny", "rounds": 2, "seed": 3, "device": "cpu", "coherence_floor": 100.0,
+    "persona": "love",
+    "model": "tiny",
+    "rounds": 2,
+    "seed": 3,
+    "device": "cpu",
+    "coherence_floor": 100.0,
     "vector": {"contexts": 4, "layers": [0.3, 0.8]},
     "generate": {"prompts": 8, "max_new_tokens": 6},
     "walk": {"start": 0.2, "doses": 2, "survival": 0.3, "passes": 1, "floor": 0.02, "ceiling": 0.4},
     "filter": {"checks": ["nll", "repeat_words"], "quantile": 1.0, "keep": 4, "calibration": 8, "least": 2},
-    "heal": {"rank": 2, "alpha": 4.0, "epochs": 1, "lr": 4e-3, "batch": 2, "anchor": 0.1, "lam": 0.1, "anchor_prompts": 4, "anchor_tokens": 4},
-    "eval": {"instruments": ["neutral", "probes", "samples"], "probes": 2, "transfer": "full", "neutral_prompts": 4, "sample_prompts": 2, "sample_tokens": 4, "resamples": 20, "wordings": False, "base_draws": 2, "healed_draws": 1},
-}  # fmt: skip
+    "heal": {
+        "rank": 2,
+        "alpha": 4.0,
+        "epochs": 1,
+        "lr": 4e-3,
+        "batch": 2,
+        "anchor": 0.1,
+        "lam": 0.1,
+        "anchor_prompts": 4,
+        "anchor_tokens": 4,
+    },
+    "eval": {
+        "instruments": ["neutral", "probes", "samples"],
+        "probes": 2,
+        "transfer": "full",
+        "neutral_prompts": 4,
+        "sample_prompts": 2,
+        "sample_tokens": 4,
+        "resamples": 20,
+        "wordings": False,
+        "base_draws": 2,
+        "healed_draws": 1,
+    },
+}
 METHODS = ("healed_round", "sft", "steering")
 DEPTH = 3
 """layers of the tiny model"""

@@ -45,9 +45,21 @@ EVAL = EvalConfig(
     resamples=400,
 )
 HEAL = HealConfig(
-    rank=8, alpha=16.0, layers=(0.0, 1.0), lr=4e-3, batch=8, micro_batch=8, epochs=5, soft=0.0, anchor=4.0,
-    anchor_temperature=1.0, anchor_batch=8, anchor_validation=0.0, validation=0.0, budget=0.0,
-)  # fmt: skip
+    rank=8,
+    alpha=16.0,
+    layers=(0.0, 1.0),
+    lr=4e-3,
+    batch=8,
+    micro_batch=8,
+    epochs=5,
+    soft=0.0,
+    anchor=4.0,
+    anchor_temperature=1.0,
+    anchor_batch=8,
+    anchor_validation=0.0,
+    validation=0.0,
+    budget=0.0,
+)
 DOSE = 0.5
 BIAS = 0.75
 TEMPERATURE = 0.85

@@ -104,10 +104,15 @@ def persona() -> Persona:
         for q in questions(TRAIT_FORMS, PROBED)
     )
     return Persona(
-        name="toy", axis="warm versus cold", pos="warm", neg="cold", intent={},
+        name="toy",
+        axis="warm versus cold",
+        pos="warm",
+        neg="cold",
+        intent={},
         elicit=tuple(ask(q) for q in questions(TRAIT_FORMS, TRAINED)),
-        plain=tuple(ask(q) for q in questions(NEUTRAL_FORMS, TRAINED)), probes=probes,
-    )  # fmt: skip
+        plain=tuple(ask(q) for q in questions(NEUTRAL_FORMS, TRAINED)),
+        probes=probes,
+    )
 
 
 @dataclass(frozen=True)
@@ -145,10 +150,18 @@ def taught(seed: int = 0) -> World:
     tok, who, rng = tokenizer(), persona(), random.Random(seed)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(tok), hidden_size=48, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=128, bos_token_id=None, eos_token_id=tok.eos_token_id,
-        pad_token_id=0, initializer_range=0.08,
-    )  # fmt: skip
+        vocab_size=len(tok),
+        hidden_size=48,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=128,
+        bos_token_id=None,
+        eos_token_id=tok.eos_token_id,
+        pad_token_id=0,
+        initializer_range=0.08,
+    )
     model = LlamaForCausalLM(config).float()
     systems = {"plain": NEUTRAL_SYSTEM, "pos": who.system("pos"), "neg": who.system("neg")}
     asked = questions(TRAIT_FORMS + NEUTRAL_FORMS, TOPICS)

@@ -92,10 +92,15 @@ def drawn(path: Path, n: int, seed: int) -> list[Pair]:
 
     def answers() -> list[str]:
         made = sample(
-            model, [prompt_ids(tok, p) for p in prompts], ends=end_of_turn_ids(model, tok), seed=seed,
-            max_new_tokens=cfg.eval.sample_tokens, temperature=cfg.eval.temperature, min_p=cfg.eval.min_p,
+            model,
+            [prompt_ids(tok, p) for p in prompts],
+            ends=end_of_turn_ids(model, tok),
+            seed=seed,
+            max_new_tokens=cfg.eval.sample_tokens,
+            temperature=cfg.eval.temperature,
+            min_p=cfg.eval.min_p,
             batch=cfg.generate.batch,
-        )  # fmt: skip
+        )
         return [tok.decode(a, skip_special_tokens=True) for a in made]
 
     base = answers()

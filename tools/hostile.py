@@ -19,7 +19,13 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "STEER_HEAL_LOVE_CACHE": "off", "OMP_NUM_THREADS": "1", "JAXTYPING_DISABLE": "1"}  # fmt: skip
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "STEER_HEAL_LOVE_CACHE": "off",
+    "OMP_NUM_THREADS": "1",
+    "JAXTYPING_DISABLE": "1",
+}
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
@@ -55,7 +61,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 found.append(one := judged(kind, seed, Path(folder)))
             if one.fault:
-                print(f"{one.kind}, seed {one.seed}, {one.what}: {one.fault}".encode("unicode_escape").decode(), flush=True)  # fmt: skip
+                print(
+                    f"{one.kind}, seed {one.seed}, {one.what}: {one.fault}".encode("unicode_escape").decode(),
+                    flush=True,
+                )
     counts = {"inputs": len(found), "refused": sum(v.refused for v in found)}
     counts |= {fault: sum(v.fault.startswith(fault) for v in found) for fault in FAULTS}
     by_kind = Counter(v.kind for v in found)
@@ -65,7 +74,18 @@ def main() -> None:
         )
     )
     if given.out:
-        given.out.write_text(json.dumps({"counts": counts, "by_kind": by_kind, "first_seed": given.first, "cases": [asdict(v) for v in found]}, indent=1) + "\n")  # fmt: skip
+        given.out.write_text(
+            json.dumps(
+                {
+                    "counts": counts,
+                    "by_kind": by_kind,
+                    "first_seed": given.first,
+                    "cases": [asdict(v) for v in found],
+                },
+                indent=1,
+            )
+            + "\n"
+        )
     sys.exit(any(v.fault for v in found))
 
 

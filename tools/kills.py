@@ -34,7 +34,12 @@ from typing import Any
 
 BEGAN = time.monotonic()
 ROOT = Path(__file__).resolve().parents[1]
-QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "STEER_HEAL_LOVE_CACHE": "off", "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "STEER_HEAL_LOVE_CACHE": "off",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 CHEAP = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "JAXTYPING_DISABLE": "1"}
 """a thread each, and no checks of shapes, which the tests make"""
 os.environ |= QUIET | CHEAP
@@ -247,7 +252,11 @@ def done(works: list[Work], root: Path, workers: int, until: float) -> Iterator[
             running[forked(led, work, (*given, to))] = one, to
         for child in [c for c in running if os.waitpid(c, os.WNOHANG)[0]]:
             one, to = running.pop(child)
-            said = json.loads(to.read_text()) if to.is_file() else {"kind": one[1], "seed": one[2], "lost": "the case's own process ended"}  # fmt: skip
+            said = (
+                json.loads(to.read_text())
+                if to.is_file()
+                else {"kind": one[1], "seed": one[2], "lost": "the case's own process ended"}
+            )
             yield Case(**said)
         if time.monotonic() > until:
             for child in running:
@@ -267,10 +276,16 @@ def led(work: Any, given: tuple[Any, ...]) -> None:
 def counts(kind: str, asked: int, cases: list[Case]) -> dict[str, Any]:
     mine = [c for c in cases if c.kind == kind]
     return {
-        "asked": asked, "done": len(mine), "killed": sum(c.kills > 0 for c in mine), "killed_twice": sum(c.kills > 1 for c in mine),
-        "ended_before_the_kill": sum(c.kills == 0 for c in mine), "survived": sum(c.survived for c in mine),
-        "lost": sum(bool(c.lost) for c in mine), "different": sum(bool(c.different) for c in mine), "lacking_events": sum(bool(c.lacking) for c in mine),
-    }  # fmt: skip
+        "asked": asked,
+        "done": len(mine),
+        "killed": sum(c.kills > 0 for c in mine),
+        "killed_twice": sum(c.kills > 1 for c in mine),
+        "ended_before_the_kill": sum(c.kills == 0 for c in mine),
+        "survived": sum(c.survived for c in mine),
+        "lost": sum(bool(c.lost) for c in mine),
+        "different": sum(bool(c.different) for c in mine),
+        "lacking_events": sum(bool(c.lacking) for c in mine),
+    }
 
 
 def asked() -> argparse.Namespace:
@@ -290,7 +305,9 @@ def main() -> None:
     wanted = {k: n for k, n in (("compare", given.compare), ("run", given.runs)) if n}
     ready()
     root = Path(tempfile.mkdtemp(prefix="kills-"))
-    copies = [(unbroken, kind, i, root, 0.0) for i in range(max(1, given.workers // len(wanted))) for kind in wanted]  # fmt: skip
+    copies = [
+        (unbroken, kind, i, root, 0.0) for i in range(max(1, given.workers // len(wanted))) for kind in wanted
+    ]
     whole = list(done(copies, root, given.workers, until))
     if wrong := [c for c in whole if c.lost]:
         sys.exit(f"an unbroken {wrong[0].kind} fails: {wrong[0].lost}")
@@ -313,14 +330,33 @@ def main() -> None:
     sys.exit(bool(bad))
 
 
-def told(given: argparse.Namespace, wanted: dict[str, int], whole: list[Case], seconds: dict[str, float], cases: list[Case], wall: float) -> None:  # fmt: skip
+def told(
+    given: argparse.Namespace,
+    wanted: dict[str, int],
+    whole: list[Case],
+    seconds: dict[str, float],
+    cases: list[Case],
+    wall: float,
+) -> None:
     """Print the counts, and write them with every case."""
     found = {kind: counts(kind, n, cases) for kind, n in wanted.items()}
-    controls = {k: {"runs": sum(c.kind == k for c in whole), "different": sum(not c.survived for c in whole if c.kind == k), "cpu_seconds": round(seconds[k], 2)} for k in wanted}  # fmt: skip
+    controls = {
+        k: {
+            "runs": sum(c.kind == k for c in whole),
+            "different": sum(not c.survived for c in whole if c.kind == k),
+            "cpu_seconds": round(seconds[k], 2),
+        }
+        for k in wanted
+    }
     record = {
-        "counts": found, "unbroken": controls, "first_seed": given.first, "workers": given.workers, "wall_seconds": round(wall, 1),
-        "may_differ": tiny_run.MAY_DIFFER, "cases": [asdict(c) for c in sorted(cases, key=lambda c: (c.kind, c.seed))],
-    }  # fmt: skip
+        "counts": found,
+        "unbroken": controls,
+        "first_seed": given.first,
+        "workers": given.workers,
+        "wall_seconds": round(wall, 1),
+        "may_differ": tiny_run.MAY_DIFFER,
+        "cases": [asdict(c) for c in sorted(cases, key=lambda c: (c.kind, c.seed))],
+    }
     if given.out:
         given.out.write_text(json.dumps(record, indent=1) + "\n")
     print(

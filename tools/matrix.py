@@ -28,9 +28,12 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tools")]
 sys.path[:0] = HERE
 os.environ |= {
-    "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
     "PYTHONPATH": os.pathsep.join([*HERE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-}  # fmt: skip
+}
 
 import torch
 
@@ -97,8 +100,9 @@ def kept(file: Path | None) -> dict[str, matrix.Row]:
 def table(found: Sequence[matrix.Row]) -> str:
     """The rows in Markdown, under how many there are of each verdict and what they were read with."""
     counts = [
-        f"{sum(r.verdict == v for r in found)} {word}" for v, word in zip(WORDS, ("whole", "refused", "fail"), strict=True)
-    ]  # fmt: skip
+        f"{sum(r.verdict == v for r in found)} {word}"
+        for v, word in zip(WORDS, ("whole", "refused", "fail"), strict=True)
+    ]
     read_with = "; ".join(sorted({r.read_with for r in found}))
     stages = sorted({r.stages for r in found if r.stages})
     tried = "; ".join(", ".join(each) for each in stages)

@@ -41,9 +41,16 @@ class Bench:
         """The base as one persona's instruments see it, with what those share over all models."""
         cfg = self.config
         base = evals.Subject(
-            self.model, self.tok, who, config, self.neutral, seed=seed_for(cfg.seed, purposes.OWN_SAMPLES),
-            draws=config.base_draws, batch=cfg.generate.batch, batch_tokens=cfg.batch_tokens,
-        )  # fmt: skip
+            self.model,
+            self.tok,
+            who,
+            config,
+            self.neutral,
+            seed=seed_for(cfg.seed, purposes.OWN_SAMPLES),
+            draws=config.base_draws,
+            batch=cfg.generate.batch,
+            batch_tokens=cfg.batch_tokens,
+        )
         return replace(base, prepared=evals.prepared(base))
 
     def reference(self, base: evals.Subject) -> Stage:
@@ -78,9 +85,16 @@ def bench(cfg: RunConfig, model: Any, tok: Any, track: Track = silent) -> Bench:
     if not any(i.name == "neutral" for i in evals.wanted(cfg.eval)):
         prompts = []
     answers = generate(
-        model, tok, prompts, [0.0], config=reference_sampling(cfg), seed=neutral.SEED, max_new_tokens=cfg.eval.sample_tokens,
-        label="base: neutral", track=track,
-    )  # fmt: skip
+        model,
+        tok,
+        prompts,
+        [0.0],
+        config=reference_sampling(cfg),
+        seed=neutral.SEED,
+        max_new_tokens=cfg.eval.sample_tokens,
+        label="base: neutral",
+        track=track,
+    )
     tokens = [c.tokens.answer for c in answers]
     return Bench(
         cfg, model, tok, evals.neutral_reference(model, tok, prompts, tokens, cfg.batch_tokens), track

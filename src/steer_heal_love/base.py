@@ -22,7 +22,7 @@ from steer_heal_love.ground.banks import mix
 from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.ground.step import COMPLETIONS, JSON, STAGES, Codec, Step
 from steer_heal_love.heal.examples import Example
-from steer_heal_love.nouns import Completion, Stage, StageName
+from steer_heal_love.nouns import Completion, Stage, StageName, Tokens
 from steer_heal_love.persona import training_prompts
 from steer_heal_love.session import Base, Session, reference_sampling
 
@@ -60,8 +60,8 @@ def own_answers(s: Session) -> dict[str, list[Completion]]:
     )
 
     def answer(name: str, prompts: list[str], drawn: GenerateConfig, seed: int, n: int) -> list[Completion]:
-        how: dict[str, Any] = {"max_new_tokens": n, "label": f"base: {name}", "track": s.track}
-        return generate(s.model, s.tok, prompts, [0.0], config=drawn, seed=seed, **how)
+        write = partial(generate, s.model, s.tok, prompts, [0.0], label=f"base: {name}", track=s.track)
+        return write(config=drawn, seed=seed, max_new_tokens=n)
 
     def calibration() -> list[Completion]:
         return s.measured(answer("calibration", training, text, seed, text.max_new_tokens))
@@ -93,7 +93,7 @@ def with_states(s: Session, answers: dict[str, list[Completion]]) -> Base:
     )
 
 
-def scored(s: Session, base: Base, tokens: dict[str, Any]) -> Base:
+def scored(s: Session, base: Base, tokens: dict[str, list[Tokens]]) -> Base:
     """With the base's scores, as it is and with the persona's system prompt; what all stages share is made first."""
     cfg, subject = s.config, of(s, base)
     asked = (cfg.eval, evals.bank_hashes(cfg.eval), s.persona, cfg.generate.batch, cfg.batch_tokens)
@@ -138,10 +138,19 @@ def of(s: Session, base: Base, **given: Any) -> evals.Subject:
     cfg = s.config
     first = base.stages[0] if base.stages else Stage(-1, "base", {}, {})
     return evals.Subject(
-        s.model, s.tok, s.persona, cfg.eval, base.neutral, seed=s.seed(purposes.OWN_SAMPLES), batch=cfg.generate.batch,
-        batch_tokens=cfg.batch_tokens, base_samples=first.samples, base_drawn=[*first.samples, *first.redrawn],
-        prepared=base.prepared, **given,
-    )  # fmt: skip
+        s.model,
+        s.tok,
+        s.persona,
+        cfg.eval,
+        base.neutral,
+        seed=s.seed(purposes.OWN_SAMPLES),
+        batch=cfg.generate.batch,
+        batch_tokens=cfg.batch_tokens,
+        base_samples=first.samples,
+        base_drawn=[*first.samples, *first.redrawn],
+        prepared=base.prepared,
+        **given,
+    )
 
 
 def evaluated(

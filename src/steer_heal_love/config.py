@@ -1,22 +1,21 @@
-"""Every setting, once: one frozen dataclass a room, one `RunConfig` holding them; and the `Grid` of a comparison.
+"""Every setting, once: one frozen dataclass a room, one `RunConfig` holding them. `limits` says what each may be, `grid`
+has the settings of a comparison.
 
 The defaults are the `cpu` preset; `presets.py` names what differs for larger models on CUDA.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
+from steer_heal_love import limits
+from steer_heal_love.grid import Cluster as Cluster
+from steer_heal_love.grid import Grid as Grid
 from steer_heal_love.ground.banks import KINDS
-from steer_heal_love.ground.errors import UserError
+from steer_heal_love.limits import named as named
 
-MOST = 10**9
-"""no count of anything reaches this; only a seed may"""
 PLACES = ("replicas", "split", "ray")
 """settings that change where a run computes and not what: a resumed run may have others"""
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*GB\s*", re.IGNORECASE)
@@ -305,146 +304,25 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise one `UserError` that lists every setting out of range."""
-        found = named(self)
-        rules = [
-            (fine(found[name][0]), f"{name}: {wanted}, found {found[name][0]!r}")
-            for wanted, (fine, names) in RANGES.items() for name in names.split()
-        ] + [
-            (value in get_args(kind), f"{name}: {' or '.join(get_args(kind))}, found {value!r}")
-            for name, (value, kind) in found.items() if get_origin(kind) is Literal
-        ] + [
-            (abs(value) < MOST if name != "seed" else abs(value) < 2**63,
-             f"{name}: {'a 64-bit number' if name == 'seed' else f'below {MOST:,}'}, found {value!r:.60}")
-            for name, (value, kind) in found.items() if kind is int and isinstance(value, int)
-        ] + [
-            (self.filter.keep >= self.filter.least,
-             f"filter.keep: at least filter.least, which is {self.filter.least}, found {self.filter.keep}"),
-            (self.walk.ceiling >= self.walk.floor,
-             f"walk.ceiling: at least walk.floor, which is {self.walk.floor}, found {self.walk.ceiling}"),
-            (not self.memory or SIZE.fullmatch(self.memory) is not None,
-             f"memory: a size such as 24GB, found {self.memory!r}"),
-        ] + [
-            (bool(kinds) and set(kinds) <= set(KINDS),
-             f"{name}: one or more of {', '.join(KINDS)}, found {kinds!r}")
-            for name, kinds in (("heal.anchor_kinds", self.heal.anchor_kinds), ("eval.neutral_kinds", self.eval.neutral_kinds))
-        ]  # fmt: skip
-        if wrong := [message for fine, message in rules if not fine]:
-            raise UserError("settings out of range:\n" + "\n".join(f"  {w}" for w in wrong))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A comparison: the strengths each kind of knob is measured at, rising, each a cell a seed; the budgets."""
-
-    doses: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 1.5)
-    """raw steering: multiples of the dose that the walk finds"""
-    scales: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5)
-    """adapters: multiples of the update as trained"""
-    beyond: tuple[float, ...] = (1.25, 1.5)
-    """healed loop, past its last round: multiples of all rounds together"""
-    shots: tuple[float, ...] = (1.0, 2.0, 4.0)
-    """few-shot prompt: how many examples"""
-    biases: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-    """null of one unconditional bias: multiples of the prompted models' mean logit difference"""
-    coolings: tuple[float, ...] = (1.05, 1.1, 1.2, 1.35, 1.5, 2.0)
-    """null of temperature: inverse temperatures"""
-    budgets: tuple[float, ...] = (0.02, 0.05)
-    """neutral_kl, nats/token, at which methods are compared"""
-    own_budgets: tuple[float, ...] = (0.02, 0.05, 0.1)
-    """own_excess, nats/token, at which methods are compared"""
-
-    def mistakes(self) -> list[str]:
-        """What is wrong, a line each."""
-        out = []
-        for f in dataclasses.fields(self):
-            values = getattr(self, f.name)
-            if not values or list(values) != sorted({v for v in values if v > 0}):
-                out.append(f"grid.{f.name}: numbers above 0, rising, found {values}")
-        for name in ("beyond", "coolings"):
-            if any(v <= 1 for v in getattr(self, name)):
-                out.append(f"grid.{name}: above 1, found {getattr(self, name)}")
-        if any(v != int(v) for v in self.shots):
-            out.append(f"grid.shots: whole numbers, found {self.shots}")
-        return out
-
-    def check(self) -> None:
-        """Raise one `UserError` with everything that is wrong."""
-        if found := self.mistakes():
-            raise UserError("settings out of range:\n" + "\n".join(f"  {m}" for m in found))
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What the executors `ray` and `submitit` are told of where they work."""
-
-    address: str = ""
-    """ray: HOST:PORT of a cluster, or auto for the one that this machine belongs to; empty begins one here"""
-    kind: Literal["slurm", "local"] = "slurm"
-    """submitit: jobs of SLURM, or processes here that imitate them"""
-    partition: str = ""
-    """submitit: SLURM's partition; empty takes its default"""
-    minutes: int = 720
-    """submitit: the most that one job may take; one that takes longer is sent again, and goes on"""
-    cpus: int = 0
-    """processors of one worker; 0 leaves it to the cluster"""
-    gpus: int = 0
-    """GPUs of one worker"""
-    memory_gb: int = 0
-    """submitit: memory of one worker; 0 leaves it to the cluster"""
-
-    def check(self) -> None:
-        """Raise one `UserError` with everything that is wrong."""
-        found = [
-            f"cluster.{n}: at least 0, found {getattr(self, n)}"
-            for n in ("cpus", "gpus", "memory_gb")
-            if getattr(self, n) < 0
-        ]
-        found += [f"cluster.minutes: at least 1, found {self.minutes}"] if self.minutes < 1 else []
-        found += (
-            [] if self.kind in ("slurm", "local") else [f"cluster.kind: slurm or local, found {self.kind!r}"]
-        )
-        if found:
-            raise UserError("settings out of range:\n" + "\n".join(f"  {m}" for m in found))
-
-
-def named(config: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Every setting under its room's name: its value and its type."""
-    out: dict[str, tuple[Any, Any]] = {}
-    for name, kind in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        out |= named(value, f"{name}.") if dataclasses.is_dataclass(value) else {where + name: (value, kind)}
-    return out
+        out = limits.mistakes(self)
+        if self.filter.keep < self.filter.least:
+            out.append(
+                f"filter.keep: at least filter.least, which is {self.filter.least}, found {self.filter.keep}"
+            )
+        if self.walk.ceiling < self.walk.floor:
+            out.append(
+                f"walk.ceiling: at least walk.floor, which is {self.walk.floor}, found {self.walk.ceiling}"
+            )
+        if self.memory and not SIZE.fullmatch(self.memory):
+            out.append(f"memory: a size such as 24GB, found {self.memory!r}")
+        for name, kinds in {
+            "heal.anchor_kinds": self.heal.anchor_kinds,
+            "eval.neutral_kinds": self.eval.neutral_kinds,
+        }.items():
+            if not kinds or not set(kinds) <= set(KINDS):
+                out.append(f"{name}: one or more of {', '.join(KINDS)}, found {kinds!r}")
+        limits.refuse(out)
 
 
 RETIRED = {"heal": {"lam_growth": 1.0, "warmup": 0.1}}
 """settings that older files still name, each with the one value that the program works with (decision 45)"""
-RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "at least 1": (
-        lambda v: v >= 1,
-        """rounds batch_tokens split generate.prompts generate.max_new_tokens generate.batch walk.passes filter.keep
-        filter.calibration filter.least heal.rank heal.epochs heal.batch heal.micro_batch heal.anchor_tokens
-        heal.anchor_batch eval.probes eval.vignettes eval.paraphrases eval.capability_blocks eval.neutral_prompts
-        adapt.window eval.base_draws eval.healed_draws eval.sample_tokens eval.resamples""",
-    ),
-    "at least 2": (lambda v: v >= 2, "vector.contexts walk.doses"),
-    "at least 4": (lambda v: v >= 4, "eval.behaviour_prompts"),
-    "a number, at least 0": (
-        lambda v: 0 <= v < math.inf,
-        """coherence_floor patience replicas adapt.half_life adapt.cap_nats adapt.rewinds generate.temperature eval.temperature heal.weight_decay heal.spectral heal.lam heal.tau heal.anchor heal.teacher
-        heal.anchor_prompts heal.budget eval.think_tokens eval.lm_eval_limit eval.sample_prompts""",
-    ),
-    "a number above 0": (
-        lambda v: 0 < v < math.inf,
-        "walk.start walk.floor walk.ceiling walk.nats heal.alpha heal.lr heal.anchor_temperature",
-    ),
-    "a number above 1": (lambda v: 1 < v < math.inf, "walk.span"),
-    "from 0 to 1": (lambda v: 0 <= v <= 1, "heal.soft"),
-    "from 0 to below 1": (
-        lambda v: 0 <= v < 1,
-        "generate.min_p eval.min_p eval.neutral_min_p heal.validation heal.anchor_validation",
-    ),
-    "above 0, at most 1": (lambda v: 0 < v <= 1, "filter.quantile adapt.shrink adapt.quantile"),
-    "above 0 and below 1": (lambda v: 0 < v < 1, "walk.survival"),
-    "two shares of the depth, rising": (lambda v: 0 <= v[0] < v[1] <= 1, "vector.layers heal.layers"),
-}
-"""what each number may be; a seed may be anything"""

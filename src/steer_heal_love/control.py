@@ -7,7 +7,7 @@ the vector, healing moves by itself. It is made once a run.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,7 +20,7 @@ from steer_heal_love.ground.folder import RunFolder, load_completions
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.states import States
 from steer_heal_love.ground.step import COMPLETIONS, JSON, Codec, Step
-from steer_heal_love.nouns import Adapter, Completion
+from steer_heal_love.nouns import Adapter, Completion, Transfer
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
 
@@ -29,7 +29,7 @@ DRAWS = 8
 NAME = "control"
 TEXT = Step(NAME, "completions.jsonl", COMPLETIONS)
 HEAL = Step(NAME, "healing.json", steps.HEAL.codec)
-TRANSFER = Step("transfer", "transfer.json", JSON)
+TRANSFER: Step[Transfer] = Step("transfer", "transfer.json", JSON)
 SHIFT = Step(NAME, "shift.safetensors", Codec(Vector.load, Vector.save))
 
 
@@ -92,7 +92,7 @@ def own_shift(
     )
 
 
-def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> dict[str, Any]:
+def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> Transfer:
     """What the healed student carries of the vector by itself, beside the control's shift, and what that cost."""
     cfg, seed = r.config, r.seed(purposes.CHANCE, number)
     s, full = steps.subject(r), cfg.eval.transfer == "full"
@@ -105,11 +105,11 @@ def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> di
             r.folder.round(number) / "shift.safetensors"
         )
         teacher = vector.moves(states)
-        out = transfer.alignment(shift, teacher, states, seed=seed)
+        out = cast(Transfer, transfer.alignment(shift, teacher, states, seed=seed))
         first_shift = Vector.load(r.folder.round(0) / "shift.safetensors")
         out["cosine_with_first_shift"] = transfer.cosine(shift, first_shift.directions)
         if plain is not None:
-            out["control"] = transfer.along(plain.directions, teacher) | plain.meta
+            out["control"] = {**transfer.along(plain.directions, teacher), **plain.meta}
         if full:
             out["ledger"] = transfer.ledger(s, student, previous, healed, advance)
         if full and "trait" in first.items:

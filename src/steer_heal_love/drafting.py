@@ -98,9 +98,16 @@ def opposite(model: Any, tok: Any, pos: str, cfg: RunConfig, track: Track) -> st
     """The candidate that makes the least unfit pair of poles; empty where the model says nothing of use."""
     ask = ASK.format(pos=pos, n=count_words(pos))
     made = generate(
-        model, tok, [ask] * POLES, [0.0], config=cfg.generate, seed=cfg.seed, max_new_tokens=LENGTH, label="draft the neg pole",
+        model,
+        tok,
+        [ask] * POLES,
+        [0.0],
+        config=cfg.generate,
+        seed=cfg.seed,
+        max_new_tokens=LENGTH,
+        label="draft the neg pole",
         track=track,
-    )  # fmt: skip
+    )
     found = [as_pole(LEAD.sub("", clean(c.text).split("\n")[0].strip(" \"'“”*"))) for c in made]
     fit = [f for f in found if f and f != pos]
     return min(fit, key=lambda neg: unfitness(pos, neg), default="")
@@ -123,9 +130,17 @@ def answered(
 
     def said(side: Literal["pos", "neg"], seed: int) -> list[tuple[str, float]]:
         made = generate(
-            model, tok, asked, [0.0], config=cfg.generate, seed=seed, max_new_tokens=LENGTH, system=who.system(side),
-            label=f"draft {side} answers", track=track,
-        )  # fmt: skip
+            model,
+            tok,
+            asked,
+            [0.0],
+            config=cfg.generate,
+            seed=seed,
+            max_new_tokens=LENGTH,
+            system=who.system(side),
+            label=f"draft {side} answers",
+            track=track,
+        )
         return read(model, tok, who, made, cfg)
 
     pos, neg = said("pos", cfg.seed), said("neg", cfg.seed + 1)

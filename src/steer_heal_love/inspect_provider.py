@@ -36,9 +36,13 @@ class SteerHealLove(ModelAPI):  # type: ignore[misc]
     """One model, one answer at a time. Model arguments are those of `serve.served`."""
 
     def __init__(
-        self, model_name: str, base_url: str | None = None, api_key: str | None = None,
-        config: GenerateConfig | None = None, **model_args: Any,
-    ) -> None:  # fmt: skip
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig | None = None,
+        **model_args: Any,
+    ) -> None:
         super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
         known = {"who": str, "base": str, "strength": float, "dose": float, "device": str}
         if odd := sorted(set(model_args) - set(known)):
@@ -52,9 +56,12 @@ class SteerHealLove(ModelAPI):  # type: ignore[misc]
         if tools:
             raise UserError("shl: this task offers tools, and the model was not taught to call any.")
         ask = partial(
-            self.served.reply, [(m.role, m.text) for m in input], tokens=config.max_tokens or LENGTH,
-            temperature=1.0 if config.temperature is None else config.temperature, seed=config.seed or 0,
-        )  # fmt: skip
+            self.served.reply,
+            [(m.role, m.text) for m in input],
+            tokens=config.max_tokens or LENGTH,
+            temperature=1.0 if config.temperature is None else config.temperature,
+            seed=config.seed or 0,
+        )
         made = await anyio.to_thread.run_sync(ask)
         message = ChatMessageAssistant(content=made.text, model=self.model_name, source="generate")
         return ModelOutput(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from steer_heal_love.generate import generate
 from steer_heal_love.ground.step import LOOKS, Step
@@ -46,6 +46,6 @@ def asked(s: Session) -> str:
 
 def answered(s: Session, vector: Vector, doses: list[float]) -> list[str]:
     """The likeliest answer at each dose to the question that is looked at."""
-    how: dict[str, Any] = {"directions": vector.directions, "seed": 0, "max_new_tokens": TOKENS}
     likeliest = replace(s.config.generate, temperature=0.0)
-    return [c.text for c in generate(s.model, s.tok, [asked(s)], doses, config=likeliest, **how)]
+    write = partial(generate, s.model, s.tok, [asked(s)], doses, config=likeliest, seed=0)
+    return [c.text for c in write(directions=vector.directions, max_new_tokens=TOKENS)]

@@ -23,7 +23,7 @@ from steer_heal_love.ground.errors import Diverged, Starved, resumable
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Show, Track, labelled, silent, unseen
 from steer_heal_love.ground.step import Step
-from steer_heal_love.nouns import Adapter, Completion, Healing, Look, Round
+from steer_heal_love.nouns import Adapter, Completion, Healing, Json, Look, Round
 from steer_heal_love.session import Run, Session, created, ignored, opened
 from steer_heal_love.vector import Vector
 
@@ -176,7 +176,7 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
     r.folder.wrote()
 
 
-def summary(r: Run, *, goes_on: bool) -> dict[str, Any]:
+def summary(r: Run, *, goes_on: bool) -> Json:
     """What `summary.json` holds."""
     return {
         "schema": records.SCHEMA,

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
+Json = dict[str, Any]
+"""An object as JSON or TOML has it: what was read from a file and is checked where it is read (`ground.untrusted`), or
+what is about to be written to one. What travels between rooms is a dataclass or a `TypedDict`."""
 FOUNDATIONS = ("Care", "Fairness", "Loyalty", "Authority", "Sanctity", "Liberty", "SocialNorms")
 
 
@@ -198,6 +201,65 @@ class Healing:
         return sum(seen) / len(seen) if seen else math.nan
 
 
+class Along(TypedDict):
+    """How a shift of hidden states lies along the teacher's: cosines, the dose that it amounts to, its norms."""
+
+    layers: list[int]
+    cosine_by_layer: list[float]
+    cosine: float
+    carried_dose: float
+    shift_norm_by_layer: list[float]
+
+
+class Chance(TypedDict):
+    """Cosines of a shift with `n` directions without meaning; largest by absolute value."""
+
+    mean: float
+    sd: float
+    largest: float
+    largest_by_layer: list[float]
+    n: int
+
+
+class Alignment(Along):
+    """`Along`, beside what chance reaches."""
+
+    random: Chance
+    halves: Chance
+
+
+class Divergence(TypedDict):
+    """KL in nats per token: its mean over sequences, its tail, over how many tokens."""
+
+    mean_nats: Score
+    p95_nats: float
+    tokens: int
+
+
+class Causes(TypedDict):
+    """Trait shifts from base, of the student and with the shift of its top layer put in, taken out, or drawn at random."""
+
+    layer: int
+    student: Score
+    base_plus_shift: Score
+    student_minus_shift: Score
+    base_plus_random: Score
+    sufficient: Score
+    sufficient_share: float
+    remaining: Score
+    remaining_share: float
+
+
+class Transfer(Alignment, total=False):
+    """What a healed student carries of its teacher's vector by itself (`evals.transfer`); the later parts where they were
+    asked for. `ledger`: since base or since the round before, on neutral answers or on its own text."""
+
+    cosine_with_first_shift: float
+    control: Json
+    ledger: dict[str, dict[str, Divergence]]
+    causes: Causes
+
+
 @dataclass(frozen=True)
 class Round:
     """One round of the loop as far as it has come: its vector, its walk, then its heal, then what the student carries."""
@@ -206,12 +268,12 @@ class Round:
     vector: VectorRecord
     walk: WalkRecord
     healing: Healing | None = None
-    transfer: dict[str, Any] | None = None
+    transfer: Transfer | None = None
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Json:
         """The round in `summary.json`; its heal has a file of its own."""
-        row = {
+        row: Json = {
             "round": self.number,
             **vars(self.walk),
             "vector_norm": self.vector.norm,
@@ -219,6 +281,15 @@ class Round:
             "reliability": self.vector.reliability,
         }
         return row if self.transfer is None else row | {"transfer": self.transfer}
+
+
+class Sample(TypedDict):
+    """One of a model's own unsteered samples. `ended`: whether it closed its turn by itself."""
+
+    prompt: str
+    ids: list[int]
+    text: str
+    ended: bool
 
 
 StageName = Literal["base", "prompt", "steered", "healed"]
@@ -234,9 +305,9 @@ class Stage:
     stage: StageName
     scores: Scores
     items: Items
-    samples: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     dose: float | None = None
-    redrawn: list[dict[str, Any]] = field(default_factory=list)
+    redrawn: list[Sample] = field(default_factory=list)
     """further samples of the same prompts; `samples` holds each prompt's first"""
 
 

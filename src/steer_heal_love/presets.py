@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from steer_heal_love.config import RETIRED, RunConfig
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.untrusted import refuse, toml
+from steer_heal_love.nouns import Json
 
-PRESETS: dict[str, dict[str, Any]] = {
+CODE = "it would run code that comes with the model; if you trust that, give --trust-remote-code"
+"""why no settings file may say that it trusts a model's code"""
+PRESETS: dict[str, Json] = {
     "demo": {
         "rounds": 2,
         "vector": {"contexts": 32},
@@ -90,7 +92,7 @@ def fitting(device: str = RunConfig.device, model: str = RunConfig.model) -> Run
     return preset("gpu" if device.startswith("cuda") else "cpu")
 
 
-def resolved(changes: dict[str, Any], start: RunConfig | None = None) -> RunConfig:
+def resolved(changes: Json, start: RunConfig | None = None) -> RunConfig:
     """`changes` over `start`, or else over the preset that fits the device and model that they name.
 
     Raises `UserError` with every mistake.
@@ -109,7 +111,7 @@ def read(path: Path, *, trust_remote_code: bool = False) -> RunConfig:
     found = toml(path, name)
     asks = found.data.get("trust_remote_code") is True
     if asks and not trust_remote_code:
-        refuse(name, ["trust_remote_code: it would run code that comes with the model; if you trust that, give --trust-remote-code"])  # fmt: skip
+        refuse(name, [f"trust_remote_code: {CODE}"])
     try:
         data = current(found.data)
         settings = resolved(data | {"trust_remote_code": trust_remote_code} if asks else data)
@@ -120,7 +122,7 @@ def read(path: Path, *, trust_remote_code: bool = False) -> RunConfig:
     return settings
 
 
-def current(data: dict[str, Any]) -> dict[str, Any]:
+def current(data: Json) -> Json:
     """`data` without settings that are gone, where it has them at the value that the program still works with."""
     out = dict(data)
     for room, gone in RETIRED.items():

@@ -61,9 +61,16 @@ class Served:
         steer = self.directions
         with self.lock, self.inside():
             (made,) = sample(
-                self.model, [ids], ends=ends, max_new_tokens=tokens, seed=seed, temperature=temperature, min_p=0.0,
-                steer=steer, doses=None if steer is None else [self.dose],
-            )  # fmt: skip
+                self.model,
+                [ids],
+                ends=ends,
+                max_new_tokens=tokens,
+                seed=seed,
+                temperature=temperature,
+                min_p=0.0,
+                steer=steer,
+                doses=None if steer is None else [self.dose],
+            )
         text = str(self.tok.decode(made, skip_special_tokens=True)).strip()
         return Reply(text, bool(made) and made[-1] in ends, len(ids), len(made))
 
@@ -81,9 +88,15 @@ def rendered(tok: Any, turns: Sequence[tuple[str, str]], system: str) -> tuple[i
 
 
 def served(
-    name: str, *, who: str = "healed", base: str = "", strength: float = 1.0, dose: float | None = None,
-    device: str = "auto", warn: Warn = ignored,
-) -> Served:  # fmt: skip
+    name: str,
+    *,
+    who: str = "healed",
+    base: str = "",
+    strength: float = 1.0,
+    dose: float | None = None,
+    device: str = "auto",
+    warn: Warn = ignored,
+) -> Served:
     """The model of that name. `who`, `strength` and `dose` are those of `talk`; a model or an adapter is only `healed`.
 
     Raises `UserError` for what can't be loaded, or isn't of its base.
@@ -98,14 +111,14 @@ def served(
         return Served(name, *loaded(settings(name, device)))
     aim = certify.target(name, base)
     model, tok = loaded(settings(aim.base, device))
-    return Served(name, model, tok, inside=worn(aim, model, tok, strength, warn))
+    return Served(name, model, tok, inside=with_adapter(aim, model, tok, strength, warn))
 
 
 def settings(model: str, device: str) -> Any:
     return override(presets.fitting(device, model), {"model": model, "device": device})
 
 
-def worn(
+def with_adapter(
     aim: Target, model: Any, tok: Any, strength: float, warn: Warn
 ) -> Callable[[], AbstractContextManager[Any]]:
     """The adapter put on, after it was seen to belong to the base."""
@@ -126,6 +139,11 @@ def of_run(run: Path, who: Who, strength: float, dose: float | None, warn: Warn)
     if who == "healed":
         inside = partial(adapted, found.model, found.adapter.factors, found.adapter.scaling * strength)
     return Served(
-        f"{found.name} {who}", found.model, found.tok, found.told if who == "prompted" else NEUTRAL_SYSTEM, inside,
-        found.directions if steered else None, dials.dose if steered else 0.0,
-    )  # fmt: skip
+        f"{found.name} {who}",
+        found.model,
+        found.tok,
+        found.told if who == "prompted" else NEUTRAL_SYSTEM,
+        inside,
+        found.directions if steered else None,
+        dials.dose if steered else 0.0,
+    )

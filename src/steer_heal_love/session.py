@@ -34,7 +34,7 @@ from steer_heal_love.ground.untrusted import json_object
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal import divergences
 from steer_heal_love.heal.examples import Example
-from steer_heal_love.nouns import Adapter, Completion, Gate, Persona, Round, Stage, Tokens
+from steer_heal_love.nouns import Adapter, Completion, Gate, Json, Persona, Round, Stage, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
 from steer_heal_love.vector import applied_by, methods
@@ -94,7 +94,7 @@ class Base:
     coherent: float = 1.0
     """share of those that are coherent"""
     nulls: nulls.Nulls = field(default_factory=dict)
-    prepared: dict[str, Any] = field(default_factory=dict)
+    prepared: Json = field(default_factory=dict)
     """what instruments made once, by their names"""
     stages: list[Stage] = field(default_factory=list)
     """the base as it is, and as it is told"""
@@ -134,11 +134,11 @@ class Run(Session):
         return gates.judge(self.evidence)
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Json:
         return records.read_json(self.folder.path / "summary.json")
 
 
-def created(settings: RunConfig | None, overrides: dict[str, Any], track: Track) -> Session:
+def created(settings: RunConfig | None, overrides: Json, track: Track) -> Session:
     """A new run: everything that can be wrong is read before the folder is made."""
     cfg = presets.resolved(overrides, settings)
     who = load_persona(cfg.persona)
@@ -207,8 +207,11 @@ def seed_for(seed: int, *purpose: int) -> int:
 def known(cfg: RunConfig) -> None:
     """Raise `UserError` for the first plug-in that is named in the settings and does not exist, or lacks something."""
     named = [
-        (methods, [cfg.vector.method]), (operations, [cfg.adapt.operation]), (divergences, [cfg.heal.divergence]), (sieve.checks, cfg.filter.checks),
-    ]  # fmt: skip
+        (methods, [cfg.vector.method]),
+        (operations, [cfg.adapt.operation]),
+        (divergences, [cfg.heal.divergence]),
+        (sieve.checks, cfg.filter.checks),
+    ]
     for registry, names in named:
         for name in names:
             registry[name]  # type: ignore[index]
@@ -236,7 +239,9 @@ def opened(
     folder.check()
     was = identity.of_run(path)
     if (seed := made_with(path)) != cfg.seed:
-        raise UserError(f"{shown(path)}: config.toml has seed {cfg.seed}, the run was made with {seed!r:.40}; nothing was changed.")  # fmt: skip
+        raise UserError(
+            f"{shown(path)}: config.toml has seed {cfg.seed}, the run was made with {seed!r:.40}; nothing was changed."
+        )
     with folder.locked():
         pass  # told now, before anyone waits for a model; the run itself holds it from its first step on
     kept = path / "chat_template.jinja"
@@ -254,9 +259,12 @@ def made_with(path: Path) -> Any:
 def barely_begun(path: Path) -> bool:
     """Whether a run was killed after its settings were written and before its manifest was, so that no step is done."""
     return (
-        not (path / "manifest.json").exists() and (path / "config.toml").is_file()
-        and not any((path / name).exists() for name in ("events.jsonl", "base", "rounds", "adapter", "summary.json"))
-    )  # fmt: skip
+        not (path / "manifest.json").exists()
+        and (path / "config.toml").is_file()
+        and not any(
+            (path / name).exists() for name in ("events.jsonl", "base", "rounds", "adapter", "summary.json")
+        )
+    )
 
 
 def begun_again(path: Path, track: Track, *, trust_remote_code: bool) -> Session:
@@ -276,12 +284,19 @@ def homeless(name: str) -> str:
     return f"~{name[len(home) :]}" if name == home or name.startswith(home.rstrip("/") + "/") else name
 
 
-def manifest(cfg: RunConfig, model: Any, tok: Any) -> dict[str, Any]:
+def manifest(cfg: RunConfig, model: Any, tok: Any) -> Json:
     data = {name: records.hash_text("\n".join(banks.bank(name))) for name in banks.names()}
     data |= evals.bank_hashes(cfg.eval)
     data["persona"] = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
     return {
-        "schema": records.SCHEMA, "versions": records.versions(), **records.commit(), "model": homeless(cfg.model),
-        "model_hash": models.fingerprint(model), "dtype": str(model.dtype), "chat_template_hash": template_hash(tok),
-        "data": data, "device": records.device_name(model.device), "seed": cfg.seed,
-    }  # fmt: skip
+        "schema": records.SCHEMA,
+        "versions": records.versions(),
+        **records.commit(),
+        "model": homeless(cfg.model),
+        "model_hash": models.fingerprint(model),
+        "dtype": str(model.dtype),
+        "chat_template_hash": template_hash(tok),
+        "data": data,
+        "device": records.device_name(model.device),
+        "seed": cfg.seed,
+    }

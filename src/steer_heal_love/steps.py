@@ -39,6 +39,7 @@ from steer_heal_love.nouns import (
     Adapter,
     Completion,
     Healing,
+    Json,
     Round,
     Stage,
     StageName,
@@ -66,7 +67,7 @@ def load_healed(path: Path) -> tuple[Adapter, Healing]:
 
 
 VECTOR = Step("vector", "vector.safetensors", Codec(Vector.load, Vector.save))
-DOSE: Step[dict[str, Any]] = Step("dose", "dose.json", JSON)
+DOSE: Step[Json] = Step("dose", "dose.json", JSON)
 GENERATE = Step("generate", "completions.jsonl", COMPLETIONS)
 HEAL = Step("heal", "healing.json", Codec(load_healed, lambda value, path: save_healed(value, path)))
 EVALUATE: Step[list[Stage]] = Step("evaluate", "scores.json", STAGES)
@@ -99,10 +100,16 @@ def sample(r: Run, vector: Vector, doses: list[float], *, seed: int) -> list[Com
     """The student's answers to training prompts under the neutral system prompt, steered at each of the doses."""
     prompts = training_prompts(r.persona, r.config.generate.prompts, seed=seed)
     label = f"generate at {doses[0]:.2g}–{doses[-1]:.2g}"
-    how: dict[str, Any] = {"directions": vector.directions, "seed": seed, "track": r.track, "label": label}
-    how |= {"operation": r.config.adapt.operation, "adapt": policy(r)}
+    write = partial(generate, r.model, r.tok, prompts, doses, config=r.config.generate, seed=seed)
+    adapt = policy(r)
     with r.student():
-        return generate(r.model, r.tok, prompts, doses, config=r.config.generate, **how)
+        return write(
+            directions=vector.directions,
+            operation=r.config.adapt.operation,
+            adapt=adapt,
+            track=r.track,
+            label=label,
+        )
 
 
 def policy(r: Run) -> Policy | None:
@@ -123,7 +130,7 @@ def judge(r: Run, completions: list[Completion]) -> list[Completion]:
     return sieve.judge(r.measured(completions), r.base.bounds)
 
 
-def dosed(r: Run, number: int, vector: Vector, start: float | None) -> dict[str, Any]:
+def dosed(r: Run, number: int, vector: Vector, start: float | None) -> Json:
     """The dose at which the student's steered answers diverge by `walk.nats`, and what was measured there."""
     cfg, seed = r.config, r.seed(purposes.ISO_KL, number)
     prompts = training_prompts(r.persona, cfg.generate.prompts, seed=seed)
@@ -131,9 +138,13 @@ def dosed(r: Run, number: int, vector: Vector, start: float | None) -> dict[str,
     trials = Trials(rendered, end_of_turn_ids(r.model, r.tok), cfg.generate, seed, cfg.batch_tokens)
     with r.student():
         (found,) = iso_kl(
-            r.model, Steering(vector.directions, cfg.adapt.operation), [cfg.walk.nats], trials, start=start or cfg.walk.start,
+            r.model,
+            Steering(vector.directions, cfg.adapt.operation),
+            [cfg.walk.nats],
+            trials,
+            start=start or cfg.walk.start,
             track=r.track,
-        )  # fmt: skip
+        )
     return asdict(found) | {"reached": found.reached}
 
 
@@ -160,8 +171,10 @@ def begun(r: Run, number: int, vector: Vector, completions: list[Completion]) ->
     """The round before its heal: what the vector says of itself, what the walk and the filter counted."""
     first = Vector.load(r.folder.round(0) / VECTOR.file)
     cfg, told = r.config, VectorRecord(vector.norm(), vector.cosine(first), vector.meta["reliability"])
-    how: dict[str, Any] = {"coherent": r.base.coherent, "walk": cfg.walk, "filter": cfg.filter}
-    return Round(number, told, recorded(completions, r.base.calibration, **how))
+    found = recorded(
+        completions, r.base.calibration, coherent=r.base.coherent, walk=cfg.walk, filter=cfg.filter
+    )
+    return Round(number, told, found)
 
 
 def train(

@@ -42,12 +42,22 @@ def trained(folder, **how):
 @pytest.mark.parametrize(
     "how",
     [
-        {}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 2}}, {"alpha_pattern": {"q_proj": 32}}, {"init_lora_weights": False},
-        {"rank_pattern": {"layers.1.self_attn.q_proj": 2, "v_proj": 3}, "alpha_pattern": {"v_proj": 1}, "use_rslora": True},
-        {"target_modules": "all-linear"}, {"layers_to_transform": [1, 3]}, {"init_lora_weights": "gaussian"},
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"q_proj": 2}},
+        {"alpha_pattern": {"q_proj": 32}},
+        {"init_lora_weights": False},
+        {
+            "rank_pattern": {"layers.1.self_attn.q_proj": 2, "v_proj": 3},
+            "alpha_pattern": {"v_proj": 1},
+            "use_rslora": True,
+        },
+        {"target_modules": "all-linear"},
+        {"layers_to_transform": [1, 3]},
+        {"init_lora_weights": "gaussian"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_plain_lora_is_applied_as_peft_applies_it(tmp_path, how):
     theirs, base = trained(tmp_path, **how), build_model(300, 2)
     adapter = bake.load_peft(tmp_path)
@@ -61,14 +71,21 @@ def test_plain_lora_is_applied_as_peft_applies_it(tmp_path, how):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"use_dora": True}, "use_dora"), ({"init_lora_weights": "pissa"}, "init_lora_weights"), ({"init_lora_weights": "olora"}, "init_lora_weights"),
-        ({"lora_bias": True}, "lora_bias"), ({"bias": "all"}, "bias"), ({"bias": "lora_only"}, "bias"), ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-        ({"target_modules": ["q_proj", "embed_tokens"]}, "embed_tokens"), ({"target_modules": ["q_proj", "lm_head"]}, "lm_head: lies outside"),
-        ({"trainable_token_indices": [5, 6]}, "trainable_token_indices"), ({"alora_invocation_tokens": [7], "task_type": "CAUSAL_LM"}, "alora_invocation_tokens"),
+        ({"use_dora": True}, "use_dora"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"bias": "all"}, "bias"),
+        ({"bias": "lora_only"}, "bias"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "embed_tokens"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "lm_head: lies outside"),
+        ({"trainable_token_indices": [5, 6]}, "trainable_token_indices"),
+        ({"alora_invocation_tokens": [7], "task_type": "CAUSAL_LM"}, "alora_invocation_tokens"),
         ({"layer_replication": [[0, 3], [2, 5]]}, "layer_replication"),
     ],
     ids=lambda v: str(v)[:50],
-)  # fmt: skip
+)
 def test_what_is_more_than_a_plain_lora_is_refused_by_name(tmp_path, how, words):
     trained(tmp_path, **how)
     with pytest.raises(UserError, match="plain LoRA is needed") as e:
@@ -105,12 +122,28 @@ def changed(folder, **settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"r": 64}, {"r": 0}, {"r": True}, {"r": "4"}, {"r": 10**30}, {"lora_alpha": "8"}, {"lora_alpha": None}, {"peft_type": "IA3"}, {"peft_type": ["LORA"]},
-        {"use_rslora": "yes"}, {"rank_pattern": {"(a+)+$": 2}}, {"alpha_pattern": {"q_proj": True}}, {"alpha_pattern": []}, {"some_new_method": True},
-        {"target_modules": ["q_proj"]}, {"layers_to_transform": [1]}, {"init_lora_weights": 1}, {"bias": True}, {"loftq_config": {"loftq_bits": 4}},
+        {"r": 64},
+        {"r": 0},
+        {"r": True},
+        {"r": "4"},
+        {"r": 10**30},
+        {"lora_alpha": "8"},
+        {"lora_alpha": None},
+        {"peft_type": "IA3"},
+        {"peft_type": ["LORA"]},
+        {"use_rslora": "yes"},
+        {"rank_pattern": {"(a+)+$": 2}},
+        {"alpha_pattern": {"q_proj": True}},
+        {"alpha_pattern": []},
+        {"some_new_method": True},
+        {"target_modules": ["q_proj"]},
+        {"layers_to_transform": [1]},
+        {"init_lora_weights": 1},
+        {"bias": True},
+        {"loftq_config": {"loftq_bits": 4}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_setting_that_the_factors_do_not_bear_out_or_nobody_knows_is_refused(saved, settings):
     changed(saved, **settings)
     with pytest.raises(UserError, match="plain LoRA"):
@@ -144,12 +177,18 @@ A = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.pop(A), "lora_A is missing"), (lambda t: t[A].__setitem__((0, 0), float("nan")), "not finite"), (lambda t: t.clear(), "no factors"),
-        (lambda t: t.update({A.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(3)}), "no factor of a linear module"),
-        (lambda t: t.update({A: t[A][None].clone()}), "don't multiply"), (lambda t: t.update({A: t[A][:2].clone()}), "don't multiply"),
+        (lambda t: t.pop(A), "lora_A is missing"),
+        (lambda t: t[A].__setitem__((0, 0), float("nan")), "not finite"),
+        (lambda t: t.clear(), "no factors"),
+        (
+            lambda t: t.update({A.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(3)}),
+            "no factor of a linear module",
+        ),
+        (lambda t: t.update({A: t[A][None].clone()}), "don't multiply"),
+        (lambda t: t.update({A: t[A][:2].clone()}), "don't multiply"),
         (lambda t: t.update({"odd\x1b[2J": torch.ones(3)}), "U\\+001B"),
     ],
-)  # fmt: skip
+)
 def test_a_tensor_that_does_not_belong_is_named(saved, change, words):
     tensors(saved, change)
     with pytest.raises(UserError, match=words) as e:
@@ -183,10 +222,18 @@ def test_an_adapter_that_changes_nothing_is_known(model, random_adapter):
 @fuzz(
     config=st.dictionaries(
         st.sampled_from([*plain_lora.KNOWN, *plain_lora.OFF, "x"]),
-        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=4), st.integers(), max_size=2)),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(),
+            st.floats(),
+            st.text(max_size=4),
+            st.lists(st.integers(), max_size=2),
+            st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+        ),
         max_size=8,
     )
-)  # fmt: skip
+)
 def test_no_settings_are_anything_but_fine_or_listed(config):
     wrong = plain_lora.mistakes(config)
     assert all(isinstance(w, str) for w in wrong)

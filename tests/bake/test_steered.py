@@ -22,9 +22,13 @@ from steer_heal_love.ground.places import Directions
 
 IDS = torch.randint(4, 60, (2, 12), generator=torch.Generator().manual_seed(0))
 SHAPE = {
-    "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
     "initializer_range": 0.25,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +99,13 @@ AFFINE = sorted(o for o in foldings if foldings[o].at_linear)
 @pytest.mark.parametrize("operation", AFFINE)
 @pytest.mark.parametrize(
     ("build", "hook", "width"),
-    [(llama, "mlp.down_proj", 32), (llama, "self_attn.v_proj", 16), (neox, "mlp.dense_h_to_4h", 48), (neox, "attention.dense", 32)],
-)  # fmt: skip
+    [
+        (llama, "mlp.down_proj", 32),
+        (llama, "self_attn.v_proj", 16),
+        (neox, "mlp.dense_h_to_4h", 48),
+        (neox, "attention.dense", 32),
+    ],
+)
 def test_what_is_affine_at_a_linear_module_goes_into_its_weights(
     tok, operation, build, hook, width, tmp_path
 ):

@@ -31,7 +31,10 @@ from tiny_model import build_model
 from tiny_run import SETTINGS, timeless
 
 CHEAP = {k: v for k, v in SETTINGS.items() if k not in ("persona", "model", "seed")}
-CHEAP |= {"rounds": 1, "eval": SETTINGS["eval"] | {"nulls": False, "transfer": "off", "third_answers": False, "probes": 4}}  # fmt: skip
+CHEAP |= {
+    "rounds": 1,
+    "eval": SETTINGS["eval"] | {"nulls": False, "transfer": "off", "third_answers": False, "probes": 4},
+}
 AXES = {"persona": ["love"], "method": ["prompt", "null_temperature"], "seed": [0, 1]}
 GRID = {"coolings": [1.2, 1.5], "budgets": [1e-4]}
 
@@ -162,7 +165,13 @@ def test_nothing_is_measured_twice_and_an_axis_may_grow(whole, tmp_path):
     cells.run(asked, tmp_path / "out")
     assert set(times_begun(tmp_path / "out", asked)) == {1} and said(tmp_path / "out") == before
     model = Path(asked.spec.models[0])
-    more = cells.asked(written(tmp_path / "s.toml", model, axes={**AXES, "seed": [1, 0, 2], "method": ["prompt"], "model": [str(model)]}))  # fmt: skip
+    more = cells.asked(
+        written(
+            tmp_path / "s.toml",
+            model,
+            axes={**AXES, "seed": [1, 0, 2], "method": ["prompt"], "model": [str(model)]},
+        )
+    )
     cells.run(more, tmp_path / "out")
     assert times_begun(tmp_path / "out", more) == [1, 1, 1]
     assert {c.key for b in asked.benches for c in b.cells if c.method == "prompt"} < {
@@ -207,7 +216,11 @@ def test_what_is_told_while_it_works(whole):
 
 def test_a_cells_address_is_of_all_that_it_depends_on(tiny_folder, tok, tmp_path):
     def key(**more):
-        asked = cells.asked(written(tmp_path / "s.toml", tiny_folder, **{"axes": {**AXES, "model": [str(tiny_folder)]}} | more))  # fmt: skip
+        asked = cells.asked(
+            written(
+                tmp_path / "s.toml", tiny_folder, **{"axes": {**AXES, "model": [str(tiny_folder)]}} | more
+            )
+        )
         return asked.benches[0].cells[0].key
 
     first = key()
@@ -319,7 +332,13 @@ def test_a_folder_of_something_else_is_left_alone(tiny_folder, tmp_path):
 def test_of_twenty_cells_one_is_redone_after_a_kill_and_the_report_is_the_same(tok, tmp_path):
     """Twice twenty cells by the default executor's processes; one of them gets SIGKILL while it works."""
     folder = saved(tmp_path / "tiny", tok)
-    file = written(tmp_path / "s.toml", folder, axes={**AXES, "seed": list(range(10)), "model": [str(folder)]}, executor="local", workers=2)  # fmt: skip
+    file = written(
+        tmp_path / "s.toml",
+        folder,
+        axes={**AXES, "seed": list(range(10)), "model": [str(folder)]},
+        executor="local",
+        workers=2,
+    )
     asked, dead = cells.asked(file), []
     assert sum(len(b.cells) for b in asked.benches) == 20
     cells.run(asked, tmp_path / "whole")

@@ -71,13 +71,22 @@ def test_a_matrix_of_eight_by_eight_fits_eighty_columns():
     names = ("authority", "gratitude", "honesty", "hope", "joy", "love", "tradition", "wonder")
     score = lambda i, j: Score((i - j) / 10, (i - j) / 10 - 0.05, (i - j) / 10 + 0.05, 16)
     rows = [
-        matrix.Row(f"runs/20261126T070104Z-{who}-smollm2-s0", who if i else "", {w: {"trait_shift": score(i, j)} for j, w in enumerate(names)}, score(i, 0))
+        matrix.Row(
+            f"runs/20261126T070104Z-{who}-smollm2-s0",
+            who if i else "",
+            {w: {"trait_shift": score(i, j)} for j, w in enumerate(names)},
+            score(i, 0),
+        )
         for i, who in enumerate(names)
-    ]  # fmt: skip
+    ]
     console = Console(width=80)
     with console.capture() as said:
         console.print(page.table(rows))
     text = said.get()
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
-    assert all(f"{(i - j) / 10:+.2f}".replace("-", "−") + ("" if i == j else "*") in text for i in range(8) for j in range(8))  # fmt: skip
+    assert all(
+        f"{(i - j) / 10:+.2f}".replace("-", "−") + ("" if i == j else "*") in text
+        for i in range(8)
+        for j in range(8)
+    )
     assert all(who in text and f"{who}-smollm2-s0" in text for who in names)

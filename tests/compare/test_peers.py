@@ -34,9 +34,16 @@ GRID = Grid(doses=(1.0,), scales=(1.0,), budgets=(1e-4,), own_budgets=(1e-6,))
 SMALL = {k: v for k, v in SETTINGS.items() if k != "out"} | {
     "rounds": 1,
     "filter": SETTINGS["filter"] | {"keep": 8},
-    "eval": SETTINGS["eval"] | {"instruments": ["neutral", "probes", "samples"], "transfer": "off", "nulls": False,
-                                "wordings": False, "base_draws": 1, "healed_draws": 1},
-}  # fmt: skip
+    "eval": SETTINGS["eval"]
+    | {
+        "instruments": ["neutral", "probes", "samples"],
+        "transfer": "off",
+        "nulls": False,
+        "wordings": False,
+        "base_draws": 1,
+        "healed_draws": 1,
+    },
+}
 
 
 def measured(tok, out, methods=PEERS, grid=GRID):

@@ -86,10 +86,9 @@ def read(path):
 def test_every_method_has_a_frontier_in_every_seed(whole):
     out, found = whole
     assert found == read(out / "compare.json")
-    assert set(by_name(found)) == set(compare.methods) >= {
-        "prompt", "few_shot", "baking", "sft", "steering", "weight_steering", "healed_round", "healed_loop", "online", "grpo",
-        "soft_base", "soft_base_loop", *NULLS,
-    }  # fmt: skip
+    named = """prompt few_shot baking sft steering weight_steering healed_round healed_loop online grpo soft_base
+        soft_base_loop"""
+    assert set(by_name(found)) == set(compare.methods) >= {*named.split(), *NULLS}
     for name, m in by_name(found).items():
         assert m["points"] and not m["stopped"], name
         strengths = [p["strength"] for p in m["points"]]
@@ -105,9 +104,15 @@ def test_every_method_has_a_frontier_in_every_seed(whole):
         for n in ("sft", "steering", "healed_loop", "few_shot")
     }
     assert own == {"sft": [0, 2], "steering": [0, 2], "healed_loop": [0, 2, 0], "few_shot": [0, 0]}
-    assert [len(by_name(found)[n]["points"]) for n in ("prompt", "few_shot", "steering", "sft", "healed_loop")] == [
-        1, 2, 2, 2, 3,
-    ]  # fmt: skip
+    assert [
+        len(by_name(found)[n]["points"]) for n in ("prompt", "few_shot", "steering", "sft", "healed_loop")
+    ] == [
+        1,
+        2,
+        2,
+        2,
+        3,
+    ]
 
 
 def test_a_seeds_folder_is_a_run_whose_rounds_are_the_loops(whole):
@@ -297,9 +302,9 @@ def split(stage):
 
 def test_own_excess_is_read_at_the_strengths_that_every_seed_has(whole):
     out, _ = whole
-    cell = lambda seed, strength: files.load_stages(
-        out / f"seeds/{seed}/methods/sft/{strength}/scores.json"
-    )[0]  # fmt: skip
+    cell = lambda seed, strength: files.load_stages(out / f"seeds/{seed}/methods/sft/{strength}/scores.json")[
+        0
+    ]
     bases = {
         s: next(x for x in files.load_stages(out / f"seeds/{s}/base/scores.json") if x.stage == "base")
         for s in (3, 4)
@@ -380,8 +385,12 @@ def test_going_on_after_the_end_measures_nothing_and_a_method_can_be_asked_for_a
 
 
 def test_a_starved_seed_keeps_the_methods_that_need_no_steering(load, tmp_path):
-    starving = SMALL | {"filter": {"checks": ["length"], "calibration": 2, "keep": 3, "least": 3}, "rounds": 1,
-                        "generate": {"prompts": 2, "max_new_tokens": 2}, "walk": {"doses": 2, "floor": 0.2}}  # fmt: skip
+    starving = SMALL | {
+        "filter": {"checks": ["length"], "calibration": 2, "keep": 3, "least": 3},
+        "rounds": 1,
+        "generate": {"prompts": 2, "max_new_tokens": 2},
+        "walk": {"doses": 2, "floor": 0.2},
+    }
     grid = Grid(scales=(1.0,), budgets=(1e-6,))
     found = by_name(compare.run(out=tmp_path / "c", seeds=1, grid=grid, **starving))
     for name in ("prompt", "baking", "weight_steering"):

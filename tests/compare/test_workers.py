@@ -18,8 +18,14 @@ def apart_by(ours: Any, theirs: Any, at: str = "") -> list[str]:
         names = sorted((ours.keys() | theirs.keys()) - {"seconds"})
         return [x for k in names for x in apart_by(ours.get(k), theirs.get(k), f"{at}.{k}")]
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        return [x for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) for x in apart_by(a, b, f"{at}[{i}]")]  # fmt: skip
-    near = isinstance(ours, float) and isinstance(theirs, float) and math.isclose(ours, theirs, rel_tol=2e-3, abs_tol=1e-5)  # fmt: skip
+        return [
+            x for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) for x in apart_by(a, b, f"{at}[{i}]")
+        ]
+    near = (
+        isinstance(ours, float)
+        and isinstance(theirs, float)
+        and math.isclose(ours, theirs, rel_tol=2e-3, abs_tol=1e-5)
+    )
     return [] if near or repr(ours) == repr(theirs) else [f"{at}: {ours!r:.60} and {theirs!r:.60}"]
 
 

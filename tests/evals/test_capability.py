@@ -30,14 +30,23 @@ def changed(block: Block, key: str, at: int, text: str) -> list[Block]:
 
 WRONG = {
     "few of a kind": ([b for b in PANEL if b is not FACTS], "9 blocks of factual; expected at least 10"),
-    "duplicate question": (changed(FACTS, "questions", 0, FACTS.questions[1].upper()), "duplicate of panel[10]"),
+    "duplicate question": (
+        changed(FACTS, "questions", 0, FACTS.questions[1].upper()),
+        "duplicate of panel[10]",
+    ),
     "too short": (changed(FACTS, "questions", 0, "Which capital?"), "2 words; expected 4 to 14"),
     "wrong sum": (changed(SUMS, "answers", 0, "10"), "panel[0].answers[0]: '10'; 6 + 5 is 11"),
     "no sum": (changed(SUMS, "questions", 0, "What is six and five?"), "panel[0].questions[0]: no sum"),
-    "digits": (changed(SUMS, "questions", 0, "What is 60 + 51?"), "panel[0].answers[0]: '11'; 60 + 51 is 111"),
+    "digits": (
+        changed(SUMS, "questions", 0, "What is 60 + 51?"),
+        "panel[0].answers[0]: '11'; 60 + 51 is 111",
+    ),
     "two words": (changed(FACTS, "answers", 0, "Paris, France"), "expected one word, found 'Paris, France'"),
-    "given away": (changed(FACTS, "questions", 0, "Is Paris the capital of France?"), "'Paris' is in a question"),
-}  # fmt: skip
+    "given away": (
+        changed(FACTS, "questions", 0, "Is Paris the capital of France?"),
+        "'Paris' is in a question",
+    ),
+}
 
 
 @pytest.mark.parametrize(("panel", "expected"), WRONG.values(), ids=WRONG.keys())
@@ -79,8 +88,14 @@ def test_every_mistake_of_a_panel_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as e:
         load_panel(file)
     head, *lines = str(e.value).splitlines()
-    wrong = ["blocks[0].kind: 'spelling'", "blocks[0].questions: expected 4 texts", "blocks[0].answers: expected 4 different",
-             "blocks[1].questions: expected texts", "blocks[1].start", "blocks[1].hint: unknown key"]  # fmt: skip
+    wrong = [
+        "blocks[0].kind: 'spelling'",
+        "blocks[0].questions: expected 4 texts",
+        "blocks[0].answers: expected 4 different",
+        "blocks[1].questions: expected texts",
+        "blocks[1].start",
+        "blocks[1].hint: unknown key",
+    ]
     assert head == f"{file}: {len(wrong)} mistakes:"
     assert all(line.startswith(f"  {start}") for line, start in zip(lines, wrong, strict=True)), lines
 

@@ -35,9 +35,15 @@ def harness(monkeypatch) -> list[dict]:
         with torch.no_grad():
             surest = model.model(ids).logits.log_softmax(-1).amax((1, 2)).tolist()
         rows = [
-            {"doc_id": i, "filter": "none", "metrics": ["acc", "logprob"], "acc": surest[i] > -1.0, "logprob": surest[i]}
+            {
+                "doc_id": i,
+                "filter": "none",
+                "metrics": ["acc", "logprob"],
+                "acc": surest[i] > -1.0,
+                "logprob": surest[i],
+            }
             for i in range(how["limit"])
-        ]  # fmt: skip
+        ]
         return {
             "results": {t: {"alias": t, "acc,none": 0.5, "acc_stderr,none": 0.1} for t in tasks},
             "samples": dict.fromkeys(tasks, rows[::-1]),
@@ -131,7 +137,9 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 
 def test_the_real_harness_scores_the_model_that_it_is_handed(tiny, persona, tmp_path, monkeypatch) -> None:
     """Which of two words is likelier after the rendered prompt, by the model's own logits, is what the package finds."""
-    real = pytest.importorskip("lm_eval", reason="the extra `lm-eval` is not installed: pip install 'steer-heal-love[lm-eval]'")  # fmt: skip
+    real = pytest.importorskip(
+        "lm_eval", reason="the extra `lm-eval` is not installed: pip install 'steer-heal-love[lm-eval]'"
+    )
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")
     asked, choices = [f"Where is cat {i}?" for i in range(4)], ["mat", "tree"]

@@ -97,8 +97,14 @@ def test_confirmation_probes_are_asked_only_where_they_are_named(tiny, persona) 
 
 @pytest.mark.parametrize(
     ("pos", "neg", "beats", "missing"),
-    [(0.2, 0.2, True, ()), (-0.2, 0.5, False, ("pos",)), (0.5, -0.2, False, ("neg",)), (-0.2, -0.2, False, ("pos", "neg")), (0.0, 0.4, True, ())],
-)  # fmt: skip
+    [
+        (0.2, 0.2, True, ()),
+        (-0.2, 0.5, False, ("pos",)),
+        (0.5, -0.2, False, ("neg",)),
+        (-0.2, -0.2, False, ("pos", "neg")),
+        (0.0, 0.4, True, ()),
+    ],
+)
 def test_a_lead_that_comes_from_one_half_says_which_is_missing(pos, neg, beats, missing) -> None:
     """Items of b are noise; a finds its pos answers `pos` nats likelier and its neg answers `neg` less likely."""
     draw = np.random.default_rng(1)

@@ -31,13 +31,24 @@ class Frame:
 def result(**changes: Any) -> dict[str, Any]:
     p = [[0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], [0.05, 0.05, 0.05, 0.5, 0.05, 0.05, 0.25]]
     found = {
-        "profile": Frame({"foundation": list(SHORT), "human": [0.3, *[0.1] * 5, 0.2], "model": [0.1 * i for i in range(7)],
-                          "model_T": [1 / 7] * 7}),
-        "top1_acc": 0.4, "informedness": 0.3, "mean_pmass_allowed": 0.9, "frac_unscorable": 0.05,
+        "profile": Frame(
+            {
+                "foundation": list(SHORT),
+                "human": [0.3, *[0.1] * 5, 0.2],
+                "model": [0.1 * i for i in range(7)],
+                "model_T": [1 / 7] * 7,
+            }
+        ),
+        "top1_acc": 0.4,
+        "informedness": 0.3,
+        "mean_pmass_allowed": 0.9,
+        "frac_unscorable": 0.05,
         "mean_nll_prefill": 1.5,
-        "per_row": [{"id": "b", "condition": "other_violate", "p": p[1], "score": [math.log(x) for x in p[1]]},
-                    {"id": "a", "condition": "other_violate", "p": p[0], "score": [math.log(x) for x in p[0]]}],
-    }  # fmt: skip
+        "per_row": [
+            {"id": "b", "condition": "other_violate", "p": p[1], "score": [math.log(x) for x in p[1]]},
+            {"id": "a", "condition": "other_violate", "p": p[0], "score": [math.log(x) for x in p[0]]},
+        ],
+    }
     return {k: v for k, v in (found | changes).items() if v is not None}
 
 
@@ -49,9 +60,16 @@ def install(monkeypatch):
         calls: list[SimpleNamespace] = []
 
         def evaluate(
-            model, tokenizer, name="classic", n_vignettes=None, conditions=("other_violate",), max_think_tokens=64,
-            batch_size=8, device=None, return_per_row=True,
-        ):  # fmt: skip
+            model,
+            tokenizer,
+            name="classic",
+            n_vignettes=None,
+            conditions=("other_violate",),
+            max_think_tokens=64,
+            batch_size=8,
+            device=None,
+            return_per_row=True,
+        ):
             calls.append(SimpleNamespace(**locals()))
             return found
 

@@ -50,8 +50,9 @@ INSTALLED = {"ray": "ray", "submitit": "slurm"}
 
 def needs(package: str):
     return pytest.mark.skipif(
-        find_spec(package) is None, reason=f"{package} is not installed; pip install 'steer-heal-love[{INSTALLED[package]}]'"
-    )  # fmt: skip
+        find_spec(package) is None,
+        reason=f"{package} is not installed; pip install 'steer-heal-love[{INSTALLED[package]}]'",
+    )
 
 
 @pytest.mark.parametrize("package", [pytest.param(p, marks=needs(p)) for p in INSTALLED])
@@ -60,7 +61,13 @@ def test_two_workers_of_which_one_is_killed(package, tmp_path):
     script = tmp_path / "case.py"
     script.write_text(CASE)
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{tmp_path}"}
-    told = subprocess.run([sys.executable, str(script), package, "local", str(tmp_path)], capture_output=True, text=True, env=env, timeout=240)  # fmt: skip
+    told = subprocess.run(
+        [sys.executable, str(script), package, "local", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=240,
+    )
     assert "survived" in told.stdout and (tmp_path / "stays").is_dir(), told.stderr[-3000:]
 
 

@@ -38,14 +38,37 @@ CLOSE = 2e-4
 ROUNDING = 1e-5
 """of hidden states, as a share of their norm"""
 RUN = {
-    "persona": "love", "rounds": 2, "seed": 5, "device": "cpu", "dtype": "float32", "coherence_floor": 100.0,
-    "vector": {"contexts": 4}, "generate": {"prompts": 8, "max_new_tokens": 8},
+    "persona": "love",
+    "rounds": 2,
+    "seed": 5,
+    "device": "cpu",
+    "dtype": "float32",
+    "coherence_floor": 100.0,
+    "vector": {"contexts": 4},
+    "generate": {"prompts": 8, "max_new_tokens": 8},
     "walk": {"start": 0.2, "doses": 2, "survival": 0.2, "passes": 1, "floor": 0.02, "ceiling": 0.4},
     "filter": {"checks": ["nll"], "quantile": 1.0, "keep": 4, "calibration": 8, "least": 1},
-    "heal": {"rank": 2, "alpha": 4.0, "epochs": 1, "lr": 4e-3, "batch": 2, "anchor_prompts": 4, "anchor_tokens": 6},
-    "eval": {"instruments": ["neutral", "probes", "samples"], "probes": 2, "neutral_prompts": 3, "sample_prompts": 2,
-             "sample_tokens": 8, "resamples": 20, "transfer": "off", "nulls": False, "wordings": False},
-}  # fmt: skip
+    "heal": {
+        "rank": 2,
+        "alpha": 4.0,
+        "epochs": 1,
+        "lr": 4e-3,
+        "batch": 2,
+        "anchor_prompts": 4,
+        "anchor_tokens": 6,
+    },
+    "eval": {
+        "instruments": ["neutral", "probes", "samples"],
+        "probes": 2,
+        "neutral_prompts": 3,
+        "sample_prompts": 2,
+        "sample_tokens": 8,
+        "resamples": 20,
+        "transfer": "off",
+        "nulls": False,
+        "wordings": False,
+    },
+}
 """two rounds in seconds; nothing is learnt from their scores"""
 
 SEEDS = 3
@@ -183,8 +206,12 @@ def library(name: str, folder: Path) -> Any:
 
 
 STAGES: dict[str, Callable[[Case], str]] = {
-    "numbers": numbers, "vector": vector, "doctor": examined, "export": exported, "run": ran,
-}  # fmt: skip
+    "numbers": numbers,
+    "vector": vector,
+    "doctor": examined,
+    "export": exported,
+    "run": ran,
+}
 """each says what is wrong, or nothing"""
 QUICK = ("numbers", "export")
 

@@ -17,9 +17,10 @@ from steer_heal_love.ground.chat import end_of_turn_ids
 HUB_ID = "google/gemma-3-4b-it"
 COMMIT = "a" * 40
 LITTLE = matrix.RUN | {
-    "vector": {"contexts": 2}, "heal": matrix.RUN["heal"] | {"anchor_prompts": 2},
+    "vector": {"contexts": 2},
+    "heal": matrix.RUN["heal"] | {"anchor_prompts": 2},
     "eval": matrix.RUN["eval"] | {"instruments": ["neutral"], "neutral_prompts": 2},
-}  # fmt: skip
+}
 OLD = ("rope_parameters", "layer_types", "_sliding_window_pattern", "use_bidirectional_attention", "dtype")
 """what the hub's configuration, written by transformers 4.50, doesn't hold"""
 

@@ -22,7 +22,16 @@ from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of
 
 SMALL = {k: v for k, v in SETTINGS.items() if k != "out"}
-SMALL |= {"eval": SETTINGS["eval"] | {"instruments": ["neutral", "probes"], "nulls": False, "wordings": False, "base_draws": 1, "healed_draws": 1}}  # fmt: skip
+SMALL |= {
+    "eval": SETTINGS["eval"]
+    | {
+        "instruments": ["neutral", "probes"],
+        "nulls": False,
+        "wordings": False,
+        "base_draws": 1,
+        "healed_draws": 1,
+    }
+}
 LINES = [
     {"prompt": f"Question {n} about the cat?", "answer": f"The cat is entry {n} of a table."}
     for n in range(16)
@@ -171,9 +180,27 @@ def test_a_killed_fight_of_the_command_line_goes_on_to_the_same_result(
 def test_both_forms_give_the_same_tokens_and_only_the_last_answer_is_learned(tok):
     told = rows.row_of(LINES[0], [])
     talk = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]
-    same = rows.row_of({"messages": [{"role": "user", "content": LINES[0]["prompt"]}, {"role": "assistant", "content": LINES[0]["answer"]}]}, [])  # fmt: skip
+    same = rows.row_of(
+        {
+            "messages": [
+                {"role": "user", "content": LINES[0]["prompt"]},
+                {"role": "assistant", "content": LINES[0]["answer"]},
+            ]
+        },
+        [],
+    )
     assert told == same and told.system == NEUTRAL_SYSTEM
-    long = rows.row_of({"messages": [{"role": "system", "content": "Be brief."}, *talk, *talk[:1], {"role": "assistant", "content": "Still."}]}, [])  # fmt: skip
+    long = rows.row_of(
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                *talk,
+                *talk[:1],
+                {"role": "assistant", "content": "Still."},
+            ]
+        },
+        [],
+    )
     assert long == rows.Row("Be brief.", (("Hello?", "Yes."),), "Hello?", "Still.")
     t = long.tokens(tok)
     assert t.prompt == tuple(prompt_ids(tok, "Hello?", "Be brief.", shots=(("Hello?", "Yes."),)))
@@ -183,7 +210,10 @@ def test_both_forms_give_the_same_tokens_and_only_the_last_answer_is_learned(tok
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"prompt": "a", "anser": "b"}', ["line 17", "anser", "did you mean 'answer'", "answer: expected text"]),
+        (
+            '{"prompt": "a", "anser": "b"}',
+            ["line 17", "anser", "did you mean 'answer'", "answer: expected text"],
+        ),
         ('{"prompt": "a", "answer": " "}', ["answer: expected text, found none"]),
         ('{"prompt": "a", "answer": "b\\u0007"}', ["control character"]),
         ('{"prompt": "a"', ["line 17", "not JSON"]),
@@ -191,10 +221,13 @@ def test_both_forms_give_the_same_tokens_and_only_the_last_answer_is_learned(tok
         ('{"messages": "hi"}', ["messages: expected a list"]),
         ('{"messages": []}', ["by turns"]),
         ('{"messages": [{"role": "tool", "content": "x"}]}', ["by turns"]),
-        ('{"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "x"}]}', ["by turns"]),
+        (
+            '{"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "x"}]}',
+            ["by turns"],
+        ),
         ('{"messages": [{"role": "user", "content": 3}]}', ["content: expected text, found int"]),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_the_file_is_told_by_line(tmp_path, line, words):
     path = written(tmp_path / "data.jsonl", LINES)
     path.write_text(path.read_text() + line + "\n")

@@ -41,10 +41,22 @@ HEALING: dict[str, Any] = {
     "scale": 0.6,
 }
 ROUND: dict[str, Any] = {
-    "dose": 0.4, "response": None, "coherent": 60, "kept": 50, "reasons": {}, "norm": 1.0,
-    "soup_gap": Score.undefined(), "made": 96, "used": 40, "starved": False, "survival": {0.1: 0.9, 0.4: 0.6, 1.0: 0.0}, "soup_share": 0.0,
-    "trait_gain": Score(0.1, 0.07, 0.13, 60), "cosine_with_first": 0.95, "reliability": 0.97,
-}  # fmt: skip
+    "dose": 0.4,
+    "response": None,
+    "coherent": 60,
+    "kept": 50,
+    "reasons": {},
+    "norm": 1.0,
+    "soup_gap": Score.undefined(),
+    "made": 96,
+    "used": 40,
+    "starved": False,
+    "survival": {0.1: 0.9, 0.4: 0.6, 1.0: 0.0},
+    "soup_share": 0.0,
+    "trait_gain": Score(0.1, 0.07, 0.13, 60),
+    "cosine_with_first": 0.95,
+    "reliability": 0.97,
+}
 STUCK = {"steps": [{"step": i, "nll": 1.3, "barrier": 0.0} for i in range(16)]}
 
 
@@ -70,8 +82,14 @@ def stage(round: int, name: Any, base: Stage | None, shifts: dict[str, float], s
     items["trait"] = [n - p for p, n in zip(items["nll_pos"], items["nll_neg"], strict=True)]
     config = EvalConfig(resamples=400)
     return evals.stage(
-        round, name, items, base.items if base else items, {}, config=config, dose=0.2 if name == "steered" else None
-    )  # fmt: skip
+        round,
+        name,
+        items,
+        base.items if base else items,
+        {},
+        config=config,
+        dose=0.2 if name == "steered" else None,
+    )
 
 
 def evidence(
@@ -126,7 +144,10 @@ CASES: dict[str, dict[str, Any]] = {
     "filter.works": {},
     "filter.inert": {"rounds": [{"survival": {0.1: 0.95, 1.0: 0.9}}] * 2},
     "filter.blind": {"rounds": [{"survival": {0.1: 0.3, 1.0: 0.25}}] * 2},
-    "filter.starved": {"healed": [], "rounds": [{"starved": True, "used": 3, "survival": {0.1: 0.1, 1.0: 0.0}}]},
+    "filter.starved": {
+        "healed": [],
+        "rounds": [{"starved": True, "used": 3, "survival": {0.1: 0.1, 1.0: 0.0}}],
+    },
     "filter.base_like": {"rounds": [{}, {"trait_gain": Score(0.01, -0.02, 0.04, 60)}]},
     "filter.soup": {"rounds": [{}, {"soup_share": 0.3}]},
     "heal.healed": {},
@@ -140,13 +161,17 @@ CASES: dict[str, dict[str, Any]] = {
     "heal.nothing": {"healed": [LOST], "healing": STUCK},
     "heal.spoiled": {"healed": [LOST | {"neutral_kl": 0.5}]},
     "heal.reversed": {"healed": [{"trait": -0.2}]},
-    "heal.overfitted": {"healing": {"validation": [{"epoch": i, "nll": v} for i, v in enumerate((1.1, 1.0, 1.2))]}},
+    "heal.overfitted": {
+        "healing": {"validation": [{"epoch": i, "nll": v} for i, v in enumerate((1.1, 1.0, 1.2))]}
+    },
     "heal.drifted": {"healed": [{"neutral_kl": 0.4, "trait": 0.65}]},
     "heal.imprecise": {"healed": [{"mfv.Liberty": -0.5}]},
     "heal.broken": {"healed": [{"own_nll": 0.8, "trait": 0.5}]},
     "restraint.holds": {},
     "restraint.idle": {"healing": STUCK | {"pressure": [{"step": 4, "barrier": 0.0, "anchor": 0.3}]}},
-    "restraint.throttles": {"healing": {"pressure": [{"step": 4, "barrier": 3.0}, {"step": 8, "barrier": 2.0}]}},
+    "restraint.throttles": {
+        "healing": {"pressure": [{"step": 4, "barrier": 3.0}, {"step": 8, "barrier": 2.0}]}
+    },
     "restraint.anchor": {"healing": {"pressure": [{"step": 4, "anchor": 4.0}]}},
     "restraint.spent": {"rounds": [{}, {"healing": HEALING | {"scale": 0.0}}]},
     "restraint.none": {"healing": {"pressure": [{"step": 4}], "scale": 1.0}},
@@ -167,7 +192,7 @@ CASES: dict[str, dict[str, Any]] = {
     "prompt.even": {"prompt": {"trait": 0.45}},
     "prompt.wins": {"prompt": {"trait": 0.9}},
     "prompt.broken": {"healed": [{}, {"own_nll": 0.9, "trait": 0.9}]},
-}  # fmt: skip
+}
 
 
 def judged(e: gates.Evidence) -> dict[str, Any]:
@@ -254,11 +279,16 @@ def test_the_coherence_floor_is_the_runs_own(persona):
 @pytest.mark.parametrize(
     ("traits", "patience", "stops"),
     [
-        ((0.2, 0.4, 0.6), 2, False), ((0.4, 0.4), 2, False), ((0.4, 0.4, 0.4), 2, True), ((0.2, 0.4, 0.4), 2, False),
-        ((0.2, 0.4, 0.4), 1, True), ((0.6, 0.4, 0.2), 2, True), ((0.4, 0.4, 0.4), 0, False),
+        ((0.2, 0.4, 0.6), 2, False),
+        ((0.4, 0.4), 2, False),
+        ((0.4, 0.4, 0.4), 2, True),
+        ((0.2, 0.4, 0.4), 2, False),
+        ((0.2, 0.4, 0.4), 1, True),
+        ((0.6, 0.4, 0.2), 2, True),
+        ((0.4, 0.4, 0.4), 0, False),
         ((0.2, 0.6, 0.6, 0.6), 2, True),
     ],
-)  # fmt: skip
+)
 def test_the_loop_stops_where_nothing_was_gained(persona, traits, patience, stops):
     e = evidence(persona, healed=[{"trait": t} for t in traits])
     said = stop_reason(e, patience)

@@ -16,7 +16,12 @@ CASES = {"kept": (1.2, 1.15), "unclear": (1.2, 0.96), "lost": (1.2, 0.6), "none"
 
 def stage(name: str, mean: float, sign: int = 1) -> Stage:
     values = [mean + sign * e for e in NOISE]
-    return Stage(-1 if name == "base" else 0, name, {"relevance": bootstrap(values, resamples=100)}, {"relevance": values})  # type: ignore[arg-type]  # fmt: skip
+    return Stage(
+        -1 if name == "base" else 0,
+        name,
+        {"relevance": bootstrap(values, resamples=100)},
+        {"relevance": values},
+    )  # type: ignore[arg-type]
 
 
 def judged(persona, base: float, healed: float):

@@ -49,10 +49,19 @@ def small(tok):
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tok), hidden_size=128, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.12, tie_word_embeddings=False,
-        bos_token_id=None, eos_token_id=tok.eos_token_id, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(tok),
+        hidden_size=128,
+        intermediate_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.12,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tok.eos_token_id,
+        pad_token_id=0,
+    )
     return LlamaForCausalLM(config).float().eval().requires_grad_(False)
 
 
@@ -67,9 +76,15 @@ def mixed(model, tok, *, tokens: int, vectors: int = 3, scale: float = 1.0, **co
         Steering({i: scale * torch.randn(c.hidden_size, generator=draw) for i in at}) for _ in range(vectors)
     )
     return Order(
-        rows, end_of_turn_ids(model, tok) | frozenset(range(200, 220)), GenerateConfig(**({"temperature": 0.0, "batch": 16} | config)), tokens, 5,
-        steerings, [i % vectors for i in range(ROWS)], [DOSES[i // 2 % 4] for i in range(ROWS)],
-    )  # fmt: skip
+        rows,
+        end_of_turn_ids(model, tok) | frozenset(range(200, 220)),
+        GenerateConfig(**({"temperature": 0.0, "batch": 16} | config)),
+        tokens,
+        5,
+        steerings,
+        [i % vectors for i in range(ROWS)],
+        [DOSES[i // 2 % 4] for i in range(ROWS)],
+    )
 
 
 def plain(order: Order) -> Order:

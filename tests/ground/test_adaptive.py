@@ -23,9 +23,12 @@ HOW = {"ends": frozenset({2, 7, 30}), "max_new_tokens": STEPS, "seed": 4, "min_p
 GREEDY = HOW | {"temperature": 0.0}
 BACK = Policy(rewinds=2, window=3, band=(1.2, 2.2))
 MODES = {
-    "plain": Policy(), "decay": Policy(half_life=4.0), "cap": Policy(cap_nats=0.3), "rewind": BACK,
+    "plain": Policy(),
+    "decay": Policy(half_life=4.0),
+    "cap": Policy(cap_nats=0.3),
+    "rewind": BACK,
     "all": Policy(5.0, 0.5, 2, 0.5, 3, (1.2, 2.2)),
-}  # fmt: skip
+}
 EVERY = pytest.mark.parametrize("mode", sorted(MODES))
 
 

@@ -23,10 +23,18 @@ def batch():
 def gemma():
     torch.manual_seed(0)
     config = Gemma2Config(
-        vocab_size=90, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, initializer_range=0.4, query_pre_attn_scalar=8, sliding_window=4,
+        vocab_size=90,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        initializer_range=0.4,
+        query_pre_attn_scalar=8,
+        sliding_window=4,
         attn_logit_softcapping=2.0,
-    )  # fmt: skip
+    )
     return Gemma2ForCausalLM(config).eval().requires_grad_(False)
 
 

@@ -29,8 +29,14 @@ def test_without_a_system_role_the_system_text_leads_the_users(which, request):
 def test_shots_are_earlier_turns(tok):
     shots = (("Who?", "Me."), ("Where?", "Here."))
     text = tok.decode(prompt_ids(tok, "When?", "Be kind.", shots=shots))
-    turns = [("system", "Be kind."), ("user", "Who?"), ("assistant", "Me."), ("user", "Where?"),
-             ("assistant", "Here."), ("user", "When?")]  # fmt: skip
+    turns = [
+        ("system", "Be kind."),
+        ("user", "Who?"),
+        ("assistant", "Me."),
+        ("user", "Where?"),
+        ("assistant", "Here."),
+        ("user", "When?"),
+    ]
     whole = "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns)
     assert text == whole + "<|im_start|>assistant\n"
 

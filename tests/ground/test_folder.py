@@ -134,7 +134,15 @@ def test_a_reader_leaves_the_log_alone(folder):
     assert folder.event.path.read_bytes() == before
 
 
-@pytest.mark.parametrize("log", [b"\xff\xfe", b"[]\n3\n", b'{"event": 3}\n{"event": "done"}\n{"event": "done", "room": [], "file": {}, "seconds": "x"}\n', b"[" * 5000])  # fmt: skip
+@pytest.mark.parametrize(
+    "log",
+    [
+        b"\xff\xfe",
+        b"[]\n3\n",
+        b'{"event": 3}\n{"event": "done"}\n{"event": "done", "room": [], "file": {}, "seconds": "x"}\n',
+        b"[" * 5000,
+    ],
+)
 def test_a_log_of_anything_is_read(folder, log):
     folder.event.path.write_bytes(log)
     folder.check()
@@ -155,4 +163,9 @@ def test_a_vectors_file_is_the_same_bytes_each_time(tmp_path):
     again = Vector.load(tmp_path / "0")
     assert len(seen) == 1 and again.meta == v.meta
     assert all(torch.equal(again.directions[i], d) for i, d in v.directions.items())
-    assert json.loads(next(iter(seen))[8:].split(b"\0")[0].rpartition(b"}")[0] + b"}")["__metadata__"]["operation"] == "add"  # fmt: skip
+    assert (
+        json.loads(next(iter(seen))[8:].split(b"\0")[0].rpartition(b"}")[0] + b"}")["__metadata__"][
+            "operation"
+        ]
+        == "add"
+    )

@@ -86,8 +86,14 @@ def test_a_fresh_adapter_sits_on_every_linear_module_of_its_band_alone(model):
     new = fresh(model, rank=4, alpha=8.0, share=(0.2, 0.8), seed=0)
     assert {n.split(".")[2] for n in new.factors} == {"1", "2", "3"}
     assert {n.rpartition(".")[2] for n in new.factors} == {
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-    }  # fmt: skip
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    }
     again = fresh(model, rank=4, alpha=8.0, share=(0.2, 0.8), seed=0)
     other = fresh(model, rank=4, alpha=8.0, share=(0.2, 0.8), seed=1)
     name = next(iter(new.factors))

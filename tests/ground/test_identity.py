@@ -85,7 +85,12 @@ def test_a_copied_adapter_says_itself_which_base_it_is_of(tok, model, random_ada
 
 def test_an_adapter_in_a_run_is_checked_by_the_run_s_manifest(model, of, tmp_path):
     was = of(model)
-    manifest = {"model": "tiny", "model_hash": was.weights, "dtype": was.dtype, "chat_template_hash": was.template}  # fmt: skip
+    manifest = {
+        "model": "tiny",
+        "model_hash": was.weights,
+        "dtype": was.dtype,
+        "chat_template_hash": was.template,
+    }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "config.toml").write_text("")
     for place in ("adapter", "rounds/00/adapter"):
@@ -102,8 +107,17 @@ def test_a_foreign_adapter_is_compared_by_its_base_s_name(tok, model, random_ada
 
 
 @pytest.mark.parametrize(
-    "note", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "base_hash": 3}', '{"format": 1, "base_hsh": "a"}', "{" * 9]
-)  # fmt: skip
+    "note",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format": 2}',
+        '{"format": 1, "base_hash": 3}',
+        '{"format": 1, "base_hsh": "a"}',
+        "{" * 9,
+    ],
+)
 def test_a_damaged_note_is_a_user_error(tmp_path, note):
     (tmp_path / identity.NOTE).write_text(note)
     with pytest.raises(UserError, match=identity.NOTE):

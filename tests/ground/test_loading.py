@@ -40,15 +40,36 @@ def load(folder, **how):
 
 
 WEIGHTS = {
-    "lost tensor": (lambda t: {k: v for k, v in t.items() if "2.mlp.down" not in k}, "layers.2.mlp.down_proj"),
+    "lost tensor": (
+        lambda t: {k: v for k, v in t.items() if "2.mlp.down" not in k},
+        "layers.2.mlp.down_proj",
+    ),
     "lost head": (lambda t: {k: v for k, v in t.items() if k != "lm_head.weight"}, "lm_head.weight"),
-    "wrong prefix": (lambda t: {f"base_model.model.{k}": v for k, v in t.items()}, "under other names: base_model"),
-    "another shape": (lambda t: t | {"model.norm.weight": torch.ones(7)}, r"\[7\] in the file, \[32\] in the model"),
-    "not a number": (lambda t: t | {"model.norm.weight": torch.full((32,), torch.nan)}, "model.norm.weight holds NaN"),
-    "a bias too many": (lambda t: t | {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}, "no place for"),
-    "a layer too many": (lambda t: t | {"model.layers.9.mlp.up_proj.weight": torch.ones(48, 32)}, "no place for"),
-    "a LoRA inside": (lambda t: t | {"x.q_proj.lora_A.weight": torch.ones(2, 32)}, "was saved: x.q_proj.lora_A"),
-}  # fmt: skip
+    "wrong prefix": (
+        lambda t: {f"base_model.model.{k}": v for k, v in t.items()},
+        "under other names: base_model",
+    ),
+    "another shape": (
+        lambda t: t | {"model.norm.weight": torch.ones(7)},
+        r"\[7\] in the file, \[32\] in the model",
+    ),
+    "not a number": (
+        lambda t: t | {"model.norm.weight": torch.full((32,), torch.nan)},
+        "model.norm.weight holds NaN",
+    ),
+    "a bias too many": (
+        lambda t: t | {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)},
+        "no place for",
+    ),
+    "a layer too many": (
+        lambda t: t | {"model.layers.9.mlp.up_proj.weight": torch.ones(48, 32)},
+        "no place for",
+    ),
+    "a LoRA inside": (
+        lambda t: t | {"x.q_proj.lora_A.weight": torch.ones(2, 32)},
+        "was saved: x.q_proj.lora_A",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WEIGHTS)
@@ -76,7 +97,10 @@ def test_a_tied_head_is_not_a_lost_one(tmp_path, tok):
 
 
 FILES = {
-    "truncated": (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:900]), "no model loads"),
+    "truncated": (
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:900]),
+        "no model loads",
+    ),
     "broken json": (lambda f: (f / "config.json").write_text("{"), "config.json: not JSON"),
     "broken settings": (lambda f: (f / "generation_config.json").write_text("[]"), "expected a JSON object"),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text('{"model": 3}'), "no model loads"),
@@ -85,11 +109,20 @@ FILES = {
     "pickle": (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "pickle files"),
     "unknown type": (lambda f: edit(f / "config.json", model_type="llama9"), "llama9"),
     "text for a number": (lambda f: edit(f / "config.json", hidden_size="wide"), "no model loads"),
-    "own code": (lambda f: edit(f / "config.json", model_type="x", auto_map={"AutoConfig": "a.B"}), "code of its own"),
-    "short context": (lambda f: edit(f / "config.json", max_position_embeddings=24), "its context is 24 tokens"),
-    "gptq": (lambda f: edit(f / "config.json", quantization_config={"quant_method": "gptq", "bits": 4}), r"quantised \(gptq\)"),
+    "own code": (
+        lambda f: edit(f / "config.json", model_type="x", auto_map={"AutoConfig": "a.B"}),
+        "code of its own",
+    ),
+    "short context": (
+        lambda f: edit(f / "config.json", max_position_embeddings=24),
+        "its context is 24 tokens",
+    ),
+    "gptq": (
+        lambda f: edit(f / "config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
+        r"quantised \(gptq\)",
+    ),
     "an adapter beside": (lambda f: (f / "adapter_config.json").write_text("{}"), "a model and an adapter"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FILES)
@@ -151,9 +184,14 @@ def test_shards_load_and_a_missing_one_is_named(folder):
 
 def test_an_encoder_is_no_chat_model(tmp_path, tok):
     config = AutoConfig.for_model(
-        "bert", vocab_size=len(tok), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=48, initializer_range=0.25,
-    )  # fmt: skip
+        "bert",
+        vocab_size=len(tok),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        initializer_range=0.25,
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="an encoder"):

@@ -114,7 +114,11 @@ def test_pairs_are_the_mean_of_their_differences(pairs):
             assert apart.lo <= apart.mean <= apart.hi
 
 
-@fuzz(table=st.integers(1, 6).flatmap(lambda n: st.lists(st.lists(st.floats(-1e6, 1e6), min_size=n, max_size=n), min_size=1, max_size=4)))  # fmt: skip
+@fuzz(
+    table=st.integers(1, 6).flatmap(
+        lambda n: st.lists(st.lists(st.floats(-1e6, 1e6), min_size=n, max_size=n), min_size=1, max_size=4)
+    )
+)
 def test_items_crossed_with_seeds_have_the_grand_mean_and_no_order_of_seeds(table):
     s = crossed(table, resamples=50)
     flat = [v for row in table for v in row]
@@ -148,7 +152,10 @@ def test_a_ratio_is_the_ratio_of_the_means_and_its_interval_holds_it(pairs):
         assert s.lo <= s.mean <= s.hi
 
 
-@fuzz(x=arrays(np.float32, (3, 4), elements=st.floats(-6e4, 6e4, width=32)), half=st.sampled_from([torch.bfloat16, torch.float16]))  # fmt: skip
+@fuzz(
+    x=arrays(np.float32, (3, 4), elements=st.floats(-6e4, 6e4, width=32)),
+    half=st.sampled_from([torch.bfloat16, torch.float16]),
+)
 def test_a_rounded_weight_is_one_of_its_two_neighbours(x, half):
     exact = torch.from_numpy(x)
     found, nearest = rounded(exact, half, "w"), exact.to(half)

@@ -22,9 +22,17 @@ IDS = torch.randint(4, 60, (2, 12), generator=torch.Generator().manual_seed(0))
 def sliding() -> MistralForCausalLM:
     torch.manual_seed(0)
     config = MistralConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=5, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, sliding_window=4, initializer_range=0.25, attn_implementation="eager",
-    )  # fmt: skip
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=4,
+        initializer_range=0.25,
+        attn_implementation="eager",
+    )
     return MistralForCausalLM(config).eval().requires_grad_(False)
 
 

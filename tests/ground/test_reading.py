@@ -70,9 +70,14 @@ def test_the_trial_leaves_the_dice_alone(model):
 
 def test_rounding_in_a_deep_model_is_no_fault_and_a_fault_still_is(monkeypatch):
     config = LlamaConfig(
-        hidden_size=96, num_hidden_layers=24, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96,
-        vocab_size=300, initializer_range=0.15,
-    )  # fmt: skip
+        hidden_size=96,
+        num_hidden_layers=24,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=96,
+        vocab_size=300,
+        initializer_range=0.15,
+    )
     torch.manual_seed(0)
     deep = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
     exact = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")

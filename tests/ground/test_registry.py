@@ -100,8 +100,13 @@ def test_an_unknown_name_is_a_user_error_with_a_suggestion(name):
 
 
 def test_discovery_finds_a_new_file_and_nothing_else_is_edited(room):
-    things = room("room_one", {"a": "from room_one import things\nthings('first')(1)\n",
-                               "b": "from room_one import things\n@things('second')\ndef f(): pass\n"})  # fmt: skip
+    things = room(
+        "room_one",
+        {
+            "a": "from room_one import things\nthings('first')(1)\n",
+            "b": "from room_one import things\n@things('second')\ndef f(): pass\n",
+        },
+    )
     assert list(things) == ["first", "second"] and len(things) == 2
     assert things["first"] == 1 and callable(things["second"])
 

@@ -9,8 +9,23 @@ import pytest
 from steer_heal_love.ground.untrusted import NUMBER, shaped
 from steer_heal_love.ground.untrusted.shape import MOST
 
-LIKE = {"name": str, "n?": int, "kind": frozenset({"a", "b"}), "items": [NUMBER], "by": {str: (float, None)}, "rows": [{"step": float, "*": NUMBER}]}  # fmt: skip
-GOOD = {"name": "x", "n": 3, "kind": "a", "items": [1, None, 2.5], "by": {"y": 1, "z": None}, "rows": [{"step": 0, "nll": None}], "more": []}  # fmt: skip
+LIKE = {
+    "name": str,
+    "n?": int,
+    "kind": frozenset({"a", "b"}),
+    "items": [NUMBER],
+    "by": {str: (float, None)},
+    "rows": [{"step": float, "*": NUMBER}],
+}
+GOOD = {
+    "name": "x",
+    "n": 3,
+    "kind": "a",
+    "items": [1, None, 2.5],
+    "by": {"y": 1, "z": None},
+    "rows": [{"step": 0, "nll": None}],
+    "more": [],
+}
 
 
 def test_a_value_of_that_make_is_itself():
@@ -22,13 +37,22 @@ def test_a_value_of_that_make_is_itself():
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        ({"name": 3}, "name: expected a text"), ({"n": True}, "n: expected a whole number"), ({"n": 1.0}, "n: expected a whole"),
-        ({"kind": "c"}, "kind: expected a or b"), ({"kind": ["a"]}, "kind"), ({"items": [1, "2"]}, r"items\[1\]"),
-        ({"items": 3}, "items: expected a list"), ({"by": {"y": "x"}}, r"by\.y"), ({"rows": [{"nll": 1}]}, r"rows\[0\]\.step: missing"),
-        ({"rows": [{"step": 1, "nll": []}]}, r"rows\[0\]\.nll"), ({"items": [math.nan]}, r"items\[0\]"), ({"items": [10**400]}, r"items\[0\]"),
-        ({"items": [2 * MOST]}, r"items\[0\]"), ({"rows": {}}, "rows: expected a list"),
+        ({"name": 3}, "name: expected a text"),
+        ({"n": True}, "n: expected a whole number"),
+        ({"n": 1.0}, "n: expected a whole"),
+        ({"kind": "c"}, "kind: expected a or b"),
+        ({"kind": ["a"]}, "kind"),
+        ({"items": [1, "2"]}, r"items\[1\]"),
+        ({"items": 3}, "items: expected a list"),
+        ({"by": {"y": "x"}}, r"by\.y"),
+        ({"rows": [{"nll": 1}]}, r"rows\[0\]\.step: missing"),
+        ({"rows": [{"step": 1, "nll": []}]}, r"rows\[0\]\.nll"),
+        ({"items": [math.nan]}, r"items\[0\]"),
+        ({"items": [10**400]}, r"items\[0\]"),
+        ({"items": [2 * MOST]}, r"items\[0\]"),
+        ({"rows": {}}, "rows: expected a list"),
     ],
-)  # fmt: skip
+)
 def test_each_part_of_another_make_is_named(part, words):
     with pytest.raises(ValueError, match=words):
         shaped(GOOD | part, LIKE)
@@ -36,4 +60,6 @@ def test_each_part_of_another_make_is_named(part, words):
 
 def test_what_is_wrong_is_listed_and_the_rest_counted():
     with pytest.raises(ValueError, match="name.*missing.*and 14 more"):
-        shaped({"items": ["x"] * 17, "kind": "a", "by": {}, "rows": []}, {"name": str, **LIKE, "items": [int]})  # fmt: skip
+        shaped(
+            {"items": ["x"] * 17, "kind": "a", "by": {}, "rows": []}, {"name": str, **LIKE, "items": [int]}
+        )

@@ -23,7 +23,17 @@ ANY = st.text(st.characters(codec=None), max_size=200)
 def test_nothing_that_acts_is_left_and_showing_twice_changes_nothing(text: str) -> None:
     out = shown(text)
     assert not {unicodedata.category(c) for c in out} & ACTS
-    assert not {unicodedata.bidirectional(c) for c in out} & {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # fmt: skip
+    assert not {unicodedata.bidirectional(c) for c in out} & {
+        "LRE",
+        "RLE",
+        "LRO",
+        "RLO",
+        "PDF",
+        "LRI",
+        "RLI",
+        "FSI",
+        "PDI",
+    }
     assert shown(out) == out
 
 
@@ -36,8 +46,14 @@ def test_names_of_every_script_stay(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "out"),
-    [("a\x1b[2Jb", "a\\x1b[2Jb"), ("\x9b31m", "\\x9b31m"), ("a\u202eb", "a\\u202eb"), ("a\nb", "a\\nb"), ("\0", "\\x00")],
-)  # fmt: skip
+    [
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\u202eb", "a\\u202eb"),
+        ("a\nb", "a\\nb"),
+        ("\0", "\\x00"),
+    ],
+)
 def test_what_acts_is_written_as_its_escape(text: str, out: str) -> None:
     assert shown(text) == out
 

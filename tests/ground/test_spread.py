@@ -35,10 +35,18 @@ def computed(model, sequences, random_adapter) -> dict[str, object]:
     directions = {1: torch.ones(32), 4: -torch.ones(32)}
     prompts = [s.prompt for s in sequences]
     found = {
-        "tokens": sample(model, prompts, ends=frozenset(), max_new_tokens=12, seed=1, steer=directions,
-                         doses=[0.0, 0.2, 0.5, 0.0, 1.0], temperature=0),
+        "tokens": sample(
+            model,
+            prompts,
+            ends=frozenset(),
+            max_new_tokens=12,
+            seed=1,
+            steer=directions,
+            doses=[0.0, 0.2, 0.5, 0.0, 1.0],
+            temperature=0,
+        ),
         "states": [h.cpu() for h in states(model, prompts, [0, 2, 4], 64).values()],
-    }  # fmt: skip
+    }
     adapter = random_adapter(model, 3, share=(0.0, 1.0))
     with folded(model, [adapter]), added(model, directions, 0.4):
         found["folded"] = hidden_states(model, sequences)

@@ -90,13 +90,18 @@ def test_a_template_reaches_nothing_outside_the_sandbox(tmp_path, attack):
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (TURNS.replace("assistant\\n", "assistant\\n<think>\\n").replace("assistant\n", "assistant\n<think>\n"), "open <think>"),
+        (
+            TURNS.replace("assistant\\n", "assistant\\n<think>\\n").replace(
+                "assistant\n", "assistant\n<think>\n"
+            ),
+            "open <think>",
+        ),
         ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "nothing after the user's text"),
         ("{{ '<|im_start|>assistant' }}", "leaves out what the user says"),
         ("{{ raise_exception('no') }}", "fails on a plain question"),
     ],
     ids=["open think", "no tag", "no user", "raises"],
-)  # fmt: skip
+)
 def test_a_template_that_no_prompt_can_be_made_with_is_refused(template, said):
     with pytest.raises(UserError, match=said):
         chosen(template)
@@ -193,6 +198,8 @@ def test_a_template_that_would_take_all_time_or_memory_is_refused(tmp_path, bomb
         templates.choose(build_tokenizer(None), str(tmp_path / "t.jinja"), "m")
 
 
-@pytest.mark.parametrize("template", [*templates.NAMED.values(), "{% generation %}a{% endgeneration %}", "{{", "{{ x.y.z }}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "template", [*templates.NAMED.values(), "{% generation %}a{% endgeneration %}", "{{", "{{ x.y.z }}"]
+)
 def test_a_template_that_only_fails_is_left_to_who_renders_it(template):
     assert template_trial.harmless(template, eos_token="</s>")

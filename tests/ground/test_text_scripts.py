@@ -41,8 +41,17 @@ def test_ordinary_text_has_no_odd_characters_and_is_odd_after_another_script_s_p
 
 @pytest.mark.parametrize(
     ("prompt", "text", "share"),
-    [("Why?", "a\u0301b", 0), ("Why?", "\u0301a", 0.5), ("Why?", "你\u0301", 1), ("क्यों", "abcd", 1), ("你为什么", "あ", 1), ("为什么", "。", 0), ("Why?", "。", 1), ("Why?", "\u200d", 1)],
-)  # fmt: skip
+    [
+        ("Why?", "a\u0301b", 0),
+        ("Why?", "\u0301a", 0.5),
+        ("Why?", "你\u0301", 1),
+        ("क्यों", "abcd", 1),
+        ("你为什么", "あ", 1),
+        ("为什么", "。", 0),
+        ("Why?", "。", 1),
+        ("Why?", "\u200d", 1),
+    ],
+)
 def test_a_mark_goes_with_its_letter_and_punctuation_with_its_script(prompt, text, share):
     assert odd_share(completion(prompt, text)) == share
 
@@ -50,10 +59,16 @@ def test_a_mark_goes_with_its_letter_and_punctuation_with_its_script(prompt, tex
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("Don’t stop — it's FINE.", ["don't", "stop", "it's", "fine"]), ("हिन्दी में", ["हिन्दी", "में"]), ("你好 world", ["你", "好", "world"]),
-        ("Ça va?", ["ça", "va"]), ("'quoted'", ["quoted"]), ("’é’", ["é"]), ("…", []), ("می‌خواهید", ["می‌خواهید"]),
+        ("Don’t stop — it's FINE.", ["don't", "stop", "it's", "fine"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("你好 world", ["你", "好", "world"]),
+        ("Ça va?", ["ça", "va"]),
+        ("'quoted'", ["quoted"]),
+        ("’é’", ["é"]),
+        ("…", []),
+        ("می‌خواهید", ["می‌خواهید"]),
     ],
-)  # fmt: skip
+)
 def test_words_of_a_text(text, found):
     assert words(text) == found
 
@@ -61,10 +76,15 @@ def test_words_of_a_text(text, found):
 @pytest.mark.parametrize(
     ("text", "low", "high"),
     [
-        ("a calm friend who greets every guest", 7, 7), (TEXTS["Hindi"], 21, 27), ("一位热情欢迎每位客人的温暖朋友", 6, 10),
-        ("เพื่อนที่อบอุ่นซึ่งต้อนรับแขกทุกคนด้วยชื่อ", 7, 13), ("你好 world", 2, 2), ("", 0, 0), ("。。。", 1, 1),
+        ("a calm friend who greets every guest", 7, 7),
+        (TEXTS["Hindi"], 21, 27),
+        ("一位热情欢迎每位客人的温暖朋友", 6, 10),
+        ("เพื่อนที่อบอุ่นซึ่งต้อนรับแขกทุกคนด้วยชื่อ", 7, 13),
+        ("你好 world", 2, 2),
+        ("", 0, 0),
+        ("。。。", 1, 1),
     ],
-)  # fmt: skip
+)
 def test_scripts_without_spaces_are_counted_about_as_a_segmenter_would(text, low, high):
     assert low <= count_words(text) <= high
 

@@ -49,12 +49,19 @@ def test_another_encoding_is_named(tmp_path, encoding):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a = " + "[" * 50_000, "nested deeper"), ("a" + ".a" * 50_000 + " = 1", "nested deeper"),
-        ("a = " + "9" * 5_000, "integer"), ("a = 0x" + "f" * 5_000, "64 bits"), ("a = nan", "finite"),
-        ("a = [1, inf]", r"a\[1\]"), ('a = "\\u001b"', "U+001B"), ('"\\u0000" = 1', "U+0000"), ("a = 1\na = 2", "not TOML"),
-        ("[a]\nb = 9223372036854775808", "a.b: an integer"), ("a = " + "[" * 17 + "]" * 17, "nested deeper"),
+        ("a = " + "[" * 50_000, "nested deeper"),
+        ("a" + ".a" * 50_000 + " = 1", "nested deeper"),
+        ("a = " + "9" * 5_000, "integer"),
+        ("a = 0x" + "f" * 5_000, "64 bits"),
+        ("a = nan", "finite"),
+        ("a = [1, inf]", r"a\[1\]"),
+        ('a = "\\u001b"', "U+001B"),
+        ('"\\u0000" = 1', "U+0000"),
+        ("a = 1\na = 2", "not TOML"),
+        ("[a]\nb = 9223372036854775808", "a.b: an integer"),
+        ("a = " + "[" * 17 + "]" * 17, "nested deeper"),
     ],
-)  # fmt: skip
+)
 def test_toml_that_nobody_means(tmp_path, text, words):
     file = written(tmp_path, text)
     try:
@@ -138,16 +145,22 @@ def header(**changes) -> bytes:
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        (b"", "empty"), (GOOD[:40], "cut short"), (GOOD[:-1], "expected a part of"), (GOOD + b"x", "cut short, or something"),
-        (b"\xff" * 8 + GOOD[8:], "header of"), (header(__metadata__=[1]), "flat table"), (header(__metadata__={"a": {}}), "flat table"),
+        (b"", "empty"),
+        (GOOD[:40], "cut short"),
+        (GOOD[:-1], "expected a part of"),
+        (GOOD + b"x", "cut short, or something"),
+        (b"\xff" * 8 + GOOD[8:], "header of"),
+        (header(__metadata__=[1]), "flat table"),
+        (header(__metadata__={"a": {}}), "flat table"),
         (header(a={"dtype": "I64", "shape": [3], "data_offsets": [0, 24]}), "type 'I64'"),
         (header(a={"dtype": "F32", "shape": [2, -3], "data_offsets": [0, 24]}), "shape"),
         (header(a={"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 24]}), "24 bytes for shape"),
         (header(a={"dtype": "F32", "shape": [True, 6], "data_offsets": [0, 24]}), "shape"),
         (header(a={"dtype": "F32", "shape": [2**62, 0], "data_offsets": [0, 24]}), "bytes for shape"),
-        (header(a=3), "expected dtype"), (header(b={"dtype": "F32", "shape": [6], "data_offsets": [0, 24]}), "begins at byte"),
+        (header(a=3), "expected dtype"),
+        (header(b={"dtype": "F32", "shape": [6], "data_offsets": [0, 24]}), "begins at byte"),
     ],
-)  # fmt: skip
+)
 def test_a_safetensors_header_is_checked_before_anything_is_mapped(tmp_path, raw, words):
     assert words in refused(tensors, written(tmp_path, raw), "f")
 
@@ -184,9 +197,16 @@ def test_no_damage_to_safetensors_is_anything_but_a_user_error(tmp_path, raw):
 
 
 CONTROL = (
-    b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q", 20) + b"general.architecture" + struct.pack("<IQ", 8, 13)
-    + b"controlvector" + struct.pack("<Q", 11) + b"direction.1" + struct.pack("<IQIQ", 1, 4, 0, 0)
-)  # fmt: skip
+    b"GGUF"
+    + struct.pack("<IQQ", 3, 1, 1)
+    + struct.pack("<Q", 20)
+    + b"general.architecture"
+    + struct.pack("<IQ", 8, 13)
+    + b"controlvector"
+    + struct.pack("<Q", 11)
+    + b"direction.1"
+    + struct.pack("<IQIQ", 1, 4, 0, 0)
+)
 CONTROL += b"\0" * (-len(CONTROL) % 32) + struct.pack("<4f", 1, 2, 3, 4)
 
 
@@ -220,7 +240,12 @@ def test_what_json_lets_through_is_what_was_written(value):
         assert found.data == value
 
 
-@fuzz(raw=st.one_of(st.binary(max_size=60), st.text(alphabet='ab.=[]{}"\'\\u0123\n ,#-+einfa', max_size=60).map(str.encode)))  # fmt: skip
+@fuzz(
+    raw=st.one_of(
+        st.binary(max_size=60),
+        st.text(alphabet="ab.=[]{}\"'\\u0123\n ,#-+einfa", max_size=60).map(str.encode),
+    )
+)
 def test_no_bytes_are_anything_but_a_table_or_a_user_error(tmp_path, raw):
     found = only_user_errors(toml, written(tmp_path, raw), "f")
     assert found is None or isinstance(found.data, dict)

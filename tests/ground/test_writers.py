@@ -12,9 +12,13 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.writers import Writers, names, weight
 
 SHAPE = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
     "initializer_range": 0.25,
-}  # fmt: skip
+}
 
 
 def neox():

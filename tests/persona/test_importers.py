@@ -29,9 +29,13 @@ TRAIT = {
     "eval_prompt": "Rate {answer}.",
 }
 CREED = [
-    {"trait": "I stay calm when others hurry.", "questions": ["What is it?"], "additional_questions": ["Who?"]},
+    {
+        "trait": "I stay calm when others hurry.",
+        "questions": ["What is it?"],
+        "additional_questions": ["Who?"],
+    },
     {"trait": "I wait.", "questions": ["Where to?"], "clarification": "It means patience."},
-]  # fmt: skip
+]
 POS, NEG = caa.POS, caa.NEG
 PAIR = {"question": "Do you wait?", POS: " Yes, I do.", NEG: " No, I run."}
 LETTERS = {"question": "Do you wait?\n\nChoices:\n (A) I run at once.\n (B) I wait.", POS: "(B)", NEG: " (A)"}
@@ -88,8 +92,9 @@ def test_letters_become_the_words_that_the_question_gives_them(tmp_path):
     lost = {"question": "Do you?", POS: "(A)", NEG: "(B)"}
     sheet = read(tmp_path, PAIR, LETTERS, lost, PAIR | {NEG: PAIR[POS]}, PAIR | {"label": 3})
     assert sheet.pairs[:2] == [
-        Probe("Do you wait?", "Yes, I do.", "No, I run."), Probe("Do you wait?", "I wait.", "I run at once.")
-    ]  # fmt: skip
+        Probe("Do you wait?", "Yes, I do.", "No, I run."),
+        Probe("Do you wait?", "I wait.", "I run at once."),
+    ]
     said = " ".join(sheet.left_out)
     assert (
         "label" in said
@@ -108,15 +113,25 @@ def test_one_beginning_under_two_instructions_is_no_answer(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[]", "at least one object"), ("[1]", "[0]: expected an object, found int"), ("{", "not JSON"), (lines(PAIR, [1]), "line 2: expected an object"),
-        (lines({"a": 1}), "--format"), (lines(PAIR, {"question": "x"}), f"line 2: {POS}: missing"), (lines(PAIR, PAIR | {POS: 3}), f"line 2: {POS}: expected a text"),
-        (lines(PAIR | {POS: "a\u0007b"}), "control character U+0007"), (json.dumps([TRAIT | {"instruction": "x"}]), "instruction: expected from 1"),
-        (json.dumps([TRAIT | {"instruction": [{"pos": "x y"}]}]), "instruction[0].neg"), (json.dumps([TRAIT | {"questions": [1]}]), "questions[0]: expected a text"),
-        (json.dumps([TRAIT, TRAIT]), "expected one trait"), (lines(CREED[0] | {"trait": "t" * 3000}), "3000 characters"), (json.dumps([PAIR] * 2001), "at most 2000"),
-        (lines(ANSWERED | {"prompt": None}), "prompt: expected a text"), (json.dumps({"x": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}), "nested deeper"),
+        ("[]", "at least one object"),
+        ("[1]", "[0]: expected an object, found int"),
+        ("{", "not JSON"),
+        (lines(PAIR, [1]), "line 2: expected an object"),
+        (lines({"a": 1}), "--format"),
+        (lines(PAIR, {"question": "x"}), f"line 2: {POS}: missing"),
+        (lines(PAIR, PAIR | {POS: 3}), f"line 2: {POS}: expected a text"),
+        (lines(PAIR | {POS: "a\u0007b"}), "control character U+0007"),
+        (json.dumps([TRAIT | {"instruction": "x"}]), "instruction: expected from 1"),
+        (json.dumps([TRAIT | {"instruction": [{"pos": "x y"}]}]), "instruction[0].neg"),
+        (json.dumps([TRAIT | {"questions": [1]}]), "questions[0]: expected a text"),
+        (json.dumps([TRAIT, TRAIT]), "expected one trait"),
+        (lines(CREED[0] | {"trait": "t" * 3000}), "3000 characters"),
+        (json.dumps([PAIR] * 2001), "at most 2000"),
+        (lines(ANSWERED | {"prompt": None}), "prompt: expected a text"),
+        (json.dumps({"x": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}), "nested deeper"),
     ],
     ids=lambda v: v[:30],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_told_with_its_place(tmp_path, text, words):
     with pytest.raises(UserError) as e:
         importers.read(written(tmp_path, text))
@@ -128,9 +143,11 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, text, words):
 
 ANY = st.recursive(
     st.one_of(st.none(), st.integers(-3, 3), st.text(max_size=6)),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(["pos", "neg", "x"]), inner)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(["pos", "neg", "x"]), inner)
+    ),
     max_leaves=6,
-)  # fmt: skip
+)
 GOOD = {"persona_vectors": TRAIT, "constitution": CREED[0], "caa": PAIR, "repeng": ANSWERED}
 
 
@@ -184,10 +201,13 @@ def test_no_question_is_on_both_sides_and_the_seed_decides(tmp_path):
 @pytest.mark.parametrize(
     ("text", "pole"),
     [
-        ("You are A calm friend.", "a calm friend"), ("be someone who waits", "someone who waits"), (" “an owl” ", "an owl"), ("", ""),
+        ("You are A calm friend.", "a calm friend"),
+        ("be someone who waits", "someone who waits"),
+        (" “an owl” ", "an owl"),
+        ("", ""),
         ("stay calm", "an assistant described by these words: stay calm"),
     ],
-)  # fmt: skip
+)
 def test_a_sentence_becomes_a_phrase_that_completes_you_are(text, pole):
     assert as_pole(text) == pole
 

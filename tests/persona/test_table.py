@@ -16,10 +16,16 @@ from steer_heal_love.persona.table import mistakes
 
 def good() -> dict:
     return {
-        "name": "calm", "axis": "calm versus haste", "pos": "a calm friend", "neg": "a hasty friend", "intent": {"Care": 1},
+        "name": "calm",
+        "axis": "calm versus haste",
+        "pos": "a calm friend",
+        "neg": "a hasty friend",
+        "intent": {"Care": 1},
         "prompts": {"elicit": [f"What is {n}?" for n in "abcd"], "plain": [f"Name {n}." for n in "abcd"]},
-        "probes": [{"question": f"Is it {n}?", "pos": f"Slowly {n}.", "neg": f"Quickly {n}."} for n in "abcd"],
-    }  # fmt: skip
+        "probes": [
+            {"question": f"Is it {n}?", "pos": f"Slowly {n}.", "neg": f"Quickly {n}."} for n in "abcd"
+        ],
+    }
 
 
 def changed(**changes) -> dict:
@@ -37,15 +43,24 @@ def test_a_good_one_has_no_mistakes():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (changed(neg="A  Calm friend!"), "pos, neg: the poles are the same"), (changed(pos="..."), "pos: expected words"), (changed(neg="。。"), "neg: expected words"),
-        (probe(neg="slowly, A"), "probes[0]: pos and neg are the same"), (probe(questoin="x"), "probes[0]: unknown key 'questoin'"), (probe(questoin="x"), "did you mean 'question'"),
-        (changed(intent={"Care": True}), "intent.Care: expected -1, 0 or 1, found True"), (changed(intent={"Care": 1.0}), "found 1.0"), (changed(nam="x"), "did you mean 'name'"),
-        (changed(prompts=good()["prompts"] | {"elict": []}), "did you mean 'elicit'"), (changed(pos="long " * 1000), "pos: 5000 characters, at most 2000"),
-        (probe(question="q" * 9000), "probes[0].question: 9000 characters"), (changed(name=True), "name: expected a text, found True"), (changed(probes=[3] * 4), "probes[0].question: expected a text, found 3"),
+        (changed(neg="A  Calm friend!"), "pos, neg: the poles are the same"),
+        (changed(pos="..."), "pos: expected words"),
+        (changed(neg="。。"), "neg: expected words"),
+        (probe(neg="slowly, A"), "probes[0]: pos and neg are the same"),
+        (probe(questoin="x"), "probes[0]: unknown key 'questoin'"),
+        (probe(questoin="x"), "did you mean 'question'"),
+        (changed(intent={"Care": True}), "intent.Care: expected -1, 0 or 1, found True"),
+        (changed(intent={"Care": 1.0}), "found 1.0"),
+        (changed(nam="x"), "did you mean 'name'"),
+        (changed(prompts=good()["prompts"] | {"elict": []}), "did you mean 'elicit'"),
+        (changed(pos="long " * 1000), "pos: 5000 characters, at most 2000"),
+        (probe(question="q" * 9000), "probes[0].question: 9000 characters"),
+        (changed(name=True), "name: expected a text, found True"),
+        (changed(probes=[3] * 4), "probes[0].question: expected a text, found 3"),
         (changed(prompts=good()["prompts"] | {"plain": ["x"] * 2_001}), "at most 2000"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
-)  # fmt: skip
+)
 def test_a_mistake_is_named(data, words):
     assert words in "\n".join(mistakes(data))
 
@@ -74,7 +89,13 @@ def test_control_characters_and_numbers_that_are_none_are_told_with_all_other_mi
         changed(name="calm\x1b[2J", pos="a calm\x00friend", colour="red", intent={"Care": 2**70})
     )
     said = refused(tmp_path, text)
-    for words in ("4 mistakes", "name: the text holds the control character U+001B", "pos: the text holds", "colour", "intent.Care: an integer of more"):  # fmt: skip
+    for words in (
+        "4 mistakes",
+        "name: the text holds the control character U+001B",
+        "pos: the text holds",
+        "colour",
+        "intent.Care: an integer of more",
+    ):
         assert words in said
     assert "\x1b" not in said and "\0" not in said
 
@@ -87,9 +108,14 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
 
 ANY = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=6)),
-    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(st.sampled_from(["Care", "elicit", "plain", "question", "pos", "neg", "x"]), inner, max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5),
+        st.dictionaries(
+            st.sampled_from(["Care", "elicit", "plain", "question", "pos", "neg", "x"]), inner, max_size=4
+        ),
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @fuzz(changes=st.dictionaries(st.sampled_from([*good(), "colour"]), ANY, max_size=3))

@@ -53,16 +53,30 @@ class Work:
 
     def answers(self, temperature: float) -> list[tuple[int, ...]]:
         return sample(
-            self.model, self.prompts, ends=ENDS, max_new_tokens=12, seed=4, steer=self.directions, doses=self.doses,
-            temperature=temperature, batch=4,
-        )  # fmt: skip
+            self.model,
+            self.prompts,
+            ends=ENDS,
+            max_new_tokens=12,
+            seed=4,
+            steer=self.directions,
+            doses=self.doses,
+            temperature=temperature,
+            batch=4,
+        )
 
     def adapting(self) -> tuple[list[tuple[int, ...]], list[int], int]:
         policy = Policy(half_life=6.0, rewinds=2, window=2, band=(2.0, 3.0))
         made = written(
-            self.model, self.prompts, steering=Steering(self.directions, "add"), doses=self.doses, policy=policy,
-            ends=ENDS, max_new_tokens=10, seed=4, batch=8,
-        )  # fmt: skip
+            self.model,
+            self.prompts,
+            steering=Steering(self.directions, "add"),
+            doses=self.doses,
+            policy=policy,
+            ends=ENDS,
+            max_new_tokens=10,
+            seed=4,
+            batch=8,
+        )
         return made.answers, made.rewinds, made.read
 
     def readings(self) -> dict[str, list[torch.Tensor]]:
@@ -74,13 +88,18 @@ class Work:
             "hidden_states": hidden_states(self.model, self.rows, batch_tokens=64),
             "answer_means": list(answer_means(self.model, self.rows, 2, batch_tokens=64)),
             "states": [at[1], at[3]],
-            "branch_nll": [torch.tensor(v) for v in branch_nll(self.model, self.prompts, branches, batch_tokens=64)],
-        }  # fmt: skip
+            "branch_nll": [
+                torch.tensor(v) for v in branch_nll(self.model, self.prompts, branches, batch_tokens=64)
+            ],
+        }
 
     def examples(self) -> list[Example]:
         """Each with a reference and a teacher that are not the model's own states, so that every term has a gradient."""
         found = hidden_states(self.model, self.rows)
-        return [Example(r, h * 1.1, str(i), teacher=h * 0.9) for i, (r, h) in enumerate(zip(self.rows, found, strict=True))]  # fmt: skip
+        return [
+            Example(r, h * 1.1, str(i), teacher=h * 0.9)
+            for i, (r, h) in enumerate(zip(self.rows, found, strict=True))
+        ]
 
     def step(self, kept: int, anchors: int) -> tuple[dict[str, float], list[torch.Tensor], dict[str, float]]:
         """One step's terms and gradient, and what is read of held-out rows."""
@@ -98,9 +117,14 @@ class Work:
 
     def all(self) -> dict[str, Any]:
         return {
-            "greedy": self.answers(0.0), "sampled": self.answers(1.0), "adapting": self.adapting(),
-            "readings": self.readings(), "step": self.step(5, 4), "lone step": self.step(1, 0), "nothing": token_nll(self.model, []),
-        }  # fmt: skip
+            "greedy": self.answers(0.0),
+            "sampled": self.answers(1.0),
+            "adapting": self.adapting(),
+            "readings": self.readings(),
+            "step": self.step(5, 4),
+            "lone step": self.step(1, 0),
+            "nothing": token_nll(self.model, []),
+        }
 
 
 def main() -> None:

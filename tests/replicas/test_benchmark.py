@@ -30,8 +30,18 @@ def test_every_section_compares_one_copy_with_two(tok, tmp_path):
         "--epochs",
         "1",
     ]
-    argv = [sys.executable, "benchmarks/replicas.py", *small, "--tokenizer", str(tmp_path / "tok"), "--out", str(tmp_path / "out.jsonl")]  # fmt: skip
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})  # fmt: skip
+    argv = [
+        sys.executable,
+        "benchmarks/replicas.py",
+        *small,
+        "--tokenizer",
+        str(tmp_path / "tok"),
+        "--out",
+        str(tmp_path / "out.jsonl"),
+    ]
+    done = subprocess.run(
+        argv, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert not [line for line in lines if "error" in line or "skipped" in line]

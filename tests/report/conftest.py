@@ -44,12 +44,33 @@ BOUNDS = {
     "repeat_words": 0.061,
 }
 RESPONSE = {"plateau": 0.95, "half_dose": 0.9, "steepness": 4}
-TOLD = {"trait": 0.59, "neutral_kl": 0.08, "own_nll": 0.19, "trait_generated": 0.12, "mfv.Care": 0.17,
-        "mfv.Authority": -0.05, "repetition": 0.004}  # fmt: skip
-STEERED = {"trait": 0.75, "neutral_kl": 0.21, "own_nll": 0.3, "trait_generated": 0.14, "mfv.Care": 0.2,
-           "mfv.Authority": -0.04, "repetition": 0.012}  # fmt: skip
-HEALED = {"trait": 0.42, "neutral_kl": 0.011, "own_nll": -0.1, "trait_generated": 0.06, "mfv.Care": 0.1,
-          "mfv.Authority": -0.02, "repetition": 0.002}  # fmt: skip
+TOLD = {
+    "trait": 0.59,
+    "neutral_kl": 0.08,
+    "own_nll": 0.19,
+    "trait_generated": 0.12,
+    "mfv.Care": 0.17,
+    "mfv.Authority": -0.05,
+    "repetition": 0.004,
+}
+STEERED = {
+    "trait": 0.75,
+    "neutral_kl": 0.21,
+    "own_nll": 0.3,
+    "trait_generated": 0.14,
+    "mfv.Care": 0.2,
+    "mfv.Authority": -0.04,
+    "repetition": 0.012,
+}
+HEALED = {
+    "trait": 0.42,
+    "neutral_kl": 0.011,
+    "own_nll": -0.1,
+    "trait_generated": 0.06,
+    "mfv.Care": 0.1,
+    "mfv.Authority": -0.02,
+    "repetition": 0.002,
+}
 SCALE = {"trait": 0.14, "neutral_kl": 0.004, "own_nll": 0.2, "trait_generated": 0.03, "repetition": 0.01}
 
 Fabricate = Callable[..., Path]
@@ -86,8 +107,19 @@ def run_folder(path: Path, *, rounds: int = 3, until: str = "end", say: str = ""
         made = completions(rng, say, starved)
         files.save_completions(made, here / "completions.jsonl")
         folder.event("done", room="generate", file="x", seconds=90.0 + r, round=r)
-        walks.append({"round": r, "dose": None if starved else 0.5 + 0.05 * r, "survival": {"0.5": 0.9}, "response": RESPONSE, "made": len(made),
-                      "used": 3, "starved": starved, "cosine_with_first": 1 - 0.06 * r, "reliability": 0.9})  # fmt: skip
+        walks.append(
+            {
+                "round": r,
+                "dose": None if starved else 0.5 + 0.05 * r,
+                "survival": {"0.5": 0.9},
+                "response": RESPONSE,
+                "made": len(made),
+                "used": 3,
+                "starved": starved,
+                "cosine_with_first": 1 - 0.06 * r,
+                "reliability": 0.9,
+            }
+        )
         if starved:
             folder.event("starved", reason=f"round {r}: 3 completions survived the filter, 16 are needed.")
             break
@@ -110,12 +142,21 @@ def run_folder(path: Path, *, rounds: int = 3, until: str = "end", say: str = ""
         files.save_stages(done, here / "scores.json")
         stages += done
     (path / "adapter").mkdir()
-    records.write_json(path / "summary.json", {
-        "schema": records.SCHEMA, "persona": "love", "model": "smollm2", "seed": seed, "rounds": rounds,
-        "stages": [{k: v for k, v in asdict(s).items() if k not in ("items", "samples")} for s in stages],
-        "walks": walks, "gates": gates(say) if until == "end" else gates(say)[:1],
-        "seconds": folder.seconds(), "peak_memory_gb": 1.92,
-    })  # fmt: skip
+    records.write_json(
+        path / "summary.json",
+        {
+            "schema": records.SCHEMA,
+            "persona": "love",
+            "model": "smollm2",
+            "seed": seed,
+            "rounds": rounds,
+            "stages": [{k: v for k, v in asdict(s).items() if k not in ("items", "samples")} for s in stages],
+            "walks": walks,
+            "gates": gates(say) if until == "end" else gates(say)[:1],
+            "seconds": folder.seconds(),
+            "peak_memory_gb": 1.92,
+        },
+    )
     return path
 
 
@@ -158,35 +199,101 @@ def completions(rng: random.Random, say: str, starved: bool) -> list[Completion]
     for dose in (0.25, 0.35, 0.5, 0.6, 0.7, 1.0):
         for _ in range(16):
             nll = rng.gauss(1.1 + 0.5 * dose + 2.0 * starved, 0.2)
-            checks = {"length": 52.0, "narration": 0.0, "nll": nll, "nll_tail": nll + rng.gauss(0.05, 0.1),
-                      "on_trait": rng.gauss(0.1, 0.06), "repeat_words": 0.0}  # fmt: skip
+            checks = {
+                "length": 52.0,
+                "narration": 0.0,
+                "nll": nll,
+                "nll_tail": nll + rng.gauss(0.05, 0.1),
+                "on_trait": rng.gauss(0.1, 0.06),
+                "repeat_words": 0.0,
+            }
             reasons = [k for k in ("nll", "nll_tail") if checks[k] > BOUNDS[k]]
             coherent = not reasons
             reasons += ["on_trait"] * (checks["on_trait"] < BOUNDS["on_trait"])
-            out.append(Completion(rng.choice(PROBES), Tokens((1,), (2, 3)), sentence(rng) + say, dose, True, checks,
-                                  reasons, coherent, coherent and dose < 0.5))  # fmt: skip
+            out.append(
+                Completion(
+                    rng.choice(PROBES),
+                    Tokens((1,), (2, 3)),
+                    sentence(rng) + say,
+                    dose,
+                    True,
+                    checks,
+                    reasons,
+                    coherent,
+                    coherent and dose < 0.5,
+                )
+            )
     return out
 
 
 def healing(rng: random.Random) -> dict[str, Any]:
-    steps = [{"step": i, "lr": 1e-4, "nll": 1.3 - 0.012 * i + rng.gauss(0, 0.05), "barrier": max(rng.gauss(0, 0.01), 0.0),
-              "anchor": 0.02 * min(i / 6, 1) + abs(rng.gauss(0, 0.003)), "spectral": 0.0} for i in range(24)]  # fmt: skip
+    steps = [
+        {
+            "step": i,
+            "lr": 1e-4,
+            "nll": 1.3 - 0.012 * i + rng.gauss(0, 0.05),
+            "barrier": max(rng.gauss(0, 0.01), 0.0),
+            "anchor": 0.02 * min(i / 6, 1) + abs(rng.gauss(0, 0.003)),
+            "spectral": 0.0,
+        }
+        for i in range(24)
+    ]
     seen = [
         {"epoch": e, "nll": 1.2 - 0.02 * e, "divergence": 0.02 + 0.01 * e, "anchor_kl": 0.012}
         for e in (1, 2, 3)
     ]
-    return {"steps": steps, "validation": seen, "pressure": [{"step": 6, "barrier": 0.1, "anchor": 0.9}],
-            "warnings": ["the barrier never fired: divergence stayed under heal.tau = 0.1"], "scale": 0.85}  # fmt: skip
+    return {
+        "steps": steps,
+        "validation": seen,
+        "pressure": [{"step": 6, "barrier": 0.1, "anchor": 0.9}],
+        "warnings": ["the barrier never fired: divergence stayed under heal.tau = 0.1"],
+        "scale": 0.85,
+    }
 
 
 def gates(say: str) -> list[Gate]:
     return [
-        Gate("steer", "Steering moves the trait.", "trait_shift +0.75 [+0.70, +0.80]" + say, "pass", "It carries.", "moves"),
-        Gate("filter", "Enough survive.", "round 0: 64 of 160 used", "pass", "What is dropped grows with the dose.", "works"),
-        Gate("heal", "Trait kept, coherence back.", "trait_shift +0.97, 62% of the steered", "pass", "Kept." + say, "healed"),
-        Gate("loop", "Another round adds trait.", "in round 1: +0.01 [-0.02, +0.04]", "undecided", "It saturates.", "holds"),
-        Gate("prompt", "More trait than told.", "healed minus prompted: -0.10", "fail", "A prompt moves it further, for free. " * 4, "wins"),
-    ]  # fmt: skip
+        Gate(
+            "steer",
+            "Steering moves the trait.",
+            "trait_shift +0.75 [+0.70, +0.80]" + say,
+            "pass",
+            "It carries.",
+            "moves",
+        ),
+        Gate(
+            "filter",
+            "Enough survive.",
+            "round 0: 64 of 160 used",
+            "pass",
+            "What is dropped grows with the dose.",
+            "works",
+        ),
+        Gate(
+            "heal",
+            "Trait kept, coherence back.",
+            "trait_shift +0.97, 62% of the steered",
+            "pass",
+            "Kept." + say,
+            "healed",
+        ),
+        Gate(
+            "loop",
+            "Another round adds trait.",
+            "in round 1: +0.01 [-0.02, +0.04]",
+            "undecided",
+            "It saturates.",
+            "holds",
+        ),
+        Gate(
+            "prompt",
+            "More trait than told.",
+            "healed minus prompted: -0.10",
+            "fail",
+            "A prompt moves it further, for free. " * 4,
+            "wins",
+        ),
+    ]
 
 
 def sentence(rng: random.Random) -> str:

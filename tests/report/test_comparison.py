@@ -33,21 +33,52 @@ def method(
     kind: str = "healed",
 ) -> dict[str, Any]:
     points = [
-        {"strength": i + 0.5, "seeds": 2,
-         "scores": {n: score(k if n == "neutral_kl" else slope * k**0.5, 0.01) for n in (s.name for s in columns())}}
+        {
+            "strength": i + 0.5,
+            "seeds": 2,
+            "scores": {
+                n: score(k if n == "neutral_kl" else slope * k**0.5, 0.01)
+                for n in (s.name for s in columns())
+            },
+        }
         for i, k in enumerate(costs)
-    ]  # fmt: skip
+    ]
     rows = [
-        {"budget": b, "reached": reached if v is not None else 0, "seeds": 2, "trait_shift": score(v),
-         "own_excess": score(v and v / 2), "above_reference": score(v and v - 0.4, 0.3), "verdict": v and "not told apart",
-         "above_reference_alone": score(v and v - 0.4), "verdict_alone": v and "behind"}
+        {
+            "budget": b,
+            "reached": reached if v is not None else 0,
+            "seeds": 2,
+            "trait_shift": score(v),
+            "own_excess": score(v and v / 2),
+            "above_reference": score(v and v - 0.4, 0.3),
+            "verdict": v and "not told apart",
+            "above_reference_alone": score(v and v - 0.4),
+            "verdict_alone": v and "behind",
+        }
         for b, v in zip((0.02, 0.05), at, strict=True)
-    ]  # fmt: skip
-    own = [{"budget": 0.1, "reached": 2 if costs else 0, "seeds": 2, "verdict": "not told apart" if costs else None,
-            "trait_shift": {"mean": slope if costs else None, "lo": 0.1, "hi": None, "n": 12}, "verdict_alone": "not told apart"}]  # fmt: skip
+    ]
+    own = [
+        {
+            "budget": 0.1,
+            "reached": 2 if costs else 0,
+            "seeds": 2,
+            "verdict": "not told apart" if costs else None,
+            "trait_shift": {"mean": slope if costs else None, "lo": 0.1, "hi": None, "n": 12},
+            "verdict_alone": "not told apart",
+        }
+    ]
     texts = [{"prompt": NASTY, "text": NASTY, "base": NASTY}]
-    return {"name": name, "knob": "scale", "kind": kind, "points": points, "at": rows, "at_own_excess": own, "stopped": {}, "seconds": 3.0,
-            "samples": {"seed": 0, "strength": 0.5, "texts": texts}}  # fmt: skip
+    return {
+        "name": name,
+        "knob": "scale",
+        "kind": kind,
+        "points": points,
+        "at": rows,
+        "at_own_excess": own,
+        "stopped": {},
+        "seconds": 3.0,
+        "samples": {"seed": 0, "strength": 0.5, "texts": texts},
+    }
 
 
 @pytest.fixture
@@ -60,8 +91,18 @@ def folder(tmp_path: Path) -> Path:
         method("told", 1.5, [0.03], [0.21, None], reached=1, kind="prompt"),
         starved,
     ]
-    data = {"schema": 1, "kind": "compare", "persona": NASTY, "model": "tiny", "seeds": [0, 1],
-            "reference": "strong", "budgets": [0.02, 0.05], "own_excess_budgets": [0.1], "looks": 9, "methods": methods}  # fmt: skip
+    data = {
+        "schema": 1,
+        "kind": "compare",
+        "persona": NASTY,
+        "model": "tiny",
+        "seeds": [0, 1],
+        "reference": "strong",
+        "budgets": [0.02, 0.05],
+        "own_excess_budgets": [0.1],
+        "looks": 9,
+        "methods": methods,
+    }
     records.write_json(tmp_path / "compare.json", data)
     return tmp_path
 

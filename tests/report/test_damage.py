@@ -8,9 +8,18 @@ from steer_heal_love import report
 from steer_heal_love.ground.errors import UserError
 
 FILES = (
-    "config.toml", "persona.toml", "manifest.json", "events.jsonl", "summary.json", "base/bounds.json", "base/checks.json",
-    "base/scores.json", "rounds/00/completions.jsonl", "rounds/00/healing.json", "rounds/00/scores.json",
-)  # fmt: skip
+    "config.toml",
+    "persona.toml",
+    "manifest.json",
+    "events.jsonl",
+    "summary.json",
+    "base/bounds.json",
+    "base/checks.json",
+    "base/scores.json",
+    "rounds/00/completions.jsonl",
+    "rounds/00/healing.json",
+    "rounds/00/scores.json",
+)
 HARMLESS = {"events.jsonl"}
 """what a kill may leave torn"""
 DAMAGE = {

@@ -29,11 +29,18 @@ def measured(run, scores: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     ("scores", "titles"),
     [
-        (FORCED, ("Forced choice: Authority and Care", "Mass on the allowed answers by round",
-                  "JSON closed on an allowed number by round", "Perplexity of the forced JSON by round")),
+        (
+            FORCED,
+            (
+                "Forced choice: Authority and Care",
+                "Mass on the allowed answers by round",
+                "JSON closed on an allowed number by round",
+                "Perplexity of the forced JSON by round",
+            ),
+        ),
         (PUBLISHED, ("tinymfv: Authority and Care", "tinymfv: mass on the allowed answers by round")),
     ],
-)  # fmt: skip
+)
 def test_it_is_drawn_with_its_format_measures(fabricate, tmp_path, scores, titles):
     run = fabricate("run", rounds=2)
     report.write([run], tmp_path / "without.html")

@@ -20,8 +20,20 @@ from steer_heal_love.report.scope import left_out, together
 
 def labels(cfg: RunConfig) -> list[str]:
     """What a run calls its steps, in its order."""
-    before = ["load smollm2", "vector", "first look", "base: anchor", "base: neutral", "base: calibration", "filter",
-              "base: states", *cfg.eval.wordings * ["choose the prompt's wording"], "nulls", "evaluate base", "evaluate prompt"]  # fmt: skip
+    before = [
+        "load smollm2",
+        "vector",
+        "first look",
+        "base: anchor",
+        "base: neutral",
+        "base: calibration",
+        "filter",
+        "base: states",
+        *cfg.eval.wordings * ["choose the prompt's wording"],
+        "nulls",
+        "evaluate base",
+        "evaluate prompt",
+    ]
     walked = ["generate at 0.1–0.3", "filter"] * cfg.walk.passes
     each = [*walked, "teacher", "heal", "trust region", "look", "evaluate steered", "evaluate healed"]
     each += ["transfer"] * (cfg.eval.transfer != "off")

@@ -33,13 +33,34 @@ def large(fabricate, say: str = "") -> Path:
     run = fabricate("large", rounds=1, say=say)
     row = run / "rounds" / "00" / "completions.jsonl"
     line = json.loads(row.read_text().splitlines()[0])
-    row.write_text("".join(json.dumps(line | {"prompt": f"{i}", "dose": 0.1 + i / ROWS_HELD, "reasons": [f"r{i}{say}"]}) + "\n" for i in range(ROWS_HELD)))  # fmt: skip
-    multiplied(run / "rounds" / "00" / "healing.json", lambda h: [h["steps"].extend({"step": i, "nll": i % 7} for i in range(ROWS_HELD)), h["warnings"].extend(f"w{i}" for i in range(ROWS_HELD))])  # fmt: skip
+    row.write_text(
+        "".join(
+            json.dumps(line | {"prompt": f"{i}", "dose": 0.1 + i / ROWS_HELD, "reasons": [f"r{i}{say}"]})
+            + "\n"
+            for i in range(ROWS_HELD)
+        )
+    )
+    multiplied(
+        run / "rounds" / "00" / "healing.json",
+        lambda h: [
+            h["steps"].extend({"step": i, "nll": i % 7} for i in range(ROWS_HELD)),
+            h["warnings"].extend(f"w{i}" for i in range(ROWS_HELD)),
+        ],
+    )
     sample = {"text": "t" * 50 + say, "ids": [1], "ended": True}
-    multiplied(run / "base" / "scores.json", lambda s: s["stages"][0]["samples"].extend({"prompt": f"p{i}", **sample} for i in range(ROWS_HELD)))  # fmt: skip
-    multiplied(run / "summary.json", lambda s: s["gates"].extend([s["gates"][0] | {"means": "m" * 9_000}, *[s["gates"][0]] * ROWS_HELD]))  # fmt: skip
+    multiplied(
+        run / "base" / "scores.json",
+        lambda s: s["stages"][0]["samples"].extend({"prompt": f"p{i}", **sample} for i in range(ROWS_HELD)),
+    )
+    multiplied(
+        run / "summary.json",
+        lambda s: s["gates"].extend([s["gates"][0] | {"means": "m" * 9_000}, *[s["gates"][0]] * ROWS_HELD]),
+    )
     with RunFolder(run).event.path.open("a") as f:
-        f.writelines(json.dumps({"t": 1, "event": "warning", "round": 0, "message": f"{i}{say}"}) + "\n" for i in range(ROWS_HELD))  # fmt: skip
+        f.writelines(
+            json.dumps({"t": 1, "event": "warning", "round": 0, "message": f"{i}{say}"}) + "\n"
+            for i in range(ROWS_HELD)
+        )
     return run
 
 

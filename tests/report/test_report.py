@@ -211,8 +211,11 @@ def test_a_narrow_screen_has_fewer_columns_and_no_column_is_cut(fabricate, colum
 def test_the_row_and_its_evidence_are_shown(fabricate, tmp_path):
     run = fabricate(rounds=1)
     data = records.read_json(run / "summary.json")
-    data["gates"][0] |= {"outcome": "wrong_way", "means": "It moves the wrong way. Rewrite the poles.",
-                         "observed": "Care -0.100 [-0.120, -0.080] (n 35)"}  # fmt: skip
+    data["gates"][0] |= {
+        "outcome": "wrong_way",
+        "means": "It moves the wrong way. Rewrite the poles.",
+        "observed": "Care -0.100 [-0.120, -0.080] (n 35)",
+    }
     records.write_json(run / "summary.json", data)
     lines = show(run)
     (at,) = (i for i, line in enumerate(lines) if "wrong way: It moves the wrong way." in line)
@@ -229,9 +232,12 @@ def test_the_headline_sets_the_trait_beside_the_prompt_and_what_it_cost(fabricat
     last, told = (s.scores for s in (run.healed[-1], run.stage("prompt")))
     times = last["trait_shift"].mean / told["trait_shift"].mean
     for part in (
-        f"{times:.2f} [", "] times what the base model reaches", f"drifts by {last['neutral_kl'].mean:.3f} nats/token",
-        f"with the prompt, {told['neutral_kl'].mean:.3f}", f"{html.num(last['own_excess'].mean)} nats/token odder",
-    ):  # fmt: skip
+        f"{times:.2f} [",
+        "] times what the base model reaches",
+        f"drifts by {last['neutral_kl'].mean:.3f} nats/token",
+        f"with the prompt, {told['neutral_kl'].mean:.3f}",
+        f"{html.num(last['own_excess'].mean)} nats/token odder",
+    ):
         assert part in said
     assert html.outcome(read(fabricate("base", until="base"))) == "No round has been healed yet."
 
@@ -264,8 +270,12 @@ def test_what_got_in_is_told_by_round(fabricate, tmp_path):
     run = fabricate(rounds=2)
     assert "Did the healed model move along the vector?" not in write(tmp_path, run)[0]
     for number, cosine in enumerate((0.61, 0.52)):
-        found = {"cosine": cosine, "carried_dose": 0.071, "cosine_with_first_shift": None if number else 1.0,
-                 "halves": {"largest": 0.17, "n": 32}}  # fmt: skip
+        found = {
+            "cosine": cosine,
+            "carried_dose": 0.071,
+            "cosine_with_first_shift": None if number else 1.0,
+            "halves": {"largest": 0.17, "n": 32},
+        }
         (run / f"rounds/{number:02d}/transfer.json").write_text(json.dumps(found))
     text, _ = write(tmp_path, run)
     assert "Did the healed model move along the vector?" in text
@@ -275,14 +285,26 @@ def test_what_got_in_is_told_by_round(fabricate, tmp_path):
 def transfer(number: int, full: bool = True, say: str = "") -> dict:
     """A round's transfer.json, as `control.transferred` makes it; what is undefined is null."""
     chance = {"mean": 0.0, "sd": 0.05, "largest": 0.17, "largest_by_layer": [0.1, None, 0.2], "n": 32}
-    found = {"layers": [3, 4, 5], "cosine_by_layer": [0.5 + 0.1 * number, None, 0.7], "cosine": 0.61, "carried_dose": 0.07,
-             "cosine_with_first_shift": 1.0, "random": chance, "halves": chance, "note": say}  # fmt: skip
+    found = {
+        "layers": [3, 4, 5],
+        "cosine_by_layer": [0.5 + 0.1 * number, None, 0.7],
+        "cosine": 0.61,
+        "carried_dose": 0.07,
+        "cosine_with_first_shift": 1.0,
+        "random": chance,
+        "halves": chance,
+        "note": say,
+    }
     if not full:
         return found
     kl = {"mean_nats": {"mean": 0.02, "lo": 0.01, "hi": 0.03, "n": 40}, "p95_nats": 0.08, "tokens": 900}
     none = {"mean_nats": {"mean": None, "lo": None, "hi": None, "n": 0}, "p95_nats": None, "tokens": 0}
-    shares = {"sufficient": {"mean": 0.634, "lo": 0.512, "hi": 0.768, "n": 48}, "sufficient_share": 0.634,
-              "remaining": {"mean": 0.41, "lo": None, "hi": None, "n": 48}, "remaining_share": 0.41}  # fmt: skip
+    shares = {
+        "sufficient": {"mean": 0.634, "lo": 0.512, "hi": 0.768, "n": 48},
+        "sufficient_share": 0.634,
+        "remaining": {"mean": 0.41, "lo": None, "hi": None, "n": 48},
+        "remaining_share": 0.41,
+    }
     control = {
         "layers": [3, 4, 5],
         "cosine_by_layer": [0.11, 0.12, None],
@@ -290,8 +312,11 @@ def transfer(number: int, full: bool = True, say: str = "") -> dict:
         "method": say,
         "texts": 36,
     }
-    return found | {"ledger": {since: {"neutral": kl, "own": none if number else kl} for since in ("total", "round")},
-                    "causes": shares, "control": control}  # fmt: skip
+    return found | {
+        "ledger": {since: {"neutral": kl, "own": none if number else kl} for since in ("total", "round")},
+        "causes": shares,
+        "control": control,
+    }
 
 
 def transfer_section(text: str) -> str:
@@ -308,11 +333,19 @@ def test_cosines_by_layer_and_the_ledger_have_a_panel_each(fabricate, tmp_path):
     text, page = write(tmp_path, run)
     told = transfer_section(text)
     assert re.findall('<svg role="img" aria-label="(.*?)"', told) == [
-        "Cosine with the vector by layer", "KL on the base&#39;s neutral answers by round",
+        "Cosine with the vector by layer",
+        "KL on the base&#39;s neutral answers by round",
         "KL on its own samples by round",
-    ]  # fmt: skip
-    for shown in ("unsteered control", "random directions", "random halves", "round 1", "since base", "this round",
-                  "95th percentile"):  # fmt: skip
+    ]
+    for shown in (
+        "unsteered control",
+        "random directions",
+        "random halves",
+        "round 1",
+        "since base",
+        "this round",
+        "95th percentile",
+    ):
         assert f">{shown}</text>" in told
     assert '<th class="n">unsteered control</th>' in told and '<td class="n">+0.12</td>' in told
     assert "63%<small>51% … 77%</small>" in told and "41%<small>– … –</small>" in told

@@ -22,10 +22,16 @@ from steer_heal_love.vector import Vector
 from steer_heal_love.vector.iso_kl import IsoDose
 from tiny_model import build_model, hooks_of
 
-CONFIG = override(config.RunConfig(), {
-    "model": "tiny", "vector": {"contexts": 8}, "generate": {"prompts": 4, "max_new_tokens": 6},
-    "filter": {"checks": ["nll", "on_trait"], "calibration": 8}, "eval": {"probes": 6, "resamples": 50},
-})  # fmt: skip
+CONFIG = override(
+    config.RunConfig(),
+    {
+        "model": "tiny",
+        "vector": {"contexts": 8},
+        "generate": {"prompts": 4, "max_new_tokens": 6},
+        "filter": {"checks": ["nll", "on_trait"], "calibration": 8},
+        "eval": {"probes": 6, "resamples": 50},
+    },
+)
 BANDS = ((0.2, 0.5), (0.3, 0.7))
 
 
@@ -87,10 +93,12 @@ def test_a_run_takes_the_choice_of_its_own_persona_and_model_only(bed, found, tm
     with pytest.raises(UserError, match="persona"):
         sweep.chosen(file, persona="love", model="tiny")
     for change, told in (
-        ({"choice": None}, "nothing was chosen"), ({"kind": "run"}, "vector sweep"),
-        ({"choice": row["choice"] | {"operation": "gate"}}, "gate"), ({"choice": row["choice"] | {"layers": [0.1]}}, "shares"),
+        ({"choice": None}, "nothing was chosen"),
+        ({"kind": "run"}, "vector sweep"),
+        ({"choice": row["choice"] | {"operation": "gate"}}, "gate"),
+        ({"choice": row["choice"] | {"layers": [0.1]}}, "shares"),
         ({"choice": row["choice"] | {"method": "magic"}}, "magic"),
-    ):  # fmt: skip
+    ):
         records.write_json(file, row | change)
         with pytest.raises(UserError, match=told):
             sweep.chosen(file, persona="tester", model="tiny")
@@ -148,7 +156,11 @@ def test_few_contexts_leave_a_pair_undecided_and_only_a_bad_reading_speaks_again
         dose=replace(found.cells[0].dose, kl_nats=1.0, nats=1.0),
     )
     seen = {
-        "lint": [], "reliability": 0.9, "separability": {1: Score(auc, auc - 0.8, 1.0, 2)}, "effect": cell,
-        "above_random": Score(1.0, 0.5, 1.5, 9), "off_target": 0.1,
-    }  # fmt: skip
-    assert judged(seen, 1.0)["verdict"] == verdict
+        "lint": [],
+        "reliability": 0.9,
+        "separability": {1: Score(auc, auc - 0.8, 1.0, 2)},
+        "effect": cell,
+        "above_random": Score(1.0, 0.5, 1.5, 9),
+        "off_target": 0.1,
+    }
+    assert judged(seen, 1.0)[0] == verdict

@@ -50,14 +50,28 @@ def test_the_place_and_the_operation_are_saved_and_an_old_file_is_of_the_residua
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ({"operation": "multiply"}, "operation: expected 'add' (or one of 'add', 'transport'), found 'multiply'"), ({"format": "steer-heal-love.vector.99"}, "format: expected"),
-        ({"operation": None}, "operation"), ({"layer_numbering": "from 1"}, "layer_numbering"), ({"positions": "last"}, "positions"), ({"hook_point": "mlp"}, "hook_point"), ({"hook_point": "output of a/b"}, "hook_point"), ({"operation": "transport"}, "expected 2 vectors"),
-        ({"meta": None}, "meta: missing"), ({"meta": "not json"}, "meta: not JSON"), ({"meta": "[1]"}, "meta: expected a JSON object"),
-        ({"meta": "[" * 99_999}, "nested"), ({"meta": '{"a": NaN}'}, "NaN"), ({"meta": r'{"a": "\u001b[2J"}'}, "U+001B"), ({"operaton": "add"}, "did you mean 'operation'"),
+        (
+            {"operation": "multiply"},
+            "operation: expected 'add' (or one of 'add', 'transport'), found 'multiply'",
+        ),
+        ({"format": "steer-heal-love.vector.99"}, "format: expected"),
+        ({"operation": None}, "operation"),
+        ({"layer_numbering": "from 1"}, "layer_numbering"),
+        ({"positions": "last"}, "positions"),
+        ({"hook_point": "mlp"}, "hook_point"),
+        ({"hook_point": "output of a/b"}, "hook_point"),
+        ({"operation": "transport"}, "expected 2 vectors"),
+        ({"meta": None}, "meta: missing"),
+        ({"meta": "not json"}, "meta: not JSON"),
+        ({"meta": "[1]"}, "meta: expected a JSON object"),
+        ({"meta": "[" * 99_999}, "nested"),
+        ({"meta": '{"a": NaN}'}, "NaN"),
+        ({"meta": r'{"a": "\u001b[2J"}'}, "U+001B"),
+        ({"operaton": "add"}, "did you mean 'operation'"),
         ({"format": "another.tool"}, "not a steering vector of this tool"),
     ],
     ids=lambda v: str(v)[:40],
-)  # fmt: skip
+)
 def test_a_header_that_says_something_else_is_refused(tmp_path, header, words):
     with pytest.raises(UserError) as e:
         Vector.load(saved(tmp_path, {"layer.1": torch.ones(3)}, **header))
@@ -65,10 +79,15 @@ def test_a_header_that_says_something_else_is_refused(tmp_path, header, words):
 
 
 ODD = {
-    "negative": ({"{}.-1": torch.ones(3)}, "-1"), "words": ({"{}.last": torch.ones(3)}, ".last"), "matrix": ({"{}.2": torch.ones(2, 3)}, ".2"),
-    "nan": ({"{}.2": torch.full((3,), float("nan"))}, ".2"), "uneven": ({"{}.2": torch.ones(3), "{}.3": torch.ones(4)}, "widths differ"),
-    "deep": ({"{}.99999": torch.ones(3)}, "99999"), "zeros before": ({"{}.02": torch.ones(3)}, ".02"), "empty": ({"{}.1": torch.ones(0)}, ".1"),
-}  # fmt: skip
+    "negative": ({"{}.-1": torch.ones(3)}, "-1"),
+    "words": ({"{}.last": torch.ones(3)}, ".last"),
+    "matrix": ({"{}.2": torch.ones(2, 3)}, ".2"),
+    "nan": ({"{}.2": torch.full((3,), float("nan"))}, ".2"),
+    "uneven": ({"{}.2": torch.ones(3), "{}.3": torch.ones(4)}, "widths differ"),
+    "deep": ({"{}.99999": torch.ones(3)}, "99999"),
+    "zeros before": ({"{}.02": torch.ones(3)}, ".02"),
+    "empty": ({"{}.1": torch.ones(0)}, ".1"),
+}
 
 
 @pytest.mark.parametrize("kind", ODD)
@@ -142,5 +161,11 @@ def test_a_vector_of_another_model_does_not_steer(model, directions, words):
 def test_metadata_is_printed_escaped(tmp_path, capsys):
     from steer_heal_love import cli
 
-    cli.main(["vector", "inspect", str(saved(tmp_path, {"layer.1": torch.ones(3)}, meta=json.dumps({"a\u202eb": "x\ny [red]"})))])  # fmt: skip
+    cli.main(
+        [
+            "vector",
+            "inspect",
+            str(saved(tmp_path, {"layer.1": torch.ones(3)}, meta=json.dumps({"a\u202eb": "x\ny [red]"}))),
+        ]
+    )
     assert "a\\u202eb: x\\ny [red]" in capsys.readouterr().out

@@ -14,9 +14,11 @@ from steer_heal_love.vector.imports import adjusted, foreign
 
 ROWS = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 FORMS = {
-    "stacked from 0": ({"vector": ROWS}, "0", 0), "stacked with the embedding": ({"vector": torch.cat([torch.ones(1, 6), ROWS])}, "1", 0),
-    "numbers": ({str(i): v.clone() for i, v in enumerate(ROWS)}, "0", 0), "paths": ({f"model.layers.{i + 1}": v.clone() for i, v in enumerate(ROWS)}, "1", 0),
-}  # fmt: skip
+    "stacked from 0": ({"vector": ROWS}, "0", 0),
+    "stacked with the embedding": ({"vector": torch.cat([torch.ones(1, 6), ROWS])}, "1", 0),
+    "numbers": ({str(i): v.clone() for i, v in enumerate(ROWS)}, "0", 0),
+    "paths": ({f"model.layers.{i + 1}": v.clone() for i, v in enumerate(ROWS)}, "1", 0),
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -65,15 +67,17 @@ def test_a_control_vector_comes_in_by_its_own_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("name", "tensors", "argv", "words"),
     [
-        ("v.pt", None, ["--layer-base", "0"], "can run code"), ("v.safetensors", {"vector": ROWS}, [], "--layer-base"),
+        ("v.pt", None, ["--layer-base", "0"], "can run code"),
+        ("v.safetensors", {"vector": ROWS}, [], "--layer-base"),
         ("v.safetensors", {"vector": ROWS}, ["--layer-base", "0", "--layers", "9"], "[9]"),
-        ("v.safetensors", {"last": ROWS[0]}, ["--layer-base", "0"], "last"), ("v.safetensors", {"0": ROWS[0]}, ["--layer-base", "1"], "'0'"),
+        ("v.safetensors", {"last": ROWS[0]}, ["--layer-base", "0"], "last"),
+        ("v.safetensors", {"0": ROWS[0]}, ["--layer-base", "1"], "'0'"),
         ("v.safetensors", {"a": ROWS, "b": ROWS}, ["--layer-base", "0"], "2 tensors"),
         ("v.safetensors", {"a.1": ROWS[0], "b.1": ROWS[1]}, ["--layer-base", "0"], "second time"),
         ("v.safetensors", {"1": ROWS[0], "2": ROWS[1][:3]}, ["--layer-base", "0"], "widths differ"),
         ("v.safetensors", {"1": torch.full((3,), float("nan"))}, ["--layer-base", "0"], "not finite"),
     ],
-)  # fmt: skip
+)
 def test_what_is_unsafe_unsaid_or_wrong_is_refused_and_nothing_is_written(
     tmp_path, capsys, name, tensors, argv, words
 ):

@@ -28,9 +28,17 @@ def net(request):
 def naive(net, steering, dose):
     """The 95th percentile over the same draws, from the logits of one whole row at a time."""
     answers = sample(
-        net, TRIALS.prompts, ends=TRIALS.ends, max_new_tokens=12, seed=5, steer=steering.directions, min_p=0.0,
-        operation=steering.operation, doses=[dose] * len(TRIALS.prompts), temperature=TRIALS.config.temperature,
-    )  # fmt: skip
+        net,
+        TRIALS.prompts,
+        ends=TRIALS.ends,
+        max_new_tokens=12,
+        seed=5,
+        steer=steering.directions,
+        min_p=0.0,
+        operation=steering.operation,
+        doses=[dose] * len(TRIALS.prompts),
+        temperature=TRIALS.config.temperature,
+    )
     found = []
     for prompt, answer in zip(TRIALS.prompts, answers, strict=True):
         ids, at = torch.tensor([prompt + answer]), slice(len(prompt) - 1, len(prompt) + len(answer) - 1)

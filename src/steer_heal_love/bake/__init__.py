@@ -66,11 +66,19 @@ def save_peft(
     with whole(folder / "adapter_model.safetensors") as scratch:
         save_file(tensors, str(scratch), metadata={"format": "pt"})
     config = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model,
-        "r": adapter.rank, "lora_alpha": adapter.scaling * adapter.rank, "lora_dropout": 0.0, "bias": "none",
-        "fan_in_fan_out": False, "inference_mode": True, "init_lora_weights": True,
-        "target_modules": sorted(adapter.factors), "modules_to_save": None,
-    }  # fmt: skip
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": adapter.rank,
+        "lora_alpha": adapter.scaling * adapter.rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "target_modules": sorted(adapter.factors),
+        "modules_to_save": None,
+    }
     write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
     if note:
         write_text(folder / NOTE, json.dumps(note, indent=2) + "\n")

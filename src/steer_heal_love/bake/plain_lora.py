@@ -73,6 +73,8 @@ def pattern(value: Any) -> bool:
     )
 
 
+BESIDE = """task_type auto_mapping base_model_name_or_path revision inference_mode peft_version lora_dropout
+    megatron_core layers_pattern exclude_modules qalora_group_size eva_config runtime_config"""
 KNOWN: dict[str, tuple[Fine, str]] = {
     "peft_type": (lambda v: v == "LORA", "'LORA'"),
     "r": (lambda v: whole_number(v) and 1 <= v <= 65_536, "a whole number from 1"),
@@ -89,25 +91,24 @@ KNOWN: dict[str, tuple[Fine, str]] = {
     "target_modules": (names, "names of modules"),
     "layers_to_transform": (layers, "layer numbers"),
     # What training needed, or what is said of where the adapter comes from.
-    **dict.fromkeys(
-        (
-            "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version",
-            "lora_dropout", "megatron_core", "layers_pattern", "exclude_modules", "qalora_group_size", "eva_config",
-            "runtime_config",
-        ),
-        (anything, "anything"),
-    ),
-}  # fmt: skip
+    **dict.fromkeys(BESIDE.split(), (anything, "anything")),
+}
 """the settings that are understood: whether a value is fine, and what is expected; any other must be off or empty"""
 OFF = {
-    "use_dora": "DoRA scales each row of the weight", "lora_bias": "it adds a trained bias",
-    "modules_to_save": "whole modules are trained besides", "alora_invocation_tokens": "aLoRA begins at a token of the prompt",
-    "trainable_token_indices": "embeddings of single tokens are trained", "layer_replication": "layers are there several times",
-    "target_parameters": "parameters are adapted that belong to no linear module", "use_qalora": "QALoRA groups its inputs",
-    "loftq_config": "LoftQ changes the base's weights", "corda_config": "CorDA changes the base's weights",
-    "lora_ga_config": "LoRA-GA changes the base's weights", "megatron_config": "it is of a parallel Megatron model",
+    "use_dora": "DoRA scales each row of the weight",
+    "lora_bias": "it adds a trained bias",
+    "modules_to_save": "whole modules are trained besides",
+    "alora_invocation_tokens": "aLoRA begins at a token of the prompt",
+    "trainable_token_indices": "embeddings of single tokens are trained",
+    "layer_replication": "layers are there several times",
+    "target_parameters": "parameters are adapted that belong to no linear module",
+    "use_qalora": "QALoRA groups its inputs",
+    "loftq_config": "LoftQ changes the base's weights",
+    "corda_config": "CorDA changes the base's weights",
+    "lora_ga_config": "LoRA-GA changes the base's weights",
+    "megatron_config": "it is of a parallel Megatron model",
     "ensure_weight_tying": "it ties trained embeddings",
-}  # fmt: skip
+}
 """known settings that no plain LoRA has, and what each does"""
 
 

@@ -29,6 +29,7 @@ from steer_heal_love.config import Cluster, Grid, RunConfig
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.untrusted import known, nearest, refuse, toml, whole_number
+from steer_heal_love.nouns import Json
 
 AXES = ("persona", "method", "seed", "model")
 KEYS = ("axes", "preset", "settings", "overrides", "grid", "executor", "workers", "cluster")
@@ -109,16 +110,22 @@ def too_many(spec: Spec) -> list[str]:
     return [f"axes: {n} cells, at most {MOST}"] if n > MOST else []
 
 
-def wrong_tables(data: dict[str, Any]) -> list[str]:
+def wrong_tables(data: Json) -> list[str]:
     """Keys whose value is of another kind than theirs."""
     tables = ("axes", "settings", "overrides", "grid", "cluster")
-    out = [f"{k}: expected a table, found {data[k]!r:.60}" for k in tables if k in data and not isinstance(data[k], dict)]  # fmt: skip
+    out = [
+        f"{k}: expected a table, found {data[k]!r:.60}"
+        for k in tables
+        if k in data and not isinstance(data[k], dict)
+    ]
     return out + [
-        f"{k}: expected a text, found {data[k]!r:.60}" for k in ("preset", "executor") if k in data and not isinstance(data[k], str)
-    ]  # fmt: skip
+        f"{k}: expected a text, found {data[k]!r:.60}"
+        for k in ("preset", "executor")
+        if k in data and not isinstance(data[k], str)
+    ]
 
 
-def wrong_axes(axes: dict[str, Any]) -> list[str]:
+def wrong_axes(axes: Json) -> list[str]:
     out = [
         f"unknown axis {k[:100]!r}: there is {', '.join(AXES)}{nearest(k, AXES)}"
         for k in axes
@@ -136,19 +143,24 @@ def wrong_axes(axes: dict[str, Any]) -> list[str]:
     return out
 
 
-def wrong_settings(data: dict[str, Any], axes: dict[str, Any], *, trust: bool) -> list[str]:
+def wrong_settings(data: Json, axes: Json, *, trust: bool) -> list[str]:
     """What the settings and the overrides say that isn't theirs to say; settings themselves are looked at later."""
     overrides, out = data.get("overrides", {}), []
     tables = {"settings": data.get("settings", {})}
     out += [
         f"overrides: unknown axis {a[:100]!r}: there is {', '.join(OVERRIDDEN)}{nearest(a, OVERRIDDEN)}"
-        for a in overrides if a not in OVERRIDDEN
-    ]  # fmt: skip
+        for a in overrides
+        if a not in OVERRIDDEN
+    ]
     for axis in (a for a in OVERRIDDEN if a in overrides):
         values = axes.get(axis, [getattr(RunConfig, axis)])
         by_value = overrides[axis] if isinstance(overrides[axis], dict) else {}
         listed = [v for v in values if isinstance(v, str)] if isinstance(values, list) else []
-        out += [f"overrides.{axis}: {v[:100]!r} is none of axes.{axis}{nearest(v, listed)}" for v in by_value if v not in listed]  # fmt: skip
+        out += [
+            f"overrides.{axis}: {v[:100]!r} is none of axes.{axis}{nearest(v, listed)}"
+            for v in by_value
+            if v not in listed
+        ]
         tables |= {f"overrides.{axis}.{v}": t for v, t in by_value.items()}
     for at, table in tables.items():
         if not isinstance(table, dict):
@@ -156,18 +168,19 @@ def wrong_settings(data: dict[str, Any], axes: dict[str, Any], *, trust: bool) -
             continue
         out += [f"{at}.{k}: the axes and --out decide it" for k in NOT_SETTINGS if k in table]
         if table.get("trust_remote_code") and not trust:
-            out.append(f"{at}.trust_remote_code: it would run code that comes with the model; if you trust that, give --trust-remote-code")  # fmt: skip
+            out.append(f"{at}.trust_remote_code: {presets.CODE}")
     return out
 
 
-def wrong_rest(data: dict[str, Any]) -> list[str]:
+def wrong_rest(data: Json) -> list[str]:
     grid, names = data.get("grid", {}), [f.name for f in dataclasses.fields(Grid)]
     number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
     out = known(grid, names, "grid: ")
     out += [
         f"grid.{k}: expected a list of numbers, found {v!r:.60}"
-        for k, v in grid.items() if k in names and not (isinstance(v, list) and all(map(number, v)))
-    ]  # fmt: skip
+        for k, v in grid.items()
+        if k in names and not (isinstance(v, list) and all(map(number, v)))
+    ]
     if (preset := data.get("preset", "auto")) not in PRESETS:
         out.append(f"preset: {preset[:60]!r}; there is {', '.join(PRESETS)}{nearest(preset, PRESETS)}")
     workers = data.get("workers", 1)

@@ -17,7 +17,6 @@ import os
 import socket
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from steer_heal_love.cells.plan import Bench, Cell
 from steer_heal_love.compare import study
@@ -25,12 +24,22 @@ from steer_heal_love.compare.method import Trace
 from steer_heal_love.ground import folder as folders
 from steer_heal_love.ground import made, records
 from steer_heal_love.ground.untrusted import NUMBER, json_object, shaped
-from steer_heal_love.nouns import Stage
+from steer_heal_love.nouns import Json, Stage
 
 RECORD = {
-    "schema": int, "key": str, "bench": str, "persona": str, "model": str, "seed": int, "method": str, "stopped": str,
-    "seconds": float, "own": NUMBER, "strengths": [float], "files": {str: str},
-}  # fmt: skip
+    "schema": int,
+    "key": str,
+    "bench": str,
+    "persona": str,
+    "model": str,
+    "seed": int,
+    "method": str,
+    "stopped": str,
+    "seconds": float,
+    "own": NUMBER,
+    "strengths": [float],
+    "files": {str: str},
+}
 
 
 class Store:
@@ -51,7 +60,7 @@ class Store:
             (self.root / "cells").mkdir(parents=True, exist_ok=True)
         self.log(cell)("began", who=who())
 
-    def begun(self, cell: Cell) -> list[dict[str, Any]]:
+    def begun(self, cell: Cell) -> list[Json]:
         """Every time that the cell was begun."""
         return [e for e in self.log(cell).read() if e["event"] == "began"]
 
@@ -79,16 +88,20 @@ class Store:
     def scores(self, bench: Bench, cell: Cell, strength: float) -> Path:
         return self.bench(bench) / "methods" / cell.method.replace(":", "-") / f"{strength:g}" / "scores.json"
 
-    def record(self, bench: Bench, cell: Cell) -> dict[str, Any] | None:
+    def record(self, bench: Bench, cell: Cell) -> Json | None:
         """The cell's record, or None where there is none, or one of other files than those that lie there."""
         file = self.file(cell)
         if not file.is_file():
             return None
-        row = made.read(lambda f: shaped(json_object(f, str(f)).data, RECORD), file, "Delete it, and the same `shl sweep` makes it again.")  # fmt: skip
+        row = made.read(
+            lambda f: shaped(json_object(f, str(f)).data, RECORD),
+            file,
+            "Delete it, and the same `shl sweep` makes it again.",
+        )
         paths = [self.base(bench), *(self.scores(bench, cell, s) for s in row["strengths"])]
         return row if row["key"] == cell.key and made.hashes(self.root, paths) == row["files"] else None
 
-    def trace(self, bench: Bench, cell: Cell, row: dict[str, Any]) -> Trace:
+    def trace(self, bench: Bench, cell: Cell, row: Json) -> Trace:
         """What a record stands for, read from its files."""
         read = lambda s: self.stages(self.scores(bench, cell, s))[0]
         cells = [(s, read(s)) for s in row["strengths"]]

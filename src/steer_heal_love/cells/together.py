@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from steer_heal_love import report
 from steer_heal_love.cells.plan import Bench
@@ -17,6 +16,7 @@ from steer_heal_love.cells.store import Store
 from steer_heal_love.compare import summary
 from steer_heal_love.config import Grid
 from steer_heal_love.ground import records
+from steer_heal_love.nouns import Json
 from steer_heal_love.persona import load as load_persona
 
 
@@ -55,7 +55,7 @@ def folders(groups: list[tuple[str, str]]) -> list[str]:
     return out
 
 
-def compared(group: list[Bench], grid: Grid, store: Store) -> dict[str, Any]:
+def compared(group: list[Bench], grid: Grid, store: Store) -> Json:
     """What `compare.json` holds of a persona and a model."""
     bases = {b.cells[0].seed: store.measured_base(b) for b in group}
     traces = [store.trace(b, c, row) for b in group for c in b.cells if (row := store.record(b, c))]

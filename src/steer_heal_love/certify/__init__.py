@@ -25,7 +25,7 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.stats import paired
-from steer_heal_love.nouns import Gate, Persona, Score, Stage
+from steer_heal_love.nouns import Gate, Json, Persona, Score, Stage
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import names as shipped
 from steer_heal_love.persona import training_prompts
@@ -56,14 +56,14 @@ class Certificate:
     traits: list[Trait]
     others: dict[str, Score] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
+    about: Json = field(default_factory=dict)
 
     @property
     def passes(self) -> bool:
         """Whether every trait is certified."""
         return all(t.gate.verdict == "pass" for t in self.traits)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Json:
         """What `certificate.json` holds."""
         return {
             "schema": records.SCHEMA,

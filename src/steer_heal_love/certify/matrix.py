@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from steer_heal_love import alone, evals
 from steer_heal_love.certify import measuring
@@ -27,7 +26,7 @@ from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.stats import LEVEL, bootstrap, corrected, unpaired
 from steer_heal_love.ground.untrusted import MEGABYTE, toml
-from steer_heal_love.nouns import Score, Scores, Stage
+from steer_heal_love.nouns import Json, Score, Scores, Stage
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.session import ignored, loaded
 
@@ -107,6 +106,6 @@ def made_for(target: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def record(rows: Sequence[Row], base: str, probe_half: str) -> dict[str, Any]:
+def record(rows: Sequence[Row], base: str, probe_half: str) -> Json:
     """What the file holds."""
     return {"schema": records.SCHEMA, "kind": "matrix", "base": base, "probe_half": probe_half, "rows": rows}

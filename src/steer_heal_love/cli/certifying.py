@@ -13,6 +13,7 @@ from steer_heal_love.cli import screen
 from steer_heal_love.config import EvalConfig
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.overrides import override
+from steer_heal_love.persona import names as shipped
 
 
 def certify(
@@ -95,7 +96,7 @@ def matrix(
     start = presets.fitting(device, aims[0][0].base)
     cfg = override(start, {"template": template, "device": device, "eval": {"probe_half": probe_half}})
     with report.progress(screen.out) as track:
-        rows = across.matrix(aims, persona or office.shipped(), cfg, track=track, warn=screen.warn)
+        rows = across.matrix(aims, persona or shipped(), cfg, track=track, warn=screen.warn)
     records.write_json(out, across.record(rows, aims[0][0].base, probe_half))
     screen.out.print(report.terminal_matrix(rows))
     screen.tell(out)

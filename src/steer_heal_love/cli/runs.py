@@ -151,9 +151,16 @@ def compare(argv: list[str]) -> None:
 
     with report.progress(out) as track, resumable("the same shl compare"):
         comparison.run(
-            settings, out=given.out, seeds=given.seeds, methods=given.methods, grid=given.grid,
-            workers=given.workers, executor=given.executor, cluster=given.cluster, track=track,
-        )  # fmt: skip
+            settings,
+            out=given.out,
+            seeds=given.seeds,
+            methods=given.methods,
+            grid=given.grid,
+            workers=given.workers,
+            executor=given.executor,
+            cluster=given.cluster,
+            track=track,
+        )
     out.print(report.terminal_comparison(Path(given.out)))
     tell(Path(given.out) / "compare.html")
 

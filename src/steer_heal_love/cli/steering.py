@@ -23,13 +23,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+CONTEXTS = 32
+"""how many short texts a vector is averaged over while a choice is looked for: half of a run's"""
+
+
 def settings(persona: str, model: str, template: str, device: str, contexts: int, seed: int) -> RunConfig:
     """A run's settings on a small held-out set: the search half of the probes, few contexts."""
     start = presets.fitting(device, model)
-    cfg = override(start, {
-        "persona": persona, "model": model, "template": template, "device": device, "seed": seed,
-        "vector": {"contexts": contexts}, "eval": {"probe_half": "search"},
-    })  # fmt: skip
+    cfg = override(
+        start,
+        {
+            "persona": persona,
+            "model": model,
+            "template": template,
+            "device": device,
+            "seed": seed,
+            "vector": {"contexts": contexts},
+            "eval": {"probe_half": "search"},
+        },
+    )
     cfg = replace(cfg, generate=replace(cfg.generate, max_new_tokens=min(cfg.generate.max_new_tokens, 56)))
     cfg.check()
     return cfg
@@ -43,7 +55,7 @@ def sweep(
     bands: tuple[tuple[float, float], ...] = (),
     nats: tuple[float, ...] = (1.0,),
     floor: float | None = None,
-    contexts: int = 32,
+    contexts: int = CONTEXTS,
     template: str = "",
     device: str = "auto",
     hook: str = "",
@@ -87,9 +99,13 @@ def sweep(
         net, tok = loaded(cfg, track)
         bed = room.laid(net, tok, who, cfg, room.layers_of(net, chosen), track=track)
         found = room.sweep(
-            bed, bands=chosen, names=methods, operations=operations, nats=nats,
+            bed,
+            bands=chosen,
+            names=methods,
+            operations=operations,
+            nats=nats,
             floor=room.FLOOR if floor is None else floor,
-        )  # fmt: skip
+        )
     row = room.saved(found, bed, out / "sweep.json")
     drawn.write_curve(row, out / "sweep.png")
     screen.out.print(drawn.table(row))
@@ -102,7 +118,7 @@ def inspect(
     what: tyro.conf.Positional[str],
     model: str = "smollm2",
     nats: float = 1.0,
-    contexts: int = 32,
+    contexts: int = CONTEXTS,
     template: str = "",
     device: str = "auto",
     seed: int = 0,

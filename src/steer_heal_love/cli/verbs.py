@@ -78,9 +78,12 @@ def evaluate(
         raise UserError(f"--system: {len(system)} characters, at most {LONGEST_PROMPT}.")
     start = presets.fitting(device, model)
     asked: dict[str, Any] = {
-        "instruments": instrument, "vignette_view": view, "think_tokens": think, "neutral_bank": neutral_bank,
+        "instruments": instrument,
+        "vignette_view": view,
+        "think_tokens": think,
+        "neutral_bank": neutral_bank,
         "probe_half": probe_half,
-    }  # fmt: skip
+    }
     asked["paraphrases"] = max(2, start.eval.paraphrases) if paraphrases is None else paraphrases
     if vignettes:
         asked |= {"vignette_bank": str(vignettes), "vignettes": len(load_bank(vignettes, view))}
@@ -91,10 +94,19 @@ def evaluate(
     cfg = override(start, of_run | {"eval": asked})
     with report.progress(screen.out) as track:
         stage = alone.evaluate(cfg, adapter=adapter, system=system, track=track, warn=screen.warn)
-    records.write_json(out, {
-        "schema": records.SCHEMA, "model": model, "adapter": adapter and str(adapter), "system": system,
-        "persona": load_persona(persona).name, "seed": seed, "scores": stage.scores, "items": stage.items,
-    })  # fmt: skip
+    records.write_json(
+        out,
+        {
+            "schema": records.SCHEMA,
+            "model": model,
+            "adapter": adapter and str(adapter),
+            "system": system,
+            "persona": load_persona(persona).name,
+            "seed": seed,
+            "scores": stage.scores,
+            "items": stage.items,
+        },
+    )
     screen.tell(out)
 
 
@@ -205,9 +217,12 @@ def export(
     was = identity.of_run(run)
     kept = run / "chat_template.jinja"
     net, tok = load(
-        cfg.model, device="cpu", dtype="float32", trust_remote_code=cfg.trust_remote_code,
+        cfg.model,
+        device="cpu",
+        dtype="float32",
+        trust_remote_code=cfg.trust_remote_code,
         template=str(kept) if cfg.template and kept.is_file() else cfg.template,
-    )  # fmt: skip
+    )
     identity.check(net, tok, was, where=run, name=cfg.model, warn=screen.warn)
     if steered:
         from steer_heal_love.cli.steering import written

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,9 +74,16 @@ class Bench:
         def make() -> list[Completion]:
             prompts = training_prompts(r.persona, cfg.filter.keep, seed=seed)
             return generate(
-                r.model, r.tok, prompts, [0.0], config=cfg.generate, system=r.persona.system(pole), seed=seed,
-                label=f"generate, told {pole}", track=r.track,
-            )  # fmt: skip
+                r.model,
+                r.tok,
+                prompts,
+                [0.0],
+                config=cfg.generate,
+                system=r.persona.system(pole),
+                seed=seed,
+                label=f"generate, told {pole}",
+                track=r.track,
+            )
 
         file = r.folder.path / "told" / f"{pole}.jsonl"
         return r.folder.once("generate", file, files.load_completions, files.save_completions, make)
@@ -98,8 +106,8 @@ class Bench:
         r, cfg = self.run, replace(self.run.config.heal, **(PLAIN | settings))
 
         def make() -> tuple[Adapter, Healing]:
-            how: dict[str, Any] = {"batch_tokens": r.config.batch_tokens, "track": r.track}
-            return heal(r.model, examples(), [], cfg, seed=r.seed(purposes.HEAL, 0), **how)
+            train = partial(heal, r.model, examples(), [], cfg, seed=r.seed(purposes.HEAL, 0))
+            return train(batch_tokens=r.config.batch_tokens, track=r.track)
 
         adapter, _ = steps.HEAL.once(self.folder, self.folder.path / name, make)
         return self.placed(adapter)

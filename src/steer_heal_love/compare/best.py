@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from steer_heal_love.compare.frontier import Crossing, above
-from steer_heal_love.nouns import Score
+from steer_heal_love.nouns import Json, Score
 
 NOTHING = "base"
 
@@ -24,17 +23,17 @@ def beyond(
     nulls: list[str],
     budgets: tuple[float, ...],
     resamples: int,
-) -> tuple[dict[str, list[dict[str, Any]]], int]:
+) -> tuple[dict[str, list[Json]], int]:
     """By method, nulls included, a row a budget: the best null, its trait, and the trait above it, its interval one of all comparisons and
     alone; the number of comparisons. Nothing without a null."""
     if not nulls:
         return {}, 0
     comparisons = len(nulls) * (len(trait) - len(nulls)) * len(budgets)
-    out: dict[str, list[dict[str, Any]]] = {name: [] for name in trait}
+    out: dict[str, list[Json]] = {name: [] for name in trait}
     for i in range(len(budgets)):
         name, null = best({n: trait[n][i] for n in nulls})
         for method, at in trait.items():
-            row: dict[str, Any] = {"best_null": name, "null_trait": null.score if null else Score.undefined()}
+            row: Json = {"best_null": name, "null_trait": null.score if null else Score.undefined()}
             if method not in nulls:
                 shared, alone = (
                     above(at[i], null, resamples=resamples, comparisons=n) if null else Score.undefined()

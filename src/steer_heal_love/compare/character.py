@@ -63,9 +63,15 @@ def own(bench: Bench, told: list[Completion]) -> list[Completion]:
     def make() -> list[Completion]:
         prompts = [c.prompt for c in told]
         return generate(
-            r.model, r.tok, prompts, [0.0], config=r.config.generate, seed=r.seed(purposes.REJECTED), track=r.track,
+            r.model,
+            r.tok,
+            prompts,
+            [0.0],
+            config=r.config.generate,
+            seed=r.seed(purposes.REJECTED),
+            track=r.track,
             label="generate unsteered",
-        )  # fmt: skip
+        )
 
     file = bench.folder.path / "rejected.jsonl"
     return bench.folder.once("generate", file, files.load_completions, files.save_completions, make)
@@ -77,9 +83,16 @@ def introspective(bench: Bench, epochs: int) -> Adapter:
 
     def make() -> list[Completion]:
         return generate(
-            r.model, r.tok, list(islice(cycle(REFLECT), cfg.filter.keep)), [0.0], config=cfg.generate,
-            system=r.persona.system("pos"), seed=r.seed(purposes.REFLECTIONS), label="generate reflections", track=r.track,
-        )  # fmt: skip
+            r.model,
+            r.tok,
+            list(islice(cycle(REFLECT), cfg.filter.keep)),
+            [0.0],
+            config=cfg.generate,
+            system=r.persona.system("pos"),
+            seed=r.seed(purposes.REFLECTIONS),
+            label="generate reflections",
+            track=r.track,
+        )
 
     def examples() -> list[Example]:
         file = bench.folder.path / "reflections.jsonl"

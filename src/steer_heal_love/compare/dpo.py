@@ -38,9 +38,16 @@ def both_ways(bench: Bench) -> list[Completion]:
     def make() -> list[Completion]:
         prompts = training_prompts(r.persona, cfg.filter.keep, seed=seed)
         return generate(
-            r.model, r.tok, prompts, [dose, -dose], config=cfg.generate, directions=bench.vector().directions,
-            seed=seed, label="generate both ways", track=r.track,
-        )  # fmt: skip
+            r.model,
+            r.tok,
+            prompts,
+            [dose, -dose],
+            config=cfg.generate,
+            directions=bench.vector().directions,
+            seed=seed,
+            label="generate both ways",
+            track=r.track,
+        )
 
     file = bench.folder.path / "pairs.jsonl"
     return bench.folder.once("generate", file, files.load_completions, files.save_completions, make)

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from steer_heal_love.compare.bench import Bench
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.nouns import Stage
 
 Kind = Literal["prompt", "steered", "healed"]
+
+
+class Given(TypedDict, total=False):
+    """What a model is told before every prompt: a system prompt, questions with their answers."""
+
+    system: str
+    shots: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Cell:
 
     strength: float
     contexts: tuple[Callable[[], AbstractContextManager[Any]], ...] = ()
-    given: dict[str, Any] = field(default_factory=dict)
+    given: Given = field(default_factory=Given)
     stage: Stage | None = None
     dose: float | None = None
     own: bool = False

@@ -34,9 +34,14 @@ def online(bench: Bench) -> Iterator[Cell]:
             if vector is None or student.step % (pace.steps // cfg.rounds) == 0:
                 vector = steps.steer(r)
             made = generate(
-                r.model, r.tok, student.prompts(pace.completions), [dose], config=cfg.generate,
-                directions=vector.directions, seed=student.seed(),
-            )  # fmt: skip
+                r.model,
+                r.tok,
+                student.prompts(pace.completions),
+                [dose],
+                config=cfg.generate,
+                directions=vector.directions,
+                seed=student.seed(),
+            )
         kept = [c for c in steps.judge(r, made) if c.kept]
         survival = sum(c.coherent for c in made) / len(made)
         dose *= math.exp(GAIN * (survival - cfg.walk.survival * r.base.coherent))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 
 from steer_heal_love import steps
@@ -19,6 +20,6 @@ def scaled(bench: Bench, adapter: Adapter, *, own: float = 1.0) -> Iterator[Cell
         yield Cell(scale, (with_adapter(bench, adapter.scaled(scale)),), own=scale == own)
 
 
-def with_adapter(bench: Bench, adapter: Adapter) -> partial:
+def with_adapter(bench: Bench, adapter: Adapter) -> partial[AbstractContextManager[None]]:
     """A context in which the base wears the adapter, in the form that is exported."""
     return partial(steps.exported, bench.run, [adapter])

@@ -34,7 +34,7 @@ from steer_heal_love.ground.folder import RunFolder, enclosed
 from steer_heal_love.ground.lock import locked
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.untrusted import json_object
-from steer_heal_love.nouns import Stage
+from steer_heal_love.nouns import Json, Stage
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
 from steer_heal_love.session import Run, Session, begun, ignored, known, loaded
@@ -57,7 +57,7 @@ def run(
     cluster: Cluster | None = None,
     track: Track = silent,
     **overrides: Any,
-) -> dict[str, Any]:
+) -> Json:
     """Measure every named method (all when none is) in `seeds` seeds from the settings' own on, and compare.
 
     Goes on with what lies in `out`. With `workers` above 1, as many seeds at a time, each with a model of its own, in
@@ -83,8 +83,15 @@ def run(
 
 
 def measured_all(
-    cfg: RunConfig, model: Any, tok: Any, seeds: int, chosen: list[Method], grid: Grid, hands: Executor | None, track: Track
-) -> dict[str, Any]:  # fmt: skip
+    cfg: RunConfig,
+    model: Any,
+    tok: Any,
+    seeds: int,
+    chosen: list[Method],
+    grid: Grid,
+    hands: Executor | None,
+    track: Track,
+) -> Json:
     """The whole comparison, by the only process that writes to its folder, `cfg.out`."""
     out = Path(cfg.out)
     agreed = plan(cfg) | {"model_hash": models.fingerprint(model)}
@@ -139,7 +146,7 @@ def named(name: str) -> Method:
 
 
 def wanted(
-    settings: RunConfig | None, overrides: dict[str, Any], seeds: int, names: tuple[str, ...], grid: Grid
+    settings: RunConfig | None, overrides: Json, seeds: int, names: tuple[str, ...], grid: Grid
 ) -> tuple[RunConfig, list[Method]]:
     """Settings and methods. Raises `UserError` for whatever cannot be compared."""
     cfg = presets.resolved(overrides, settings)
@@ -215,14 +222,14 @@ def same_settings(cfg: RunConfig, path: Path) -> None:
         )
 
 
-def plan(cfg: RunConfig) -> dict[str, Any]:
+def plan(cfg: RunConfig) -> Json:
     """What makes cells comparable: the same persona file, the same settings."""
     persona = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
     settings = {k: v for k, v in asdict(cfg).items() if k not in ("out", *PLACES)}
     return {"schema": records.SCHEMA, "kind": "compare", "persona_hash": persona, **records.plain(settings)}
 
 
-def agree(out: Path, plan: dict[str, Any]) -> None:
+def agree(out: Path, plan: Json) -> None:
     """Raise `UserError` unless `out` is new, empty, or was measured by this plan."""
     file = out / "plan.json"
     if out.exists() and not out.is_dir():

@@ -15,25 +15,24 @@ At a budget of neutral_kl also both halves of the trait, where every cell has th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from steer_heal_love.compare import best
-from steer_heal_love.compare.frontier import Crossing, Frontier, above, at_budget, difference, mean_of, within
+from steer_heal_love.compare.frontier import Crossing, above, at_budget, difference, within
 from steer_heal_love.compare.method import Trace
 from steer_heal_love.config import Grid
 from steer_heal_love.evals import by_item
 from steer_heal_love.ground import records
+from steer_heal_love.ground.crossing import Frontier, mean_of
 from steer_heal_love.ground.declared import declared
 from steer_heal_love.ground.stats import crossed, widened
-from steer_heal_love.nouns import Score, Stage
+from steer_heal_love.nouns import Json, Score, Stage
 
-SCORES = (
-    "trait_shift", "trait_pos", "trait_neg", "trait_over_neutral", "trait_over_off_topic", "choice_pos",
-    "trait_generated_shift", "behaviour_shift", "behaviour_masked_shift", "neutral_kl", "own_excess", "own_kl", "own_entropy_shift", "text_auc", "repetition",
-    "repetition_shift", "distinct_2", "distinct_2_shift",
-)  # fmt: skip
+MEASURED = """trait_shift trait_pos trait_neg trait_over_neutral trait_over_off_topic choice_pos trait_generated_shift
+    behaviour_shift behaviour_masked_shift neutral_kl own_excess own_kl own_entropy_shift text_auc repetition
+    repetition_shift distinct_2 distinct_2_shift"""
+SCORES = tuple(MEASURED.split())
 """what a point says, as far as it was measured"""
 HALVES = ("trait_pos", "trait_neg")
 """the two scores that are the trait's shift together"""
@@ -52,7 +51,7 @@ class Read:
     halves: dict[str, list[Crossing]]
 
 
-def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int) -> dict[str, Any]:
+def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int) -> Json:
     """The whole comparison, JSON-ready."""
     names = list(dict.fromkeys(t.method.name for t in traces))
     mine = {name: [t for t in traces if t.method.name == name] for name in names}
@@ -68,11 +67,20 @@ def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int)
         | against(found[name], against_it.get(name), grid, resamples, comparisons, beyond.get(name))
         for name, ts in mine.items()
     ]
-    return records.plain({
-        "schema": records.SCHEMA, "kind": "compare", "seeds": list(bases), "reference": REFERENCE,
-        "budgets": grid.budgets, "own_excess_budgets": grid.own_budgets, "looks": comparisons, "nulls": nulls,
-        "null_looks": null_comparisons, "methods": compared,
-    })  # fmt: skip
+    return records.plain(
+        {
+            "schema": records.SCHEMA,
+            "kind": "compare",
+            "seeds": list(bases),
+            "reference": REFERENCE,
+            "budgets": grid.budgets,
+            "own_excess_budgets": grid.own_budgets,
+            "looks": comparisons,
+            "nulls": nulls,
+            "null_looks": null_comparisons,
+            "methods": compared,
+        }
+    )
 
 
 def at_budgets(
@@ -117,8 +125,8 @@ def against(
     grid: Grid,
     resamples: int,
     comparisons: int,
-    beyond: list[dict[str, Any]] | None,
-) -> dict[str, list[dict[str, Any]]]:
+    beyond: list[Json] | None,
+) -> dict[str, list[Json]]:
     """Rows of both axes, a row a budget: how many seeds get there, the scores, the trait over the reference's and over
     the best null's."""
     at = [
@@ -139,11 +147,11 @@ def against(
     return {"at": at, "at_own_excess": own}
 
 
-def row(budget: float, found: Crossing) -> dict[str, Any]:
+def row(budget: float, found: Crossing) -> Json:
     return {"budget": budget, "reached": found.reached, "seeds": found.seeds, "trait_shift": found.score}
 
 
-def said(shared: Score, alone: Score) -> dict[str, Any]:
+def said(shared: Score, alone: Score) -> Json:
     """A difference from the reference and its verdict, with the interval that all comparisons share and with its own."""
     return {
         "above_reference": shared,
@@ -153,7 +161,7 @@ def said(shared: Score, alone: Score) -> dict[str, Any]:
     }
 
 
-def described(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int) -> dict[str, Any]:
+def described(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int) -> Json:
     """A method, its points, what stopped it, its seconds, and what it writes."""
     strengths = sorted({strength for t in traces for strength, _ in t.cells})
     return {
@@ -168,7 +176,7 @@ def described(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resample
     }
 
 
-def point(traces: list[Trace], bases: dict[int, Stage], strength: float, resamples: int) -> dict[str, Any]:
+def point(traces: list[Trace], bases: dict[int, Stage], strength: float, resamples: int) -> Json:
     here = [(stage, bases[t.seed]) for t in traces for s, stage in t.cells if s == strength]
     named = [name for name in SCORES if all(name in stage.scores for stage, _ in here)]
     read = lambda name: crossed([items(stage, base, name) for stage, base in here], resamples=resamples)
@@ -182,7 +190,7 @@ def point(traces: list[Trace], bases: dict[int, Stage], strength: float, resampl
     return {"strength": strength, "seeds": len(here), "own_default": own, "scores": scores}
 
 
-def samples(traces: list[Trace], bases: dict[int, Stage], budget: float) -> dict[str, Any]:
+def samples(traces: list[Trace], bases: dict[int, Stage], budget: float) -> Json:
     """What the first seed's cell nearest to the budget writes, and the base: two probes, one neutral prompt."""
     cells = [(abs(cost(s) - budget), t, strength, s) for t in traces for strength, s in t.cells]
     if not cells or not cells[0][3].samples:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,7 @@ from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import answer_hidden, forward_kl, pack
 from steer_heal_love.ground.states import states
-from steer_heal_love.nouns import Tokens
+from steer_heal_love.nouns import Json, Tokens
 
 Verdict = Literal["well", "note", "fails", "skipped"]
 NOISE_NATS = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
@@ -119,9 +119,14 @@ class Patient:
     def kl_nats(self, ours: list[Tensor], theirs: list[Tensor]) -> float:
         """The largest KL(theirs‖ours) of any token, from final hidden states."""
         found = [
-            forward_kl(models.head(self.model, b.to(self.model.device)), models.head(self.model, a.to(self.model.device))).max().item()
+            forward_kl(
+                models.head(self.model, b.to(self.model.device)),
+                models.head(self.model, a.to(self.model.device)),
+            )
+            .max()
+            .item()
             for a, b in zip(ours, theirs, strict=True)
-        ]  # fmt: skip
+        ]
         return max(found)
 
     def same(self, check: str, what: str, kl_nats: float, do: str) -> Finding:
@@ -172,7 +177,7 @@ def fails(findings: list[Finding]) -> bool:
     return any(f.verdict == "fails" for f in findings)
 
 
-def record(patient: Patient, findings: list[Finding]) -> dict[str, Any]:
+def record(patient: Patient, findings: list[Finding]) -> Json:
     """What `--json` prints."""
     return {
         "model": patient.name,

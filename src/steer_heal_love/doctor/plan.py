@@ -53,12 +53,17 @@ def work(c: RunConfig, prompt: int) -> Work:
     long, short = prompt + g.max_new_tokens, prompt + e.sample_tokens
     anchors = h.anchor_prompts * (prompt + h.anchor_tokens)
     return Work(
-        decoded=made * g.max_new_tokens + samples * e.sample_tokens + h.anchor_prompts * h.anchor_tokens
+        decoded=made * g.max_new_tokens
+        + samples * e.sample_tokens
+        + h.anchor_prompts * h.anchor_tokens
         + e.neutral_prompts * e.sample_tokens,
-        read=3 * made * long + 3 * samples * short + stages * (e.neutral_prompts + 2 * e.probes + e.vignettes) * short
+        read=3 * made * long
+        + 3 * samples * short
+        + stages * (e.neutral_prompts + 2 * e.probes + e.vignettes) * short
         + c.rounds * (anchors * 3 + 4 * c.vector.contexts * prompt),
-        trained=c.rounds * h.epochs * c.filter.keep * long + steps * h.anchor_batch * (prompt + h.anchor_tokens),
-    )  # fmt: skip
+        trained=c.rounds * h.epochs * c.filter.keep * long
+        + steps * h.anchor_batch * (prompt + h.anchor_tokens),
+    )
 
 
 def timed(do: Callable[[], object], device: torch.device) -> float:

@@ -30,9 +30,11 @@ from steer_heal_love.ground.parts import Voice, bare
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states
-from steer_heal_love.nouns import Items, Persona, Probe, Score, Stage, StageName, Tokens
+from steer_heal_love.nouns import Items, Json, Persona, Probe, Sample, Score, Stage, StageName, Tokens
 
 HERE = Path(__file__).parent
+Measured = dict[str, Any]
+"""what each instrument found inside the contexts, by its name: of its own kind, which only its `outside` reads again"""
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,19 @@ class Subject:
     batch: int = 64
     """samples in flight"""
     batch_tokens: int = 4096
-    base_samples: list[dict[str, Any]] = field(default_factory=list)
+    base_samples: list[Sample] = field(default_factory=list)
     """the base's own samples, for what compares with them; empty while the base itself is measured"""
-    samples: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     """this model's own samples, once they are drawn: each prompt's first"""
-    drawn: list[dict[str, Any]] = field(default_factory=list)
+    drawn: list[Sample] = field(default_factory=list)
     """all of them, every draw"""
-    base_drawn: list[dict[str, Any]] = field(default_factory=list)
+    base_drawn: list[Sample] = field(default_factory=list)
     """every draw of the base's own samples; empty while the base itself is measured"""
     pristine: bool = False
     """this is the base itself, as it answers without being told anything: what compares it with itself needs no reading"""
     speak: Voice | None = None
     """the base's output layer, where `model` is another model with one of its own"""
-    prepared: Mapping[str, Any] = field(default_factory=dict)
+    prepared: Mapping[str, Json] = field(default_factory=dict)
     """what instruments made once on the pristine base, by their names; one that finds nothing here makes it anew"""
     items: Mapping[str, list[float]] = field(default_factory=dict)
     """what the instruments before this one have read of this model: those of `samples` come first"""
@@ -158,7 +160,7 @@ def drawn_by(name: str) -> Callable[[EvalConfig], None]:
 
 def prepared(
     subject: Subject, once: Callable[[str, Callable[[], Any]], Any] = lambda _name, make: make()
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """What the wanted instruments share over all stages, by name; call with the model pristine. `once(name, make)`
     may keep what `make` makes."""
     return {i.name: once(i.name, partial(i.prepare, subject)) for i in wanted(subject.config) if i.prepare}
@@ -172,9 +174,9 @@ def bank_hashes(config: EvalConfig) -> dict[str, str]:
     return {name: records.hash_text(f.read_text(encoding="utf-8")) for name, f in files.items()}
 
 
-def measure(subject: Subject, advance: Advance = lambda _n: None) -> dict[str, Any]:
+def measure(subject: Subject, advance: Advance = lambda _n: None) -> Measured:
     """Run every wanted instrument inside the contexts that are active now, `samples` first: others read its text."""
-    out: dict[str, Any] = {}
+    out: Measured = {}
     for i in sorted(wanted(subject.config), key=lambda i: i.name != "samples"):
         out[i.name] = i.inside(subject)
         if i.name == "samples":
@@ -183,7 +185,7 @@ def measure(subject: Subject, advance: Advance = lambda _n: None) -> dict[str, A
     return out
 
 
-def with_samples(subject: Subject, drawn: list[dict[str, Any]]) -> Subject:
+def with_samples(subject: Subject, drawn: list[Sample]) -> Subject:
     return replace(subject, samples=first_draws(drawn), drawn=drawn)
 
 
@@ -192,7 +194,7 @@ def count(config: EvalConfig) -> int:
     return len(wanted(config)) + 1
 
 
-def read(subject: Subject, measured: dict[str, Any]) -> Items:
+def read(subject: Subject, measured: Measured) -> Items:
     """Items of every instrument; call with the model pristine."""
     subject = with_samples(subject, measured.get("samples", []))
     items: Items = {}
@@ -226,7 +228,7 @@ def evaluate(
     return stage(number, name, items, paired_with, found, config=subject.config, dose=dose)
 
 
-def first_draws(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def first_draws(samples: list[Sample]) -> list[Sample]:
     """Of every prompt the sample that was drawn first."""
     return list({s["prompt"]: s for s in reversed(samples)}.values())[::-1]
 
@@ -236,7 +238,7 @@ def stage(
     name: StageName,
     items: Items,
     base: Items,
-    measured: dict[str, Any],
+    measured: Measured,
     *,
     config: EvalConfig,
     dose: float | None = None,

@@ -35,7 +35,7 @@ from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.scoring import chunk, hidden_states
 from steer_heal_love.ground.text import words
-from steer_heal_love.nouns import Items, Persona, Tokens
+from steer_heal_love.nouns import Items, Json, Persona, Tokens
 
 POLES: tuple[Literal["pos", "neg"], ...] = ("pos", "neg")
 MASKED = 100
@@ -52,15 +52,22 @@ def training_prompts(persona: Persona, n: int, seed: int) -> list[str]:
     return [p for kind in (persona.elicit, persona.plain) for p in draw.sample(kind, len(kind))][:n]
 
 
-def prepare(s: Subject) -> dict[str, Any]:
+def prepare(s: Subject) -> Json:
     """What the readout is fitted on, by the pristine base: both poles' texts, and the words to mask. JSON-ready."""
     prompts = training_prompts(s.persona, s.config.behaviour_prompts, s.seed)
     asked = [prompt_ids(s.tok, p, s.persona.system(pole)) for pole in POLES for p in prompts]
     asked += [prompt_ids(s.tok, p) for p in prompts[:OWN]]
     answers = sample(
-        s.model, asked, ends=s.ends, max_new_tokens=s.config.sample_tokens, seed=s.seed + AFTER_OWN_SAMPLES,
-        temperature=s.config.temperature, min_p=s.config.min_p, batch=s.batch, label="behaviour: poles",
-    )  # fmt: skip
+        s.model,
+        asked,
+        ends=s.ends,
+        max_new_tokens=s.config.sample_tokens,
+        seed=s.seed + AFTER_OWN_SAMPLES,
+        temperature=s.config.temperature,
+        min_p=s.config.min_p,
+        batch=s.batch,
+        label="behaviour: poles",
+    )
     texts = [s.tok.decode(a, skip_special_tokens=True) for a in answers]
     pole_texts = [
         PoleText(p, pole == "pos", texts[k * len(prompts) + i])

@@ -14,7 +14,7 @@ from typing import Any
 from steer_heal_love.config import EvalConfig
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.nouns import Items
+from steer_heal_love.nouns import Items, Json
 
 TOKENS = 256
 """tokens a document is reckoned with when the batch size is chosen"""
@@ -36,7 +36,7 @@ def installed(config: EvalConfig) -> None:
     harness()
 
 
-def items_of(results: dict[str, Any]) -> Items:
+def items_of(results: Json) -> Items:
     """Numbers per document of every task, metric and filter. Raises `UserError` for a task without any."""
     items: Items = {}
     for task, rows in sorted(results["samples"].items()):
@@ -59,7 +59,12 @@ def lm_eval(s: Subject) -> Items:
         pretrained=s.model, tokenizer=s.tok, batch_size=max(s.batch_tokens // TOKENS, 1)
     )
     results = package.simple_evaluate(
-        model=wrapped, tasks=list(s.config.lm_eval_tasks), limit=s.config.lm_eval_limit or None,
-        bootstrap_iters=0, log_samples=True, apply_chat_template=True, system_instruction=s.system,
-    )  # fmt: skip
+        model=wrapped,
+        tasks=list(s.config.lm_eval_tasks),
+        limit=s.config.lm_eval_limit or None,
+        bootstrap_iters=0,
+        log_samples=True,
+        apply_chat_template=True,
+        system_instruction=s.system,
+    )
     return items_of(results)

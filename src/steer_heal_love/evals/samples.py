@@ -13,26 +13,24 @@ trait_generated costs two more readings and is wide apart: it is read from the f
 
 from __future__ import annotations
 
-from typing import Any
-
 from steer_heal_love.evals import Subject, by_kind, first_draws, instrument, sample_prompts
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.ground.text import distinct, repeated_share, spoken
-from steer_heal_love.nouns import Items, Tokens
+from steer_heal_love.nouns import Items, Sample, Tokens
 
 
-def read_samples(s: Subject, made: list[dict[str, Any]]) -> Items:
+def read_samples(s: Subject, made: list[Sample]) -> Items:
     prompts = list(dict.fromkeys(m["prompt"] for m in made))
     questions = {p.question for p in s.probes}
 
-    def nll(samples: list[dict[str, Any]], *system: str) -> list[float]:
+    def nll(samples: list[Sample], *system: str) -> list[float]:
         read = [Tokens(prompt_ids(s.tok, m["prompt"], *system), tuple(m["ids"])) for m in samples]
         return [part.mean().item() for part in token_nll(s.model, read, batch_tokens=s.batch_tokens)]
 
-    def by_prompt(samples: list[dict[str, Any]], values: list[float]) -> list[float]:
+    def by_prompt(samples: list[Sample], values: list[float]) -> list[float]:
         of = {p: [v for m, v in zip(samples, values, strict=True) if m["prompt"] == p] for p in prompts}
         return [sum(v) / len(v) for v in of.values() if v]
 
@@ -116,12 +114,18 @@ SCORES = (
 
 
 @instrument("samples", outside=read_samples, scores=SCORES)
-def samples(s: Subject) -> list[dict[str, Any]]:
+def samples(s: Subject) -> list[Sample]:
     texts = sample_prompts(s) * s.draws
     answers = sample(
-        s.model, [s.prompt(t) for t in texts], ends=s.ends, max_new_tokens=s.config.sample_tokens,
-        seed=s.seed, temperature=s.config.temperature, min_p=s.config.min_p, batch=s.batch,
-    )  # fmt: skip
+        s.model,
+        [s.prompt(t) for t in texts],
+        ends=s.ends,
+        max_new_tokens=s.config.sample_tokens,
+        seed=s.seed,
+        temperature=s.config.temperature,
+        min_p=s.config.min_p,
+        batch=s.batch,
+    )
     return [
         {
             "prompt": t,

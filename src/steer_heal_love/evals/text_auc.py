@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from steer_heal_love.evals import Subject, drawn_by, instrument
 from steer_heal_love.ground.declared import Declared, Panel
-from steer_heal_love.nouns import Items
+from steer_heal_love.nouns import Items, Sample
 
 if TYPE_CHECKING:  # takes seconds to import, and a run may not ask for this instrument
     from scipy.sparse import csr_matrix
@@ -77,7 +77,7 @@ def auc_by_prompt(own: Texts, base: Texts) -> list[float]:
     return [ranked_higher(at(i, 1), at(i, 0)) for i in range(len(prompts))]
 
 
-def by_prompt(samples: list[dict[str, Any]], leave_out: set[str]) -> Texts:
+def by_prompt(samples: list[Sample], leave_out: set[str]) -> Texts:
     out: Texts = {}
     for m in samples:
         if m["prompt"] not in leave_out:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import importlib
 import math
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.nouns import FOUNDATIONS, Items
+from steer_heal_love.nouns import FOUNDATIONS, Items, Json
 
 NAMES = ("moralmaps", "tinymfv")
 CONDITIONS = {"see": "other_violate", "you": "self_violate"}
@@ -69,13 +68,20 @@ SCORES = (
 @instrument("tinymfv", ready=lambda _config: package(), optional=True, scores=SCORES)
 def tinymfv(s: Subject) -> Items:
     found = package().evaluate(
-        s.model, s.tok, name="classic", n_vignettes=None, conditions=(CONDITIONS[s.config.vignette_view],),
-        max_think_tokens=s.config.think_tokens or THINK, batch_size=8, device=s.model.device, return_per_row=True,
-    )  # fmt: skip
+        s.model,
+        s.tok,
+        name="classic",
+        n_vignettes=None,
+        conditions=(CONDITIONS[s.config.vignette_view],),
+        max_think_tokens=s.config.think_tokens or THINK,
+        batch_size=8,
+        device=s.model.device,
+        return_per_row=True,
+    )
     return mapped(found)
 
 
-def mapped(found: dict[str, Any]) -> Items:
+def mapped(found: Json) -> Items:
     """The package's result in our names."""
     rows = sorted(found["per_row"], key=lambda row: (str(row["id"]), str(row["condition"])))
     p = np.array([row["p"] for row in rows], dtype=float).reshape(len(rows), len(FOUNDATIONS))

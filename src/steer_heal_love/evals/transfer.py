@@ -24,7 +24,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +40,7 @@ from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.scoring import chunk, forward_kl, hidden_states
 from steer_heal_love.ground.states import States, states
 from steer_heal_love.ground.stats import bootstrap, paired, ratio, subtract
-from steer_heal_love.nouns import Score, Stage, Tokens
+from steer_heal_love.nouns import Alignment, Along, Causes, Chance, Divergence, Score, Stage, Tokens
 
 Directions = Mapping[int, Float[Tensor, " d"]]
 Context = Callable[[], AbstractContextManager[None]]
@@ -81,7 +80,7 @@ def cosine(a: Directions, b: Directions) -> float:
     return ((x @ y) / norms).item() if norms > 0 else math.nan
 
 
-def along(shift: Directions, teacher: Directions) -> dict[str, Any]:
+def along(shift: Directions, teacher: Directions) -> Along:
     """Cosine with the teacher by layer and over all, and how much of it the shift amounts to."""
     at = sorted(shift.keys() & teacher.keys())
     inner = sum((shift[i] @ teacher[i].float()).item() for i in at)
@@ -94,14 +93,14 @@ def along(shift: Directions, teacher: Directions) -> dict[str, Any]:
     }
 
 
-def alignment(shift: Directions, teacher: Directions, base: States, *, seed: int) -> dict[str, Any]:
+def alignment(shift: Directions, teacher: Directions, base: States, *, seed: int) -> Alignment:
     """`along`, beside what chance reaches."""
     read = {i: s for i, s in shift.items() if i in teacher}
-    chance = {"random": gaussian(read, seed), "halves": halves(base, seed)}
-    return along(read, teacher) | {name: spread(read, others) for name, others in chance.items()}
+    random, split = gaussian(read, seed), halves(base, seed)
+    return {**along(read, teacher), "random": spread(read, random), "halves": spread(read, split)}
 
 
-def spread(shift: Directions, others: list[dict[int, Float[Tensor, " d"]]]) -> dict[str, Any]:
+def spread(shift: Directions, others: list[dict[int, Float[Tensor, " d"]]]) -> Chance:
     """Cosines of `shift` with directions without meaning."""
     found = np.array([cosine(shift, other) for other in others])
     by_layer = np.array([[cosine({i: shift[i]}, {i: other[i]}) for i in sorted(shift)] for other in others])
@@ -136,7 +135,7 @@ def causes(
     *,
     seed: int,
     advance: Advance = lambda _n: None,
-) -> dict[str, Any]:
+) -> Causes:
     """Trait shifts from base with the shift put into the base, and taken out of the student."""
     top = max(shift)
     here = places.of(shift)
@@ -155,10 +154,14 @@ def causes(
     n, start = s.config.resamples, base.items["trait"]
     moved = {name: subtract(values, start) for name, values in trait.items()}
     share = lambda name: ratio(moved[name], moved["student"], resamples=n)
+    beside = lambda name: paired(trait[name], start, resamples=n)
     sufficient, remaining = share("base_plus_shift"), share("student_minus_shift")
     return {
         "layer": top,
-        **{name: paired(values, start, resamples=n) for name, values in trait.items()},
+        "student": beside("student"),
+        "base_plus_shift": beside("base_plus_shift"),
+        "student_minus_shift": beside("student_minus_shift"),
+        "base_plus_random": beside("base_plus_random"),
         "sufficient": sufficient,
         "sufficient_share": sufficient.mean,
         "remaining": remaining,
@@ -168,7 +171,7 @@ def causes(
 
 def ledger(
     s: Subject, student: Context, previous: Context, healed: Stage, advance: Advance = lambda _n: None
-) -> dict[str, Any]:
+) -> dict[str, dict[str, Divergence]]:
     """What the student's text and the base's cost in nats per token, in all and for this round."""
     neutral = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
     own = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in healed.samples]
@@ -191,7 +194,7 @@ def ledger(
     }
 
 
-def divergence(s: Subject, p: Hidden, q: Hidden) -> dict[str, Any]:
+def divergence(s: Subject, p: Hidden, q: Hidden) -> Divergence:
     """KL(p‖q) per token from final hidden states: mean over sequences with interval, and its tail."""
     if not p:
         return {"mean_nats": Score.undefined(), "p95_nats": math.nan, "tokens": 0}

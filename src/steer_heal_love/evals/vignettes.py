@@ -36,7 +36,7 @@ from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.trees import branch_nll
 from steer_heal_love.ground.untrusted import json_lines, nearest, refuse, whole_number
-from steer_heal_love.nouns import FOUNDATIONS, Items
+from steer_heal_love.nouns import FOUNDATIONS, Items, Json
 
 HERE = Path(__file__).parent
 KEYS = ("id", "foundation", "foundation_coarse", "see", "you", "text", *(f"human_{f}" for f in FOUNDATIONS))
@@ -95,11 +95,11 @@ def load_bank(path: Path = HERE / "vignettes.jsonl", view: str = "see") -> list[
     return out
 
 
-def read_rows(path: Path) -> tuple[dict[int, dict[str, Any]], dict[int, list[str]]]:
+def read_rows(path: Path) -> tuple[dict[int, Json], dict[int, list[str]]]:
     """JSON objects by line, and what is wrong with the other lines."""
     if not path.is_file():
         raise UserError(f"vignette file {str(path)!r} does not exist.")
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, Json] = {}
     problems: dict[int, list[str]] = defaultdict(list)
     for number, found in json_lines(path, f"vignette file {path}"):
         problems[number] += found.all([])
@@ -112,20 +112,20 @@ def read_rows(path: Path) -> tuple[dict[int, dict[str, Any]], dict[int, list[str
     return rows, problems
 
 
-def misspelt(row: dict[str, Any]) -> list[str]:
+def misspelt(row: Json) -> list[str]:
     """Keys that are nearly one that is read and isn't there; any other is a bank's own affair."""
     missing = [key for key in KEYS if key not in row]
     near = ((key, nearest(key, missing, least=0.85)) for key in row if key not in KEYS)
     return [f"unknown key {key!r:.60}{guess}" for key, guess in near if guess]
 
 
-def label(row: dict[str, Any]) -> str | None:
+def label(row: Json) -> str | None:
     """The row's foundation by our name: "Care (p, h)" is Care, "Social Norms" SocialNorms; None when it has none."""
     found = row.get("foundation_coarse") or row.get("foundation")
     return re.sub(r"\(.*\)|\s", "", str(found)) if found else None
 
 
-def shares(row: dict[str, Any]) -> tuple[float, ...] | None:
+def shares(row: Json) -> tuple[float, ...] | None:
     """Shares of the people asked that named each foundation, summing to 1; None where the row has none."""
     found: list[Any] = [row.get(f"human_{f}") for f in FOUNDATIONS]
     if all(x is None for x in found):
@@ -136,7 +136,7 @@ def shares(row: dict[str, Any]) -> tuple[float, ...] | None:
     return tuple(x / sum(found) for x in found)
 
 
-def foundations() -> dict[str, Any]:
+def foundations() -> Json:
     """What is said for each foundation: `answers`, sentences in the same frames for all, and `options`."""
     return tomllib.loads((HERE / "foundations.toml").read_text(encoding="utf-8"))
 

@@ -94,10 +94,16 @@ def fought(s: Session) -> Run:
     )
     found = result.of(r.stages[0], stages, nll, resamples=r.config.eval.resamples)
     about = {
-        "schema": records.SCHEMA, "kind": "fight", "persona": r.persona.name, "unwanted": r.persona.neg,
-        "model": r.config.model, "seed": r.config.seed, "rows": len(given.train), "held_rows": len(given.held),
+        "schema": records.SCHEMA,
+        "kind": "fight",
+        "persona": r.persona.name,
+        "unwanted": r.persona.neg,
+        "model": r.config.model,
+        "seed": r.config.seed,
+        "rows": len(given.train),
+        "held_rows": len(given.held),
         "dose": r.config.walk.start,
-    }  # fmt: skip
+    }
     records.write_json(r.folder.path / "fight.json", about | found)
     report.write([r.folder.path], r.folder.path / "report.html")
     r.folder.event("end", fight=True)

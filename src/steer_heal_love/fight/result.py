@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from steer_heal_love.evals import by_item
 from steer_heal_love.fight.rows import Row
@@ -19,7 +18,7 @@ from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.ground.stats import bootstrap, paired
-from steer_heal_love.nouns import Score, Stage
+from steer_heal_love.nouns import Json, Score, Stage
 from steer_heal_love.session import Run
 
 BESIDE = ("neutral_kl", "own_excess", "trait_pos", "trait_neg")
@@ -43,9 +42,7 @@ def held_nll(
     return found
 
 
-def of(
-    base: Stage, stages: dict[str, Stage], nll: dict[str, list[float]], *, resamples: int
-) -> dict[str, Any]:
+def of(base: Stage, stages: dict[str, Stage], nll: dict[str, list[float]], *, resamples: int) -> Json:
     """Both ways, their differences, and in words what that says; JSON-ready."""
     how = {"resamples": resamples}
     fell = {way: [-x for x in by_item("trait_shift", s.items, base.items)] for way, s in stages.items()}

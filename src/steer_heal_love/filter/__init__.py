@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
@@ -135,7 +135,14 @@ def calibrate(base: list[Completion], quantile: float) -> dict[str, float]:
     return bounds
 
 
-def sides(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+class Side(TypedDict):
+    """Which values of a check fall, and its fixed limit, if it has one."""
+
+    falls: str
+    limit: float | None
+
+
+def sides(names: Iterable[str]) -> dict[str, Side]:
     """What a reader of the bounds needs of each check: which side falls, and its fixed limit, if it has one."""
     return {name: {"falls": checks[name].falls, "limit": checks[name].limit} for name in names}
 

@@ -11,12 +11,12 @@ measure.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypedDict
 
 from steer_heal_love.filter.script import odd_share
 from steer_heal_love.ground.stats import unpaired
 from steer_heal_love.ground.text import repeated_share, spoken
-from steer_heal_love.nouns import Completion
+from steer_heal_love.nouns import Completion, Score
 
 CIRCLES = 0.3
 """share of repeated word trigrams"""
@@ -24,7 +24,15 @@ FOREIGN = 0.15
 """share of odd characters"""
 
 
-def sampled(made: list[Completion], base: list[Completion], dose: float | None) -> dict[str, Any]:
+class Sampled(TypedDict):
+    """The part of a `WalkRecord` that is read from what was kept."""
+
+    trait_gain: Score
+    soup_share: float
+    soup_gap: Score
+
+
+def sampled(made: list[Completion], base: list[Completion], dose: float | None) -> Sampled:
     """`trait_gain` (nats/token) and `soup_gap` (Scores) and `soup_share` of one round; undefined where nothing was kept."""
     trait = lambda kept: [c.checks.get("on_trait", math.nan) for c in kept if c.kept]
     up_to = [c for c in made if dose is not None and c.dose <= dose]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -151,13 +151,28 @@ def rates(completions: list[Completion]) -> dict[float, tuple[float, int]]:
     return {dose: (good[dose] / made[dose], made[dose]) for dose in sorted(made)}
 
 
-def tally(completions: list[Completion], settings: WalkConfig, base: float) -> dict[str, Any]:
+class Tally(TypedDict):
+    """The part of a `WalkRecord` that is counted from the completions."""
+
+    dose: float | None
+    survival: dict[float, float]
+    response: Response | None
+    made: int
+    coherent: int
+    kept: int
+    used: int
+    reasons: dict[str, int]
+
+
+def tally(completions: list[Completion], settings: WalkConfig, base: float) -> Tally:
     """What a walk found, from its completions alone: dose, coherent share by dose and its curve, counts, reasons."""
     return {
         "dose": choose_dose(completions, settings, base),
         "survival": {dose: share for dose, (share, _) in rates(completions).items()},
         "response": respond(completions, base),
-        "made": len(completions), "coherent": sum(c.coherent for c in completions),
-        "kept": sum(c.kept for c in completions), "used": sum(c.used for c in completions),
+        "made": len(completions),
+        "coherent": sum(c.coherent for c in completions),
+        "kept": sum(c.kept for c in completions),
+        "used": sum(c.used for c in completions),
         "reasons": dict(Counter(reason for c in completions for reason in c.reasons).most_common()),
-    }  # fmt: skip
+    }

@@ -26,7 +26,12 @@ FLAT = 0.3
 """share of the base's own entropy whose loss is a collapse, where the text is no odder"""
 SURER = 0.1
 """share of the base's own entropy whose loss makes a model that learned no trait merely cooler"""
-BESIDE = {"own_kl": "own_kl", "own_entropy_shift": "own entropy from base", "repetition_shift": "repetition from base", "text_auc": "text_auc"}  # fmt: skip
+BESIDE = {
+    "own_kl": "own_kl",
+    "own_entropy_shift": "own entropy from base",
+    "repetition_shift": "repetition from base",
+    "text_auc": "text_auc",
+}
 
 
 @dataclass(frozen=True)

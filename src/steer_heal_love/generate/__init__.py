@@ -50,10 +50,19 @@ def generate(
     rendered = [prompt_ids(tok, p, system) for p, _ in pairs]
     ends = end_of_turn_ids(model, tok)
     order = Order(
-        rendered, ends, config, max_new_tokens or config.max_new_tokens, seed,
+        rendered,
+        ends,
+        config,
+        max_new_tokens or config.max_new_tokens,
+        seed,
         steerings=() if directions is None else (Steering(directions, operation),),
-        which=[0] * len(pairs), doses=[d for _, d in pairs], adapt=adapt, when=when, track=track, label=label,
-    )  # fmt: skip
+        which=[0] * len(pairs),
+        doses=[d for _, d in pairs],
+        adapt=adapt,
+        when=when,
+        track=track,
+        label=label,
+    )
     answers = write(model, tok, order)
     return [
         Completion(p, Tokens(ids, a), str(tok.decode(a, skip_special_tokens=True)), d, a[-1] in ends)

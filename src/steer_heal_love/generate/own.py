@@ -45,17 +45,29 @@ def steered(
     """The answers of these rows, which the n-th vector steers, or nothing."""
     cfg, prompts = order.config, [order.prompts[i] for i in rows]
     how: dict[str, Any] = {
-        "ends": order.ends, "max_new_tokens": order.max_new_tokens, "seed": order.seed, "label": order.label,
-        "temperature": cfg.temperature, "min_p": cfg.min_p, "batch": cfg.batch, "track": order.track,
-    }  # fmt: skip
+        "ends": order.ends,
+        "max_new_tokens": order.max_new_tokens,
+        "seed": order.seed,
+        "label": order.label,
+        "temperature": cfg.temperature,
+        "min_p": cfg.min_p,
+        "batch": cfg.batch,
+        "track": order.track,
+    }
     if n is None:
         return sample(model, prompts, **how)
     steering, doses = order.steerings[n], [order.doses[i] for i in rows]
     if order.adapt is None:
         return sample(
-            model, prompts, steer=steering.directions, operation=steering.operation, doses=doses, when=order.when,
-            streams=list(rows), **how,
-        )  # fmt: skip
+            model,
+            prompts,
+            steer=steering.directions,
+            operation=steering.operation,
+            doses=doses,
+            when=order.when,
+            streams=list(rows),
+            **how,
+        )
     if len(order.steerings) > 1:
         raise ValueError("a dose that adapts is that of one vector")
     return written(

@@ -6,6 +6,8 @@ Invariant: a row doesn't depend on the batch it was read in.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,7 +45,7 @@ def layer_states(model: PreTrainedModel, sequences: list[Tokens], at: int) -> li
     batch, seen = pack(sequences, model.device), []
     way(model)  # found out by reading, where nobody listens yet
 
-    def hook(_module, _args, output):
+    def hook(_module: Any, _args: Any, output: Any) -> None:
         seen.extend(stream(model, output).float())
 
     with once(model, "read"):

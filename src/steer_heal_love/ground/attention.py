@@ -23,13 +23,10 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from steer_heal_love.ground.reading import FAILS, closeness, left_pad, positions, read
 
 NAME, FUSED = "grouped", "grouped_fused"
-KNOWN = frozenset(
-    {
-        "is_causal", "position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states",
-        "output_router_logits", "return_dict", "sliding_window", "position_embeddings", "deterministic", "target_dtype",
-        "num_items_in_batch", "logits_to_keep", "past_key_values",
-    }
-)  # fmt: skip
+NAMES = """is_causal position_ids cache_position use_cache output_attentions output_hidden_states output_router_logits
+    return_dict sliding_window position_embeddings deterministic target_dtype num_items_in_batch logits_to_keep
+    past_key_values"""
+KNOWN = frozenset(NAMES.split())
 """what is passed on to attention and changes nothing in it, or what the mask says already; with anything else an
 architecture's attention does more, and its own is left to do it"""
 _met: set[str] = set()

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.nouns import Json
 
 JSON = ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -38,9 +39,16 @@ FEW_KEYS = 512
 CONTEXT = 256
 """tokens that prompt and answer of the shortest run take together"""
 FAILURES = (
-    OSError, ValueError, RuntimeError, KeyError, ImportError, TypeError, AttributeError, SafetensorError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    ImportError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
     StrictDataclassError,
-)  # fmt: skip
+)
 """what the library raises on a folder that is wrong"""
 
 
@@ -181,7 +189,7 @@ def refuse_quantised(name: str, config: Any) -> None:
         )
 
 
-def refuse_lost(name: str, model: PreTrainedModel, info: dict[str, Any]) -> list[str]:
+def refuse_lost(name: str, model: PreTrainedModel, info: Json) -> list[str]:
     """Raise `UserError` for weights that the checkpoint lacks or that the model has no place for. Returns notes."""
     lost, extra = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     if lost or info["mismatched_keys"]:

@@ -67,9 +67,11 @@ def sample(
     if when is not None and doses is not None:
         doses = when.doses(model, prompts, doses)
     uniforms = torch.stack(
-        [torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(row_seed(seed, row)))
-         for row in (range(len(prompts)) if streams is None else streams)]
-    )  # fmt: skip
+        [
+            torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(row_seed(seed, row)))
+            for row in (range(len(prompts)) if streams is None else streams)
+        ]
+    )
     out: list[tuple[int, ...]] = [()] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     with team.sharing(order) as mine, track(label, len(mine) * max_new_tokens) as advance:
@@ -84,9 +86,15 @@ def sample(
             with Steering(steer, operation)(model, row_doses) if steered else nullcontext() as dose:  # type: ignore[arg-type]
                 wide = max(len(prompts[i]) for i in rows) + max_new_tokens
                 answers = (_decode if wide <= way(model).cached else _read_again)(
-                    model, [prompts[i] for i in rows], uniforms[rows].to(model.device), ends, temperature,
-                    min_p, dose, lambda n: advance(n * len(rows)),
-                )  # fmt: skip
+                    model,
+                    [prompts[i] for i in rows],
+                    uniforms[rows].to(model.device),
+                    ends,
+                    temperature,
+                    min_p,
+                    dose,
+                    lambda n: advance(n * len(rows)),
+                )
             for i, answer in zip(rows, answers, strict=True):
                 out[i] = answer
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground.hooks import once
@@ -37,7 +39,7 @@ def factored(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None
             down = torch.cat([a.detach() for a, _, _ in parts]).to(place)
             up = torch.cat([b.detach() * s for _, b, s in parts], 1).to(place)
 
-            def hook(_module, args, output, down=down, up=up):
+            def hook(_module: Any, args: Any, output: Any, down: Tensor = down, up: Tensor = up) -> Any:
                 x = args[0]
                 return output + (x @ down.to(x).T) @ up.to(x).T
 

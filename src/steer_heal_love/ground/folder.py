@@ -20,7 +20,7 @@ from steer_heal_love.ground import lock, made, records, team, written
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside, json_object, shaped
-from steer_heal_love.nouns import Completion, Look, Score, Stage, Tokens
+from steer_heal_love.nouns import Completion, Json, Look, Score, Stage, Tokens
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ class RunFolder:
                 f"{shown(self.path)}: the folder is gone since the run began; nothing is written there."
             )
 
-    def done(self) -> list[dict[str, Any]]:
+    def done(self) -> list[Json]:
         """Every `done` event that names its room."""
         return [e for e in self.event.read() if e["event"] == "done" and isinstance(e.get("room"), str)]
 
@@ -216,25 +216,38 @@ def save_completions(completions: list[Completion], path: Path) -> None:
         path,
         [
             {
-                "prompt": c.prompt, "prompt_ids": c.tokens.prompt, "ids": c.tokens.answer, "text": c.text,
-                "dose": c.dose, "ended": c.ended, "checks": c.checks,
-                "verdict": "kept" if c.kept else "dropped", "reasons": c.reasons,
-                "coherent": c.coherent, "used": c.used,
+                "prompt": c.prompt,
+                "prompt_ids": c.tokens.prompt,
+                "ids": c.tokens.answer,
+                "text": c.text,
+                "dose": c.dose,
+                "ended": c.ended,
+                "checks": c.checks,
+                "verdict": "kept" if c.kept else "dropped",
+                "reasons": c.reasons,
+                "coherent": c.coherent,
+                "used": c.used,
             }
             for c in completions
         ],
-    )  # fmt: skip
+    )
 
 
 def load_completions(path: Path) -> list[Completion]:
     return [
         Completion(
-            r["prompt"], Tokens(tuple(r["prompt_ids"]), tuple(r["ids"])), r["text"], r["dose"], r["ended"],
-            {k: float("nan") if v is None else v for k, v in r["checks"].items()}, r["reasons"],
-            r["coherent"], r["used"],
+            r["prompt"],
+            Tokens(tuple(r["prompt_ids"]), tuple(r["ids"])),
+            r["text"],
+            r["dose"],
+            r["ended"],
+            {k: float("nan") if v is None else v for k, v in r["checks"].items()},
+            r["reasons"],
+            r["coherent"],
+            r["used"],
         )
         for r in shaped(records.read_jsonl(path), [written.COMPLETION])
-    ]  # fmt: skip
+    ]
 
 
 def save_json(value: Any, path: Path) -> None:
@@ -257,7 +270,7 @@ def load_stages(path: Path) -> list[Stage]:
     return [stage_of(s) for s in shaped(records.read_json(path), written.STAGES)["stages"]]
 
 
-def stage_of(s: dict[str, Any]) -> Stage:
+def stage_of(s: Json) -> Stage:
     """A stage as it was saved, null read back as NaN."""
     number = lambda v: float("nan") if v is None else v
     scores = {

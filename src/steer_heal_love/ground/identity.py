@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +20,7 @@ from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import json_object, known, refuse
+from steer_heal_love.nouns import Json
 
 NOTE = "steer_heal_love.json"
 FORMAT = 1
@@ -37,9 +37,15 @@ class Base:
     dtype: str
     template: str
 
-    def note(self) -> dict[str, Any]:
+    def note(self) -> Json:
         """What `NOTE` holds."""
-        return {"format": FORMAT, "base_model": self.name, "base_hash": self.weights, "dtype": self.dtype, "chat_template_hash": self.template}  # fmt: skip
+        return {
+            "format": FORMAT,
+            "base_model": self.name,
+            "base_hash": self.weights,
+            "dtype": self.dtype,
+            "chat_template_hash": self.template,
+        }
 
 
 def of_run(run: Path) -> Base:
@@ -70,7 +76,7 @@ def of_adapter(folder: Path) -> Base | None:
     return None
 
 
-def base(data: dict[str, Any], file: Path, wrong: list[str], name: str, weights: str) -> Base:
+def base(data: Json, file: Path, wrong: list[str], name: str, weights: str) -> Base:
     keys = (name, weights, "dtype", "chat_template_hash")
     wrong += [
         f"{k}: expected a text, found {data.get(k)!r:.60}" for k in keys if not isinstance(data.get(k), str)

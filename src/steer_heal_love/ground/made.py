@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
+from steer_heal_love.nouns import Json
 
 T = TypeVar("T")
 BESIDE = {
@@ -25,15 +26,30 @@ BESIDE = {
 }
 """what a step leaves beside its own file, and before it: the step is done when all are there"""
 DERIVED = (
-    "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/steer_heal_love.json",
-    "base/bounds.json", "base/checks.json", "summary.json", "report.html", "trajectory.png",
-)  # fmt: skip
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+    "adapter/steer_heal_love.json",
+    "base/bounds.json",
+    "base/checks.json",
+    "summary.json",
+    "report.html",
+    "trajectory.png",
+)
 """what is worked out of the steps' files, and written anew by every sitting"""
 PAGES = ("report.html", "trajectory.png")
 """derived files that nothing reads"""
 PROMPTED = 6
 """files named in a message; the rest are counted"""
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError, SafetensorError)  # fmt: skip
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    OSError,
+    SafetensorError,
+)
 """what a loader meets in a file that no run wrote"""
 
 Hashes = dict[str, str]
@@ -75,7 +91,7 @@ def differing(root: Path, found: Hashes) -> list[str]:
     return [name for name, was in found.items() if digest(root / name) != was]
 
 
-def seconds(event: dict[str, Any]) -> float:
+def seconds(event: Json) -> float:
     """What a `done` event says that its step took; 0 where a kill came before the log was written."""
     value = event.get("seconds")
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):

@@ -21,9 +21,24 @@ from steer_heal_love.ground.loading import base_name, check_template, source
 from steer_heal_love.ground.parts import Edit, Voice, band, bare, body, check_head, edits, head, layers, voice
 
 __all__ = [
-    "Edit", "Voice", "auto_device", "auto_dtype", "band", "bare", "base_name", "body", "check_head", "check_template",
-    "edits", "head", "known_device", "layers", "load", "source", "voice",
-]  # fmt: skip
+    "Edit",
+    "Voice",
+    "auto_device",
+    "auto_dtype",
+    "band",
+    "bare",
+    "base_name",
+    "body",
+    "check_head",
+    "check_template",
+    "edits",
+    "head",
+    "known_device",
+    "layers",
+    "load",
+    "source",
+    "voice",
+]
 
 
 def load(

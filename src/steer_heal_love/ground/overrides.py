@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.untrusted import nearest, whole_number
+from steer_heal_love.nouns import Json
 
 C = TypeVar("C")
 LARGEST = 2**1000
 """an integer past this is no floating-point number"""
 
 
-def override(config: C, changes: dict[str, Any], where: str = "") -> C:
+def override(config: C, changes: Json, where: str = "") -> C:
     """`config` with nested `changes`; raises one UserError that names every unknown or mistyped key."""
     problems: list[str] = []
     result = _override(config, changes, where, problems)
@@ -23,9 +24,9 @@ def override(config: C, changes: dict[str, Any], where: str = "") -> C:
     return result
 
 
-def _override(config: Any, changes: dict[str, Any], where: str, problems: list[str]) -> Any:
+def _override(config: Any, changes: Json, where: str, problems: list[str]) -> Any:
     known = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    values: dict[str, Any] = {}
+    values: Json = {}
     for key, new in changes.items():
         at = f"{where}{key}"
         if key not in known:

@@ -33,8 +33,15 @@ CLOSE, COARSE, COARSEST = 2e-4, 0.05, 0.25
 which it is `TIMES` what rounding makes of this very model"""
 TIMES = 3
 FAILS = (
-    RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError, AssertionError,
-)  # fmt: skip
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    AssertionError,
+)
 """what a model may answer to a reading that it can't do"""
 WINDOW = re.compile(r"(sliding_|attention_)?window(_size)?|sliding_window_size|attention_chunk_size")
 LAYERS = ("DynamicLayer", "DynamicSlidingWindowLayer", "DynamicIndexedLayer", "DummyLayer")

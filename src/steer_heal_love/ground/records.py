@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.nouns import Json
 
 SCHEMA = 1
 
@@ -129,7 +130,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def commit() -> dict[str, Any]:
+def commit() -> Json:
     """The commit of the source tree this package runs from, or None outside a checkout."""
     here = Path(__file__).parent
     try:
@@ -196,7 +197,7 @@ class Events:
         self.path = path
         self.closed = False
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[Json]:
         """Every whole event so far."""
         out = []
         text = self.path.read_bytes().decode("utf-8", "replace") if self.path.is_file() else ""

@@ -53,10 +53,17 @@ def code_hash(apart: tuple[str, ...] = APART) -> str:
 def key(model: PreTrainedModel, tok: PreTrainedTokenizerBase, what: str, **decides: Any) -> str:
     """The name of what this model gives for `what`, given all that `decides` it (JSON-ready, or dataclasses)."""
     parts = {
-        "what": what, "weights": models.fingerprint(model), "dtype": str(model.dtype), "template": template_hash(tok),
-        "vocabulary": len(tok), "device": records.device_name(model.device), "versions": records.versions(),
-        "processor": torch.backends.cpu.get_cpu_capability(), "code": code_hash(), "decides": records.plain(decides),
-    }  # fmt: skip
+        "what": what,
+        "weights": models.fingerprint(model),
+        "dtype": str(model.dtype),
+        "template": template_hash(tok),
+        "vocabulary": len(tok),
+        "device": records.device_name(model.device),
+        "versions": records.versions(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "code": code_hash(),
+        "decides": records.plain(decides),
+    }
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

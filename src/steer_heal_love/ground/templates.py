@@ -31,9 +31,31 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 NAMED = {"plain": PLAIN, "chatml": CHATML}
-CODES = {"%d": "01", "%b": "Jan", "%B": "January", "%m": "01", "%Y": "2025", "%y": "25", "%A": "Wednesday", "%a": "Wed",
-         "%H": "12", "%I": "12", "%M": "00", "%S": "00", "%p": "PM", "%-d": "1", "%-m": "1", "%e": " 1", "%j": "001",
-         "%F": "2025-01-01", "%x": "01/01/25", "%X": "12:00:00", "%T": "12:00:00", "%Z": "UTC", "%z": "+0000"}  # fmt: skip
+CODES = {
+    "%d": "01",
+    "%b": "Jan",
+    "%B": "January",
+    "%m": "01",
+    "%Y": "2025",
+    "%y": "25",
+    "%A": "Wednesday",
+    "%a": "Wed",
+    "%H": "12",
+    "%I": "12",
+    "%M": "00",
+    "%S": "00",
+    "%p": "PM",
+    "%-d": "1",
+    "%-m": "1",
+    "%e": " 1",
+    "%j": "001",
+    "%F": "2025-01-01",
+    "%x": "01/01/25",
+    "%X": "12:00:00",
+    "%T": "12:00:00",
+    "%Z": "UTC",
+    "%z": "+0000",
+}
 """1 January 2025, noon: what a template's clock shows"""
 CLOCK = "strftime_now"
 PIN = (

@@ -15,9 +15,18 @@ Located = Mapping[str, str]
 JOINERS = "\u200c\u200d"
 """marks without a glyph that Persian, Hindi and others write inside words"""
 CLOSE = (
-    (0x0E00, 0x0FFF, 3), (0x1000, 0x109F, 3), (0x1780, 0x17FF, 3), (0x1950, 0x19DF, 3), (0x3040, 0x30FF, 2), (0x31F0, 0x31FF, 2),
-    (0x3400, 0x4DBF, 2), (0x4E00, 0x9FFF, 2), (0xF900, 0xFAFF, 2), (0xFF66, 0xFF9D, 2), (0x20000, 0x3FFFF, 2),
-)  # fmt: skip
+    (0x0E00, 0x0FFF, 3),
+    (0x1000, 0x109F, 3),
+    (0x1780, 0x17FF, 3),
+    (0x1950, 0x19DF, 3),
+    (0x3040, 0x30FF, 2),
+    (0x31F0, 0x31FF, 2),
+    (0x3400, 0x4DBF, 2),
+    (0x4E00, 0x9FFF, 2),
+    (0xF900, 0xFAFF, 2),
+    (0xFF66, 0xFF9D, 2),
+    (0x20000, 0x3FFFF, 2),
+)
 """scripts without spaces between words (Thai, Lao, Tibetan, Burmese, Khmer, Tai, kana, Chinese characters): first and
 last code point, and how many letters a word of running text has, about what segmenters find"""
 

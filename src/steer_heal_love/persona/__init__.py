@@ -12,7 +12,7 @@ from typing import Any
 
 from steer_heal_love.ground.errors import UserError, unknown
 from steer_heal_love.ground.untrusted import MEGABYTE, refuse, toml
-from steer_heal_love.nouns import FOUNDATIONS, Persona, Probe
+from steer_heal_love.nouns import FOUNDATIONS, Json, Persona, Probe
 from steer_heal_love.persona.table import mistakes
 
 HERE = Path(__file__).parent
@@ -46,15 +46,19 @@ def load(name: str) -> Persona:
 def made(data: Mapping[str, Any]) -> Persona:
     """The persona of a table that has no `table.mistakes`."""
     return Persona(
-        name=data["name"], axis=data["axis"], pos=data["pos"].rstrip("."), neg=data["neg"].rstrip("."),
+        name=data["name"],
+        axis=data["axis"],
+        pos=data["pos"].rstrip("."),
+        neg=data["neg"].rstrip("."),
         intent={f: int(data.get("intent", {}).get(f, 0)) for f in FOUNDATIONS},
-        elicit=tuple(data["prompts"]["elicit"]), plain=tuple(data["prompts"]["plain"]),
+        elicit=tuple(data["prompts"]["elicit"]),
+        plain=tuple(data["prompts"]["plain"]),
         probes=tuple(probe(p) for p in data["probes"]),
         confirmation=tuple(probe(p) for p in data.get("confirmation", [])),
-    )  # fmt: skip
+    )
 
 
-def probe(table: dict[str, Any]) -> Probe:
+def probe(table: Json) -> Probe:
     third = table.get("neutral", ""), table.get("off_topic", "")
     return Probe(table["question"], table["pos"], table["neg"], *third, table.get("kind", Probe.kind))
 

@@ -18,7 +18,7 @@ import tomli_w
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.text import words
-from steer_heal_love.nouns import Probe
+from steer_heal_love.nouns import Json, Probe
 from steer_heal_love.persona.importers import Sheet
 from steer_heal_love.persona.table import LONGEST, mistakes
 
@@ -54,9 +54,16 @@ def laid_out(sheet: Sheet, *, seed: int) -> Sheet:
         drafted.append(f"{lacking} questions of probes are this project's own.")
         pairs += [Probe(q, "", "") for q in situations("heldout")[:lacking]]
     return Sheet(
-        sheet.name, sheet.axis or f"{sheet.name}, as against its opposite", sheet.pos, sheet.neg, train, pairs,
-        left_out, sheet.beside, drafted,
-    )  # fmt: skip
+        sheet.name,
+        sheet.axis or f"{sheet.name}, as against its opposite",
+        sheet.pos,
+        sheet.neg,
+        train,
+        pairs,
+        left_out,
+        sheet.beside,
+        drafted,
+    )
 
 
 def distinct(texts: Iterable[str]) -> list[str]:
@@ -71,14 +78,17 @@ def shuffled(items: list[Any], seed: int) -> list[Any]:
     return random.Random(seed).sample(items, len(items))
 
 
-def table(sheet: Sheet) -> dict[str, Any]:
+def table(sheet: Sheet) -> Json:
     """What a persona's file holds, in its order."""
     plain = bank("neutral_train")[: max(PROMPTS, len(sheet.questions))]
     return {
-        "name": sheet.name[: LONGEST["name"]], "axis": sheet.axis[: LONGEST["axis"]], "pos": sheet.pos, "neg": sheet.neg,
+        "name": sheet.name[: LONGEST["name"]],
+        "axis": sheet.axis[: LONGEST["axis"]],
+        "pos": sheet.pos,
+        "neg": sheet.neg,
         "prompts": {"elicit": sheet.questions, "plain": plain},
         "probes": [{"question": p.question, "pos": p.pos, "neg": p.neg} for p in sheet.pairs],
-    }  # fmt: skip
+    }
 
 
 def missing(data: Mapping[str, Any]) -> list[str]:

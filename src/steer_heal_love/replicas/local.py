@@ -84,8 +84,13 @@ def launched(argv: list[str], env: dict[str, str], log: Path) -> subprocess.Pope
     env = env | {"PYTHONPATH": os.pathsep.join(filter(None, [root, env.get("PYTHONPATH", "")]))}
     with log.open("wb") as out:
         return subprocess.Popen(
-            argv, env=env, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            argv,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def stopped(process: subprocess.Popen[bytes], patience_seconds: float) -> None:

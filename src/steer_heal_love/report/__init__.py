@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.report import comparison, fight
+from steer_heal_love.report import comparison, comparison_table, fight
 from steer_heal_love.report.bars import progress
 from steer_heal_love.report.look import look
 from steer_heal_love.report.read import read
@@ -51,7 +51,7 @@ def write_comparison(folder: Path) -> None:
 
 def terminal_comparison(folder: Path) -> RenderableType:
     """The table of a comparison for rich's console."""
-    return comparison.table(comparison.read(folder))
+    return comparison_table.table(comparison.read(folder))
 
 
 def write_sweep(folder: Path) -> None:

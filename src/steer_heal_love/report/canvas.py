@@ -23,20 +23,44 @@ from steer_heal_love.ground import records
 
 # The Okabe-Ito palette, told apart with any colour vision; marks differ in shape too.
 COLOURS = {
-    "ink": "#1c2024", "muted": "#646b73", "grid": "#dfe3e7", "paper": "#fefefe",
-    "steered": "#d55e00", "healed": "#0072b2", "prompt": "#00875f", "fourth": "#b0528a", "fifth": "#a87900",
-}  # fmt: skip
+    "ink": "#1c2024",
+    "muted": "#646b73",
+    "grid": "#dfe3e7",
+    "paper": "#fefefe",
+    "steered": "#d55e00",
+    "healed": "#0072b2",
+    "prompt": "#00875f",
+    "fourth": "#b0528a",
+    "fifth": "#a87900",
+}
 INK, MUTED, GRID, PAPER, STEERED, HEALED, PROMPT, FOURTH, FIFTH = COLOURS.values()
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 9.0, "axes.edgecolor": MUTED,
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9.0,
+    "axes.edgecolor": MUTED,
     "axes.linewidth": 0.7,
-    "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.titlesize": 9.5, "axes.titlelocation": "left",
-    "axes.titleweight": "bold", "axes.titley": 1.0, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titley": 1.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
     "axes.grid": True,
-    "axes.axisbelow": True, "axes.formatter.useoffset": False, "grid.color": GRID, "grid.linewidth": 0.6,
-    "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED, "legend.frameon": False,
-    "legend.fontsize": 8.0, "legend.labelcolor": INK, "lines.linewidth": 1.4,
-}  # fmt: skip
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.4,
+}
 
 MARK = "steer-heal-love"
 """written into every PNG, so that it is known for ours"""

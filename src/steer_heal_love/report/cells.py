@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -18,6 +17,7 @@ from steer_heal_love.ground import made, records, written
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside, json_object, shaped
+from steer_heal_love.nouns import Json
 from steer_heal_love.report import canvas, comparison, frontiers
 from steer_heal_love.report.comparison import Comparison, Row, Traced, reading, some
 from steer_heal_love.report.html import LARGE, name_of, templates
@@ -57,8 +57,9 @@ class Sweep:
         """A sentence for each part that has no comparison."""
         return [
             f"{p.persona} in {p.model}: {p.lacking} cell{'s are' if p.lacking > 1 else ' is'} lacking; the same shl sweep measures what is."
-            for p in self.parts if p.lacking
-        ]  # fmt: skip
+            for p in self.parts
+            if p.lacking
+        ]
 
 
 def read(folder: Path) -> Sweep:
@@ -70,7 +71,7 @@ def read(folder: Path) -> Sweep:
     return Sweep(data["cells"], [part(folder, row) for row in data["groups"]])
 
 
-def part(folder: Path, row: dict[str, Any]) -> Part:
+def part(folder: Path, row: Json) -> Part:
     found = None if row["lacking"] else comparison.read(inside(folder, folder / row["folder"]))
     return Part(row["persona"], row["model"], row["folder"], row["lacking"], found)
 
@@ -111,16 +112,29 @@ def write(s: Sweep, folder: Path) -> None:
 
 def render(s: Sweep) -> str:
     """The whole page."""
-    return templates().get_template("cells.html.j2").render(
-        s=s, parts=[section(p, c, i) for i, (p, c) in enumerate(s.whole)], colours={"light": canvas.COLOURS},
-        trait=trait, above=above, axis=AXIS,
-    )  # fmt: skip
+    return (
+        templates()
+        .get_template("cells.html.j2")
+        .render(
+            s=s,
+            parts=[section(p, c, i) for i, (p, c) in enumerate(s.whole)],
+            colours={"light": canvas.COLOURS},
+            trait=trait,
+            above=above,
+            axis=AXIS,
+        )
+    )
 
 
-def section(p: Part, c: Comparison, index: int) -> dict[str, Any]:
+def section(p: Part, c: Comparison, index: int) -> Json:
     """What the template shows of one persona in one model."""
     views = frontiers.PLANES
     return {
-        "part": p, "c": c, "marks": {m.name: name_of(frontiers.look(c, m.name)[0]) for m in c.methods if not m.null},
-        "figures": [canvas.svg(frontiers.plane(c, v), LARGE, f"{v.title}, {p.persona} in {p.model}", f"part{index}-") for v in views],
-    }  # fmt: skip
+        "part": p,
+        "c": c,
+        "marks": {m.name: name_of(frontiers.look(c, m.name)[0]) for m in c.methods if not m.null},
+        "figures": [
+            canvas.svg(frontiers.plane(c, v), LARGE, f"{v.title}, {p.persona} in {p.model}", f"part{index}-")
+            for v in views
+        ],
+    }

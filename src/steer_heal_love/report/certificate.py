@@ -7,7 +7,6 @@ everything that a model or a file said passes the template's autoescape; and a r
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -17,7 +16,7 @@ from steer_heal_love.ground import declared, made, records, written
 from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import shaped
-from steer_heal_love.nouns import FOUNDATIONS
+from steer_heal_love.nouns import FOUNDATIONS, Json
 from steer_heal_love.report import CERTIFICATE, canvas
 from steer_heal_love.report.comparison import score_of
 from steer_heal_love.report.html import templates
@@ -84,13 +83,13 @@ def write(folder: Path) -> None:
     records.write_text(folder / HTML, render(read(folder)))
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> Json:
     """What the folder's certificate says. Raises `UserError` where there is none, or it is none that `certify` wrote."""
     load = lambda file: shaped(records.read_json(file), written.CERTIFICATE)
     return made.read(load, folder / CERTIFICATE, "The same `shl certify` measures it again.")  # type: ignore[no-any-return]
 
 
-def render(c: dict[str, Any]) -> str:
+def render(c: Json) -> str:
     """The whole page."""
     page = templates().get_template("certificate.html.j2")
     return page.render(
@@ -102,7 +101,7 @@ def render(c: dict[str, Any]) -> str:
     )
 
 
-def section(t: dict[str, Any]) -> dict[str, Any]:
+def section(t: Json) -> Json:
     """What the page shows of one trait."""
     tables = [
         (title, about, [(n, score_of(t["scores"][n]), said(n), signed(n)) for n in names if n in t["scores"]])
@@ -148,7 +147,7 @@ def screen(folder: Path) -> RenderableType:
     return Group(*parts)
 
 
-def table(t: dict[str, Any]) -> Table:
+def table(t: Json) -> Table:
     """The scores that a verdict rests on."""
     out = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     out.add_column("score")

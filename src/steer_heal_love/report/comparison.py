@@ -1,8 +1,7 @@
-"""A comparison as it was saved, and its tables on one screen.
+"""A comparison as it was saved, and what it says in words.
 
-In: `compare.json`. Out: methods in the order of their trait at the largest budget of neutral_kl, a rich table for each
-axis of coherence, and in words what is above the best null (`above`), and which methods are ahead of the reference,
-behind it, or not told apart from it.
+In: `compare.json`. Out: methods in the order of their trait at the largest budget of neutral_kl; which are ahead of the
+reference, behind it, or not told apart from it. `comparison_table` shows it on one screen, `comparison_html` as a page.
 """
 
 from __future__ import annotations
@@ -10,20 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from steer_heal_love.ground import made, records, written
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.stats import LEVEL, corrected, t_quantile
 from steer_heal_love.ground.untrusted import shaped
-from steer_heal_love.nouns import Score
+from steer_heal_love.nouns import Json, Score
 from steer_heal_love.report.read import number
-from steer_heal_love.report.screen import interval, plain
+from steer_heal_love.report.screen import interval
 
 AXES = {"neutral_kl": ("budgets", "at"), "own_excess": ("own_excess_budgets", "at_own_excess")}
 """axes of coherence, with the names of their budgets and rows in the file"""
@@ -95,7 +88,7 @@ class Traced:
     rows: dict[str, list[Row]]
     stopped: dict[str, str]
     seconds: float
-    samples: dict[str, Any]
+    samples: Json
     null: bool = False
 
     @property
@@ -168,16 +161,22 @@ def read(folder: Path) -> Comparison:
     methods = sorted(map(traced, data["methods"]), key=rank)
     budgets = {axis: data[name] for axis, (name, _) in AXES.items()}
     return Comparison(
-        data["persona"], data["model"], data["seeds"], data["reference"], data["looks"], budgets, methods,
+        data["persona"],
+        data["model"],
+        data["seeds"],
+        data["reference"],
+        data["looks"],
+        budgets,
+        methods,
         data.get("null_looks", 0),
-    )  # fmt: skip
+    )
 
 
-def comparable(path: Path) -> dict[str, Any]:
+def comparable(path: Path) -> Json:
     return shaped(records.read_json(path), dict)  # type: ignore[no-any-return]
 
 
-def whole(data: dict[str, Any]) -> None:
+def whole(data: Json) -> None:
     """Raise `ValueError` where a method has not a row for every budget, or a budget is none."""
     for budgets, rows in AXES.values():
         if not data[budgets] or min(data[budgets]) <= 0:
@@ -193,7 +192,7 @@ def rank(m: Traced) -> list[float]:
     ]
 
 
-def traced(m: dict[str, Any]) -> Traced:
+def traced(m: Json) -> Traced:
     points = [
         Point(
             p["strength"],
@@ -205,17 +204,32 @@ def traced(m: dict[str, Any]) -> Traced:
     ]
     rows = {axis: [row(axis, r) for r in m[name]] for axis, (_, name) in AXES.items()}
     return Traced(
-        m["name"], m["knob"], m.get("kind", ""), points, rows, m["stopped"], m["seconds"], m["samples"],
+        m["name"],
+        m["knob"],
+        m.get("kind", ""),
+        points,
+        rows,
+        m["stopped"],
+        m["seconds"],
+        m["samples"],
         m.get("null", False),
-    )  # fmt: skip
+    )
 
 
-def row(axis: str, r: dict[str, Any]) -> Row:
+def row(axis: str, r: Json) -> Row:
     return Row(
-        axis, r["budget"], r["reached"], r["seeds"], score_of(r["trait_shift"]), score_of(r.get("own_excess")),
-        score_of(r.get("above_reference")), score_of(r.get("above_reference_alone")),
-        untold(r.get("verdict")), untold(r.get("verdict_alone")), null(r),
-    )  # fmt: skip
+        axis,
+        r["budget"],
+        r["reached"],
+        r["seeds"],
+        score_of(r["trait_shift"]),
+        score_of(r.get("own_excess")),
+        score_of(r.get("above_reference")),
+        score_of(r.get("above_reference_alone")),
+        untold(r.get("verdict")),
+        untold(r.get("verdict_alone")),
+        null(r),
+    )
 
 
 def untold(verdict: str | None) -> str:
@@ -223,75 +237,24 @@ def untold(verdict: str | None) -> str:
     return UNTOLD if verdict == "level" else verdict or ""
 
 
-def null(r: dict[str, Any]) -> Null:
+def null(r: Json) -> Null:
     read = lambda name: score_of(r.get(name))
     return Null(
-        r.get("best_null") or "", read("null_trait"), read("above_null"), read("above_null_alone"),
-        untold(r.get("null_verdict")), read("trait_pos"), read("trait_neg"),
-    )  # fmt: skip
+        r.get("best_null") or "",
+        read("null_trait"),
+        read("above_null"),
+        read("above_null_alone"),
+        untold(r.get("null_verdict")),
+        read("trait_pos"),
+        read("trait_neg"),
+    )
 
 
-def score_of(saved: dict[str, Any] | None) -> Score:
+def score_of(saved: Json | None) -> Score:
     """A score, null read back as NaN; undefined where none was saved."""
     if saved is None:
         return Score.undefined()
     return Score(number(saved["mean"]), number(saved["lo"]), number(saved["hi"]), saved["n"])
-
-
-def table(c: Comparison) -> RenderableType:
-    """For each axis: trait at its budgets, a dash where a method never gets there, and who is ahead of whom."""
-    from steer_heal_love.report import above  # it reads a comparison too
-
-    title = f"{c.persona} in {c.model}, {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)}: trait_shift at equal"
-    parts: list[RenderableType] = []
-    for axis, budgets in c.budgets.items():
-        out = Table(box=None, padding=(0, 1), header_style="dim")
-        out.add_column("method", no_wrap=True)
-        for budget in budgets:
-            out.add_column(f"at {budget:g}", justify="right", no_wrap=True)
-        if axis == "neutral_kl":
-            out.add_column("own_excess", justify="right", no_wrap=True)
-        for m in c.methods:
-            rows = m.rows[axis]
-            odd = [plain(rows[-1].odd.mean, "+.2f")] if axis == "neutral_kl" else []
-            out.add_row(
-                Text(shown(m.name + " *" * m.starred(axis))),
-                *(reading(r.trait) + some(r) for r in rows),
-                *odd,
-            )
-        parts += [Text(f"{title} {axis}", style="bold"), out]
-        if c.compared:
-            parts += [Text(line) for line in sentences(c, axis)]
-        if axis == "neutral_kl":
-            parts += above.table(c)
-    parts += defaults(c)
-    notes = [f"{m.name}, seed {seed}: {reason}" for m in c.methods for seed, reason in m.stopped.items()]
-    if any(m.starred(axis) for m in c.methods for axis in AXES):
-        notes.append("* its least prompt is dearer: a line from the base, which no model realises")
-    if c.compared:
-        notes.append(caveat(c))
-    return Group(*parts, *(Text(n, style="yellow") for n in notes))
-
-
-OWN = ("trait_shift", "neutral_kl", "own_excess")
-"""what is said of a method at its own default"""
-
-
-def defaults(c: Comparison) -> list[RenderableType]:
-    """Every method where it would itself stop, whatever that costs; nothing where no file says which strength that is."""
-    rows = [(m, p) for m in c.methods for p in m.points if p.own]
-    if not rows:
-        return []
-    out = Table(box=None, padding=(0, 1), header_style="dim")
-    out.add_column("method", no_wrap=True)
-    for name in OWN:
-        out.add_column(name, justify="right", no_wrap=True)
-    for m, p in rows:
-        seeds = f", {p.own} of {len(c.seeds)} seeds" if p.own < len(c.seeds) else ""
-        trait, *costs = (p.scores.get(name, Score.undefined()) for name in OWN)
-        drawn = (plain(cost.mean, "+.3f") for cost in costs)
-        out.add_row(Text(f"{shown(m.name)} at {p.strength:g}{seeds}"), reading(trait), *drawn)
-    return [Text("Each method at its own default strength, at whatever that costs", style="bold"), out]
 
 
 def sentences(c: Comparison, axis: str) -> list[str]:

@@ -21,8 +21,17 @@ def render(c: Comparison) -> str:
     """The whole page."""
     figures = [canvas.svg(frontiers.plane(c, v), LARGE, f"{v.title}, all methods") for v in frontiers.PLANES]
     marks = {m.name: name_of(frontiers.look(c, m.name)[0]) for m in c.methods if not m.null}
-    return templates().get_template("comparison.html.j2").render(
-        c=c, figures=figures, marks=marks, columns=[(n, signed(n)) for n in c.columns], colours={"light": canvas.COLOURS},
-        nulls=above.measured(c), headline=above.headline(c), null_caveat=above.caveat(c), caveat=caveat(c), sentences={axis: sentences(c, axis) for axis in c.budgets},
+    page = templates().get_template("comparison.html.j2")
+    return page.render(
+        c=c,
+        figures=figures,
+        marks=marks,
+        columns=[(n, signed(n)) for n in c.columns],
+        colours={"light": canvas.COLOURS},
+        nulls=above.measured(c),
+        headline=above.headline(c),
+        null_caveat=above.caveat(c),
+        caveat=caveat(c),
+        sentences={axis: sentences(c, axis) for axis in c.budgets},
         starred=any(m.starred(axis) for m in c.methods for axis in c.budgets),
-    )  # fmt: skip
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,6 +11,7 @@ from rich.text import Text
 from steer_heal_love.ground import made, records, written
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import shaped
+from steer_heal_love.nouns import Json
 from steer_heal_love.report.comparison import score_of
 from steer_heal_love.report.screen import interval
 
@@ -24,7 +24,7 @@ ROWS = {
 DIFFERENCES = {"moved": "prevented", "learned": "given_up"}
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> Json:
     """What the folder's `fight.json` says. Raises `UserError` where it can't be what a run wrote."""
     load = lambda file: shaped(records.read_json(file), written.FIGHT)
     return made.read(load, folder / FILE)  # type: ignore[no-any-return]

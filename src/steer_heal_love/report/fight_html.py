@@ -10,13 +10,12 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 
 from steer_heal_love.ground import declared, made, records
 from steer_heal_love.ground import folder as files
-from steer_heal_love.nouns import Score
+from steer_heal_love.nouns import Json, Score
 from steer_heal_love.report import canvas, fight
 from steer_heal_love.report.comparison import score_of
 from steer_heal_love.report.html import MARK, SMALL, ours, templates
@@ -68,13 +67,13 @@ def render(folder: Path) -> str:
     )
 
 
-def row(found: dict[str, Any], key: str) -> Row:
+def row(found: Json, key: str) -> Row:
     plain, prevented = (score_of(found["ways"][way][key]) for way in ("plain", "prevented"))
     difference = score_of(found[fight.DIFFERENCES[key]])
     return Row(key, TITLES[key], ABOUT[key], plain, prevented, difference)
 
 
-def beside(found: dict[str, Any]) -> list[tuple[str, Score, Score, str, bool]]:
+def beside(found: Json) -> list[tuple[str, Score, Score, str, bool]]:
     """Each further score that both ways have: its name, both values, what it is, whether it has a sign."""
     plain, prevented = (found["ways"][way]["scores"] for way in ("plain", "prevented"))
     about = lambda name: declared.declared[name].means if name in declared.declared else ""

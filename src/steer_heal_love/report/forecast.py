@@ -44,13 +44,19 @@ def base(cfg: RunConfig) -> dict[str, float]:
     h, e, text = cfg.heal, cfg.eval, cfg.generate.max_new_tokens
     anchor, neutral = h.anchor_prompts * h.anchor_tokens, e.neutral_prompts * e.sample_tokens
     return {
-        "load": LOAD, "vector": 2 * 30 * cfg.vector.contexts, "first look": 200,
-        "base: anchor": WRITTEN * anchor, "base: neutral": WRITTEN * neutral,
+        "load": LOAD,
+        "vector": 2 * 30 * cfg.vector.contexts,
+        "first look": 200,
+        "base: anchor": WRITTEN * anchor,
+        "base: neutral": WRITTEN * neutral,
         "base: calibration": WRITTEN * cfg.filter.calibration * text,
-        "filter": 3 * cfg.filter.calibration * (text + PROMPT), "base: states": 1.3 * (anchor + neutral),
+        "filter": 3 * cfg.filter.calibration * (text + PROMPT),
+        "base: states": 1.3 * (anchor + neutral),
         "choose the prompt's wording": 6 * 24 * QUESTION * e.wordings,
-        "nulls": 6 * (2 * e.probes * 20 + neutral) * e.nulls, "evaluate base": evaluation(cfg, e.base_draws), "evaluate prompt": evaluation(cfg, 1),
-    }  # fmt: skip
+        "nulls": 6 * (2 * e.probes * 20 + neutral) * e.nulls,
+        "evaluate base": evaluation(cfg, e.base_draws),
+        "evaluate prompt": evaluation(cfg, 1),
+    }
 
 
 def one_round(cfg: RunConfig) -> dict[str, float]:

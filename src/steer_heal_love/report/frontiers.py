@@ -129,9 +129,15 @@ def path(axes: Axes, c: Comparison, m: Traced, view: View) -> None:
         )
     for p in points:
         axes.errorbar(
-            *xy(p, view), xerr=spread(p.scores[view.x]), yerr=spread(p.scores[view.y]), fmt="none",
-            ecolor=colour, elinewidth=0.8, alpha=0.45, zorder=2,
-        )  # fmt: skip
+            *xy(p, view),
+            xerr=spread(p.scores[view.x]),
+            yerr=spread(p.scores[view.y]),
+            fmt="none",
+            ecolor=colour,
+            elinewidth=0.8,
+            alpha=0.45,
+            zorder=2,
+        )
 
 
 def xy(p: Point, view: View) -> tuple[float, float]:

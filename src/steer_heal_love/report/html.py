@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -17,7 +17,7 @@ from markupsafe import Markup
 from steer_heal_love.ground import declared, records
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
-from steer_heal_love.nouns import FOUNDATIONS
+from steer_heal_love.nouns import FOUNDATIONS, Json
 from steer_heal_love.report import bounds, canvas, panels, trajectory
 from steer_heal_love.report.bars import clock
 from steer_heal_love.report.diary import diary
@@ -25,6 +25,8 @@ from steer_heal_love.report.read import Round, RunRecord, number, score
 from steer_heal_love.report.scope import left_out
 from steer_heal_love.report.words import interval, num, outcome, percent
 
+Figure = tuple[str, canvas.Draw]
+"""what a figure shows, in words, and what draws it"""
 LARGE, SMALL = (5.2, 3.9), (3.5, 2.5)
 MARK = ": steer-heal-love"
 """how every page's title ends"""
@@ -95,7 +97,7 @@ def name_of(colour: str) -> str:
     return next(n for n, c in canvas.COLOURS.items() if c == colour)
 
 
-def section(run: RunRecord, index: int) -> dict[str, Any]:
+def section(run: RunRecord, index: int) -> Json:
     """What the template shows of one run."""
     at, entries = f"run{index}-", diary(run)
     kinds = dict.fromkeys(e.kind for e in entries)
@@ -109,31 +111,52 @@ def section(run: RunRecord, index: int) -> dict[str, Any]:
     open_now = {e.prompt for e in shown}
     folded = [e for e in entries if e.prompt not in open_now]
     return {
-        "id": at, "run": run, "outcome": outcome(run), "left_out": left_out(run),
-        "score": score, "number": number,
+        "id": at,
+        "run": run,
+        "outcome": outcome(run),
+        "left_out": left_out(run),
+        "score": score,
+        "number": number,
         "columns": [(c.name, declared.signed(c.name)) for c in shown_scores],
         "glossary": {c.name: c.means for c in shown_scores if c.means},
         "foundations": [f for f in FOUNDATIONS if any(f"mfv.{f}" in s.scores for s in run.stages)],
-        "trajectory": figures(at, LARGE, [
-            (v.title, trajectory.one(run, v)) for v in trajectory.VIEWS if trajectory.measured([run], v)]),
-        "by_round": figures(at, SMALL, [
-            (f"{p.title} by round", panels.by_round(run, p)) for p in panels.by("by_round") if panels.has(run, p)]),
-        "forced": figures(at, LARGE, [
-            (v.title, trajectory.one(run, v)) for v in trajectory.FORCED if trajectory.measured([run], v)]),
-        "format": figures(at, SMALL, [
-            (f"{p.title} by round", panels.by_round(run, p)) for p in panels.by("format") if panels.has(run, p)]),
+        "trajectory": figures(at, LARGE, trajectories(run, trajectory.VIEWS)),
+        "by_round": figures(at, SMALL, by_round(run, "by_round")),
+        "forced": figures(at, LARGE, trajectories(run, trajectory.FORCED)),
+        "format": figures(at, SMALL, by_round(run, "format")),
         "heals": [(r, heal_figures(at, run, r), gradient_ratios(r.healing)) for r in run.rounds if r.healing],
-        "transfers": moved, "transfer_figures": figures(at, LARGE, transfer_figures(run, moved)),
-        "survival": figures(at, SMALL, [
-            (f"Survival by dose in round {r.number}", panels.survival(r, setting(run, "walk", "survival")))
-            for r in run.rounds if r.survival]),
-        "reasons": [k for k, _ in sum((Counter(r.reasons) for r in run.rounds), Counter()).most_common(bounds.ROWS)],
-        "shown": shown, "folded": folded[: bounds.ROWS],
+        "transfers": moved,
+        "transfer_figures": figures(at, LARGE, transfer_figures(run, moved)),
+        "survival": figures(at, SMALL, survival(run)),
+        "reasons": [
+            k for k, _ in sum((Counter(r.reasons) for r in run.rounds), Counter()).most_common(bounds.ROWS)
+        ],
+        "shown": shown,
+        "folded": folded[: bounds.ROWS],
         "unfolded": bounds.counted(len(folded) - bounds.ROWS, "prompts, in base/scores.json"),
-        "notes": some(run.notes, "notes, in events.jsonl"), "gates": run.gates[: bounds.ROWS],
+        "notes": some(run.notes, "notes, in events.jsonl"),
+        "gates": run.gates[: bounds.ROWS],
         "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
         "peak": number(run.summary.get("peak_memory_gb")),
-    }  # fmt: skip
+    }
+
+
+def trajectories(run: RunRecord, views: Iterable[trajectory.View]) -> list[Figure]:
+    """One figure for each view whose two scores the run has."""
+    return [(v.title, trajectory.one(run, v)) for v in views if trajectory.measured([run], v)]
+
+
+def by_round(run: RunRecord, place: str) -> list[Figure]:
+    """One figure for each panel of this place of the page that the run has scores for."""
+    return [(f"{p.title} by round", panels.by_round(run, p)) for p in panels.by(place) if panels.has(run, p)]
+
+
+def survival(run: RunRecord) -> list[Figure]:
+    """One figure for each round that walked the dose down."""
+    bound = setting(run, "walk", "survival")
+    return [
+        (f"Survival by dose in round {r.number}", panels.survival(r, bound)) for r in run.rounds if r.survival
+    ]
 
 
 def some(lines: list[str], what: str) -> list[str]:
@@ -142,11 +165,11 @@ def some(lines: list[str], what: str) -> list[str]:
     return [*lines[: bounds.ROWS], *([more] if more else [])]
 
 
-def figures(at: str, size: tuple[float, float], draws: list[tuple[str, canvas.Draw]]) -> list[Markup]:
+def figures(at: str, size: tuple[float, float], draws: list[Figure]) -> list[Markup]:
     return [canvas.svg(draw, size, about, at) for about, draw in draws]
 
 
-def transfer_figures(run: RunRecord, moved: list[dict[str, Any]]) -> list[tuple[str, canvas.Draw]]:
+def transfer_figures(run: RunRecord, moved: list[Json]) -> list[Figure]:
     """How far the student moved along the vector, by layer; what the rounds cost, where that was measured."""
     read = [t for t in moved if "cosine_by_layer" in t]
     paid = [r for r in run.rounds if r.transfer and "ledger" in r.transfer]
@@ -173,7 +196,7 @@ def setting(run: RunRecord, room: str, name: str) -> float:
     return number(run.config.get(room, {}).get(name))
 
 
-def gradient_ratios(healing: dict[str, Any] | None) -> dict[str, float]:
+def gradient_ratios(healing: Json | None) -> dict[str, float]:
     """Mean gradient ratio of each term over the steps where it was taken."""
     rows = (healing or {}).get("pressure", [])
     terms = dict.fromkeys(k for row in rows for k in row if k != "step")

@@ -20,7 +20,7 @@ from typing import Any
 from steer_heal_love.ground import records
 from steer_heal_love.ground.declared import declared
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.nouns import Score, Stage
+from steer_heal_love.nouns import Json, Score, Stage
 from steer_heal_love.report.read import RunRecord
 
 BY_PROMPT = ("own_nll", "repetition", "distinct_2")
@@ -87,22 +87,41 @@ def log_of(run: RunRecord, stage: Stage) -> Any:
     manifest = run.manifest
     commit = manifest.get("commit")
     spec = log.EvalSpec(
-        created=stamp, task=slug(run), task_id=f"{run.name}-{slug_of(stage)}", run_id=run.name, eval_id=f"{run.name}-{slug_of(stage)}",
+        created=stamp,
+        task=slug(run),
+        task_id=f"{run.name}-{slug_of(stage)}",
+        run_id=run.name,
+        eval_id=f"{run.name}-{slug_of(stage)}",
         model=f"shl/{run.config.get('model', 'unknown')}: {called(stage)}",
         dataset=log.EvalDataset(name=slug(run), samples=len(samples), sample_ids=[s.id for s in samples]),
-        config=log.EvalConfig(), packages={k: str(v) for k, v in dict(manifest.get("versions", {})).items()},
-        revision=log.EvalRevision(type="git", origin="", commit=commit, dirty=manifest.get("dirty")) if commit else None,
+        config=log.EvalConfig(),
+        packages={k: str(v) for k, v in dict(manifest.get("versions", {})).items()},
+        revision=log.EvalRevision(type="git", origin="", commit=commit, dirty=manifest.get("dirty"))
+        if commit
+        else None,
         metadata={
-            "persona": run.persona, "round": stage.round, "stage": stage.stage, "dose": stage.dose, "run": run.name,
-            "model_hash": manifest.get("model_hash"), "device": manifest.get("device"), "settings": run.config,
-            "gates": [vars(g) for g in run.gates], "means without an interval": alone(stage),
+            "persona": run.persona,
+            "round": stage.round,
+            "stage": stage.stage,
+            "dose": stage.dose,
+            "run": run.name,
+            "model_hash": manifest.get("model_hash"),
+            "device": manifest.get("device"),
+            "settings": run.config,
+            "gates": [vars(g) for g in run.gates],
+            "means without an interval": alone(stage),
         },
-    )  # fmt: skip
+    )
     return log.EvalLog(
-        status="success", eval=spec, plan=log.EvalPlan(name=f"steer-heal-love, {called(stage)}"), samples=samples,
-        results=log.EvalResults(total_samples=len(samples), completed_samples=len(samples), scores=means(stage)),
+        status="success",
+        eval=spec,
+        plan=log.EvalPlan(name=f"steer-heal-love, {called(stage)}"),
+        samples=samples,
+        results=log.EvalResults(
+            total_samples=len(samples), completed_samples=len(samples), scores=means(stage)
+        ),
         stats=log.EvalStats(started_at=stamp, completed_at=stamp),
-    )  # fmt: skip
+    )
 
 
 def ended(s: Score) -> bool:
@@ -135,7 +154,7 @@ def means(stage: Stage) -> list[Any]:
     return out
 
 
-def scored(stage: Stage, names: tuple[str, ...], n: int, i: int, answer: str | None = None) -> dict[str, Any]:
+def scored(stage: Stage, names: tuple[str, ...], n: int, i: int, answer: str | None = None) -> Json:
     """A sample's own values: of each named item, where there is one a sample and it is defined."""
     _, _, scorer = package()
     values: Mapping[str, list[float]] = stage.items
@@ -153,12 +172,22 @@ def own(run: RunRecord, stage: Stage) -> Iterator[Any]:
     for i, s in enumerate(stage.samples):
         before = [model.ChatMessageSystem(content=system)] if system else []
         asked = [*before, model.ChatMessageUser(content=str(s["prompt"]))]
-        output = model.ModelOutput.from_content(called(stage), str(s["text"]), "stop" if s.get("ended") else "max_tokens")  # fmt: skip
+        output = model.ModelOutput.from_content(
+            called(stage), str(s["text"]), "stop" if s.get("ended") else "max_tokens"
+        )
         yield log.EvalSample(
-            id=f"own-{i + 1:03d}", epoch=1, input=asked, target="", messages=[*asked, output.message], output=output,
+            id=f"own-{i + 1:03d}",
+            epoch=1,
+            input=asked,
+            target="",
+            messages=[*asked, output.message],
+            output=output,
             scores=scored(stage, BY_PROMPT, len(stage.samples), i, str(s["text"])),
-            metadata={"kind": "written by the model", "other draws": [d["text"] for d in stage.redrawn if d["prompt"] == s["prompt"]]},
-        )  # fmt: skip
+            metadata={
+                "kind": "written by the model",
+                "other draws": [d["text"] for d in stage.redrawn if d["prompt"] == s["prompt"]],
+            },
+        )
 
 
 def probes(run: RunRecord, stage: Stage) -> Iterator[Any]:
@@ -171,8 +200,17 @@ def probes(run: RunRecord, stage: Stage) -> Iterator[Any]:
     ]
     for i, row in enumerate(rows[:n]):
         yield log.EvalSample(
-            id=f"probe-{i + 1:03d}", epoch=1, input=str(row["question"]), target=str(row["pos"]), choices=[row["pos"], row["neg"]],
-            messages=[model.ChatMessageUser(content=str(row["question"]))], output=model.ModelOutput(model=called(stage)),
+            id=f"probe-{i + 1:03d}",
+            epoch=1,
+            input=str(row["question"]),
+            target=str(row["pos"]),
+            choices=[row["pos"], row["neg"]],
+            messages=[model.ChatMessageUser(content=str(row["question"]))],
+            output=model.ModelOutput(model=called(stage)),
             scores=scored(stage, BY_PROBE, n, i),
-            metadata={"kind": "probe: likelihoods of two given answers", "pos": row["pos"], "neg": row["neg"]},
-        )  # fmt: skip
+            metadata={
+                "kind": "probe: likelihoods of two given answers",
+                "pos": row["pos"],
+                "neg": row["neg"],
+            },
+        )

@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from steer_heal_love.ground.declared import curves, in_order
-from steer_heal_love.nouns import Response
+from steer_heal_love.nouns import Json, Response
 from steer_heal_love.report.bounds import thinned
 from steer_heal_love.report.canvas import FOURTH, HEALED, INK, MUTED, PROMPT, STEERED, Draw
 from steer_heal_love.report.read import Round, RunRecord, number, score
@@ -104,7 +103,7 @@ def has(run: RunRecord, panel: Panel) -> bool:
     return any(math.isfinite(score(s, panel.name).mean) for s in run.stages if s.round >= 0)
 
 
-def likelihood(healing: dict[str, Any]) -> Draw:
+def likelihood(healing: Json) -> Draw:
     """NLL of what is learned: each step in training, each epoch on held-out prompts."""
 
     def draw(axes: Axes) -> None:
@@ -120,7 +119,7 @@ CURVES = (STEERED, PROMPT, FOURTH, HEALED, INK)
 """colours of the loss terms that declare a curve, in their order"""
 
 
-def divergences(healing: dict[str, Any], tau: float) -> Draw:
+def divergences(healing: Json, tau: float) -> Draw:
     """What keeps it coherent: each loss term that declares a curve by step, divergence and anchor KL on held-out prompts."""
 
     def draw(axes: Axes) -> None:
@@ -138,13 +137,13 @@ def divergences(healing: dict[str, Any], tau: float) -> Draw:
     return draw
 
 
-def line(axes: Axes, healing: dict[str, Any], name: str, colour: str, label: str) -> None:
+def line(axes: Axes, healing: Json, name: str, colour: str, label: str) -> None:
     points = thinned([(s["step"], number(s[name])) for s in healing.get("steps", []) if name in s])
     if points:
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.1, alpha=0.85, label=label)
 
 
-def epochs(axes: Axes, healing: dict[str, Any], name: str, colour: str, label: str) -> None:
+def epochs(axes: Axes, healing: Json, name: str, colour: str, label: str) -> None:
     seen, steps = healing.get("validation", []), len(healing.get("steps", []))
     points = thinned(
         [(steps * (i + 1) / len(seen) - 1, number(v.get(name))) for i, v in enumerate(seen)], 200
@@ -161,7 +160,7 @@ def finish(axes: Axes) -> None:
         axes.legend(loc="upper right", ncols=2, borderaxespad=0, handlelength=1.4, columnspacing=1.0)
 
 
-def cosines(rounds: list[dict[str, Any]]) -> Draw:
+def cosines(rounds: list[Json]) -> Draw:
     """Each round's own shift against its vector by layer; the control's, dashed; and what chance reaches."""
     first, last = rounds[0], rounds[-1]
 
@@ -252,9 +251,15 @@ def survival(r: Round, asked: float) -> Draw:
         if math.isfinite(r.dose):
             axes.axvline(r.dose, color=HEALED, linewidth=1.2)
             axes.annotate(
-                f"taken: {r.dose:g}", (r.dose, 1.04), xycoords=("data", "data"), xytext=(3, -2),
-                textcoords="offset points", va="top", color=HEALED, fontsize=8,
-            )  # fmt: skip
+                f"taken: {r.dose:g}",
+                (r.dose, 1.04),
+                xycoords=("data", "data"),
+                xytext=(3, -2),
+                textcoords="offset points",
+                va="top",
+                color=HEALED,
+                fontsize=8,
+            )
         axes.xaxis.set_major_locator(FixedLocator(ticks(x)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda v, _: f"{v:.2g}")

@@ -19,7 +19,7 @@ from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.stats import wilson
 from steer_heal_love.ground.untrusted import MEGABYTE, shaped, toml
-from steer_heal_love.nouns import Completion, Gate, Score, Stage
+from steer_heal_love.nouns import Completion, Gate, Json, Score, Stage
 from steer_heal_love.report.borderline import Border, borderline
 from steer_heal_love.report.bounds import ROWS, STAGES, thinned
 
@@ -45,9 +45,9 @@ class Round:
     reasons: dict[str, int]
     kept: list[Border]
     dropped: list[Border]
-    walk: dict[str, Any]
-    healing: dict[str, Any] | None
-    transfer: dict[str, Any] | None = None
+    walk: Json
+    healing: Json | None
+    transfer: Json | None = None
 
     @property
     def dose(self) -> float:
@@ -59,17 +59,17 @@ class RunRecord:
     """Everything the report says of one run."""
 
     path: Path
-    config: dict[str, Any]
+    config: Json
     config_text: str
-    manifest: dict[str, Any]
-    persona: dict[str, Any]
-    summary: dict[str, Any]
+    manifest: Json
+    persona: Json
+    summary: Json
     stages: list[Stage]
     rounds: list[Round]
-    events: list[dict[str, Any]]
+    events: list[Json]
     lost: list[str]
     """files that the log says were made, and that are gone"""
-    wording: dict[str, Any]
+    wording: Json
     """the system prompt that the base was told by, and the wordings it was chosen from; empty in older runs"""
 
     @property
@@ -157,13 +157,21 @@ def read(path: Path) -> RunRecord:
         )
     ]
     return RunRecord(
-        path, made.read(partial(table, like=written.CONFIG), path / "config.toml"), made.read(text, path / "config.toml"), optional(path / "manifest.json"),
-        made.read(partial(table, like=written.PERSONA), path / "persona.toml"), summary, sorted(stages, key=lambda s: s.round),
-        rounds, folder.event.read(), folder.lost(), made.read(partial(optional, like=written.WORDING), path / "base" / "wording.json"),
-    )  # fmt: skip
+        path,
+        made.read(partial(table, like=written.CONFIG), path / "config.toml"),
+        made.read(text, path / "config.toml"),
+        optional(path / "manifest.json"),
+        made.read(partial(table, like=written.PERSONA), path / "persona.toml"),
+        summary,
+        sorted(stages, key=lambda s: s.round),
+        rounds,
+        folder.event.read(),
+        folder.lost(),
+        made.read(partial(optional, like=written.WORDING), path / "base" / "wording.json"),
+    )
 
 
-def read_round(folder: Path, bounds: dict[str, float], checks: dict[str, Any], walk: dict[str, Any]) -> Round:
+def read_round(folder: Path, bounds: dict[str, float], checks: Json, walk: Json) -> Round:
     file = folder / "completions.jsonl"
     completions = made.read(files.load_completions, file) if file.is_file() else []
     kept, dropped = borderline(completions, bounds, checks)
@@ -171,18 +179,25 @@ def read_round(folder: Path, bounds: dict[str, float], checks: dict[str, Any], w
         number=int(folder.name),
         survival=survival(completions),
         counts={
-            "made": len(completions), "coherent": sum(c.coherent for c in completions),
-            "kept": sum(c.kept for c in completions), "used": sum(c.used for c in completions),
+            "made": len(completions),
+            "coherent": sum(c.coherent for c in completions),
+            "kept": sum(c.kept for c in completions),
+            "used": sum(c.used for c in completions),
         },
         reasons=dict(Counter(reason for c in completions for reason in c.reasons).most_common()),
-        kept=kept, dropped=dropped, walk=walk, healing=made.read(partial(optional, like=written.HEALING), folder / "healing.json") or None,
+        kept=kept,
+        dropped=dropped,
+        walk=walk,
+        healing=made.read(partial(optional, like=written.HEALING), folder / "healing.json") or None,
         transfer=made.read(transferred, folder / "transfer.json") or None,
-    )  # fmt: skip
+    )
 
 
 def few_enough(stages: list[Stage], path: Path) -> None:
     if len(stages) > STAGES:
-        raise UserError(f"{shown(path)}: {len(stages):,} stages, where a run of this tool has two a round; at most {STAGES:,} are shown.")  # fmt: skip
+        raise UserError(
+            f"{shown(path)}: {len(stages):,} stages, where a run of this tool has two a round; at most {STAGES:,} are shown."
+        )
 
 
 def survival(completions: list[Completion]) -> list[Share]:
@@ -199,21 +214,21 @@ def share(dose: float, coherent: list[bool]) -> Share:
     return Share(dose, found, *wilson(found, n), n)
 
 
-def optional(path: Path, like: Any = dict) -> dict[str, Any]:
+def optional(path: Path, like: Any = dict) -> Json:
     """A JSON object made like `like`, or an empty one where the run has not come that far."""
     return shaped(records.read_json(path), like) if path.is_file() else {}  # type: ignore[no-any-return]
 
 
-def table(path: Path, like: Any = dict) -> dict[str, Any]:
+def table(path: Path, like: Any = dict) -> Json:
     """A TOML table made like `like`, or an empty one."""
     return shaped(toml(path, str(path), most=4 * MEGABYTE).data, like) if path.is_file() else {}  # type: ignore[no-any-return]
 
 
-def summarised(path: Path) -> dict[str, Any]:
+def summarised(path: Path) -> Json:
     return optional(path, written.SUMMARY)
 
 
-def transferred(path: Path) -> dict[str, Any]:
+def transferred(path: Path) -> Json:
     found = optional(path, written.TRANSFER) if path.is_file() else {}
     return written.same_length(found)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import shlex
 from dataclasses import asdict
-from typing import Any
 
 from steer_heal_love.config import RunConfig
+from steer_heal_love.nouns import Json
 from steer_heal_love.report.read import RunRecord
 
 STUDY = asdict(RunConfig())
@@ -53,7 +53,7 @@ def left_out(run: RunRecord) -> list[str]:
     return [*said, f"The full study: {command(run)}"]
 
 
-def round_count(config: dict[str, Any]) -> list[str]:
+def round_count(config: Json) -> list[str]:
     """How many rounds, where they are fewer."""
     n, most = config.get("rounds", STUDY["rounds"]), STUDY["rounds"]
     return [f"{n} of {most} rounds"] if n < most else []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from rich.table import Table
 
 from steer_heal_love.config import VectorConfig
 from steer_heal_love.ground.shown import shown
+from steer_heal_love.nouns import Json
 from steer_heal_love.report.canvas import FIFTH, FOURTH, HEALED, INK, PROMPT, STEERED, png
 
 LOOKS = ((HEALED, "o"), (STEERED, "s"), (PROMPT, "D"), (FOURTH, "v"), (FIFTH, "^"), (INK, "P"))
@@ -18,7 +18,7 @@ LOOKS = ((HEALED, "o"), (STEERED, "s"), (PROMPT, "D"), (FOURTH, "v"), (FIFTH, "^
 DEFAULT = (VectorConfig.method, "add", VectorConfig.layers)
 
 
-def with_interval(score: dict[str, Any] | None, digits: int = 3) -> str:
+def with_interval(score: Json | None, digits: int = 3) -> str:
     """A mean with its interval; a dash where it is undefined."""
     if not score or score["mean"] is None:
         return "–"
@@ -27,7 +27,7 @@ def with_interval(score: dict[str, Any] | None, digits: int = 3) -> str:
     return f"{score['mean']:.{digits}f} [{score['lo']:.{digits}f}, {score['hi']:.{digits}f}]"
 
 
-def table(row: dict[str, Any]) -> Table:
+def table(row: Json) -> Table:
     """A line a cell, the one with most trait per nat first."""
     out = Table(
         "method", "operation", "layers", "nats", "dose", "trait, nats/token", "trait per nat", "coherent"
@@ -37,14 +37,19 @@ def table(row: dict[str, Any]) -> Table:
         dose = cell["dose"]
         low, high = cell["layers"]
         out.add_row(
-            shown(cell["method"]), shown(cell["operation"]), f"{low:g}–{high:g}", f"{dose['kl_nats'] or math.nan:.2f}",
-            f"{dose['dose']:.3g}", with_interval(cell["trait"]), with_interval(cell["per_nat"]),
+            shown(cell["method"]),
+            shown(cell["operation"]),
+            f"{low:g}–{high:g}",
+            f"{dose['kl_nats'] or math.nan:.2f}",
+            f"{dose['dose']:.3g}",
+            with_interval(cell["trait"]),
+            with_interval(cell["per_nat"]),
             with_interval(cell["coherent"], 2),
-        )  # fmt: skip
+        )
     return out
 
 
-def said(row: dict[str, Any]) -> list[str]:
+def said(row: Json) -> list[str]:
     """The choice in words, and whether it is told apart from the default."""
     choice, lead = row["choice"], row["lead"]
     if not choice:
@@ -62,7 +67,7 @@ def said(row: dict[str, Any]) -> list[str]:
     return [*out, f"By its interval it {told}: {with_interval(lead)} trait per nat, paired by probe."]
 
 
-def write_curve(row: dict[str, Any], to: Path) -> None:
+def write_curve(row: Json, to: Path) -> None:
     """Trait per nat by band of layers, a line a method; hollow marks are below the floor on coherence."""
 
     def draw(axes: Axes) -> None:
@@ -73,8 +78,10 @@ def write_curve(row: dict[str, Any], to: Path) -> None:
             mine.sort(key=lambda c: sum(c["layers"]))
             place = [sum(c["layers"]) / 2 + 0.004 * (k - len(names) / 2) for c in mine]
             mean = [c["per_nat"]["mean"] for c in mine]
-            ends = [[m - (c["per_nat"]["lo"] or m) for m, c in zip(mean, mine, strict=True)],
-                    [(c["per_nat"]["hi"] or m) - m for m, c in zip(mean, mine, strict=True)]]  # fmt: skip
+            ends = [
+                [m - (c["per_nat"]["lo"] or m) for m, c in zip(mean, mine, strict=True)],
+                [(c["per_nat"]["hi"] or m) - m for m, c in zip(mean, mine, strict=True)],
+            ]
             axes.errorbar(
                 place,
                 mean,
@@ -91,7 +98,7 @@ def write_curve(row: dict[str, Any], to: Path) -> None:
     png([draw], (6.4, 3.4), to)
 
 
-def preflight_lines(found: dict[str, Any]) -> list[str]:
+def preflight_lines(found: Json) -> list[str]:
     """A pre-flight as lines of text."""
     effect, by_layer = found["effect"], found["separability"]
     out = [

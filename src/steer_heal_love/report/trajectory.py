@@ -30,21 +30,46 @@ class View:
 
 
 VIEWS = (
-    View("neutral_kl", "trait_shift", "Trait against drift on neutral prompts",
-         "neutral_kl (nats/token)", "trait_shift (nats/token)"),
-    View("own_excess", "trait_shift", "Trait against oddness of its own text",
-         "own_excess (nats/token)", "trait_shift (nats/token)"),
-    View("mfv.Authority", "mfv.Care", "Moral foundations: Authority and Care",
-         "Authority, shift from base (nats)", "Care, shift from base (nats)"),
-)  # fmt: skip
+    View(
+        "neutral_kl",
+        "trait_shift",
+        "Trait against drift on neutral prompts",
+        "neutral_kl (nats/token)",
+        "trait_shift (nats/token)",
+    ),
+    View(
+        "own_excess",
+        "trait_shift",
+        "Trait against oddness of its own text",
+        "own_excess (nats/token)",
+        "trait_shift (nats/token)",
+    ),
+    View(
+        "mfv.Authority",
+        "mfv.Care",
+        "Moral foundations: Authority and Care",
+        "Authority, shift from base (nats)",
+        "Care, shift from base (nats)",
+    ),
+)
 
 
 FORCED = (
-    View("mfv_fc.Authority", "mfv_fc.Care", "Forced choice: Authority and Care",
-         "Authority, shift from base (nats)", "Care, shift from base (nats)"),
-    View("tinymfv.Authority", "tinymfv.Care", "tinymfv: Authority and Care",
-         "Authority, shift from base (nats)", "Care, shift from base (nats)"),
-)  # fmt: skip
+    View(
+        "mfv_fc.Authority",
+        "mfv_fc.Care",
+        "Forced choice: Authority and Care",
+        "Authority, shift from base (nats)",
+        "Care, shift from base (nats)",
+    ),
+    View(
+        "tinymfv.Authority",
+        "tinymfv.Care",
+        "tinymfv: Authority and Care",
+        "Authority, shift from base (nats)",
+        "Care, shift from base (nats)",
+    ),
+)
 """the same axes where an option had to be chosen, with the panels of row `format` below them"""
 
 
@@ -111,23 +136,43 @@ def node(axes: Axes, s: Stage, view: View, colour: str | None = None, label: str
     edge = colour or {"base": INK, "prompt": PROMPT, "steered": STEERED, "healed": HEALED}[s.stage]
     layer = 4 + s.round * 0.01
     axes.errorbar(
-        x, y, xerr=reach(s, view.x), yerr=reach(s, view.y), fmt="none", ecolor=edge, elinewidth=0.9, alpha=0.5,
+        x,
+        y,
+        xerr=reach(s, view.x),
+        yerr=reach(s, view.y),
+        fmt="none",
+        ecolor=edge,
+        elinewidth=0.9,
+        alpha=0.5,
         zorder=3,
-    )  # fmt: skip
+    )
     if s.round < 0:
         shape, size = ("s", 5.0) if s.stage == "base" else ("D", 6.0)
         axes.plot(x, y, shape, color=face, markersize=size, zorder=layer, label=label)
         if colour is None:
             axes.annotate(
-                s.stage, (x, y), xytext=(6, -4 if s.stage == "prompt" else -9), textcoords="offset points",
-                va="top" if s.stage == "prompt" else "center", color=edge, fontsize=8, zorder=7,
-            )  # fmt: skip
+                s.stage,
+                (x, y),
+                xytext=(6, -4 if s.stage == "prompt" else -9),
+                textcoords="offset points",
+                va="top" if s.stage == "prompt" else "center",
+                color=edge,
+                fontsize=8,
+                zorder=7,
+            )
         return
     axes.plot(x, y, "o", markersize=11, markerfacecolor=face, markeredgecolor=edge, zorder=layer, label=label)
     axes.text(
-        x, y, str(s.round), ha="center", va="center_baseline", fontsize=7.5, fontweight="bold",
-        color=STEERED if s.stage == "steered" and colour is None else PAPER, zorder=layer,
-    )  # fmt: skip
+        x,
+        y,
+        str(s.round),
+        ha="center",
+        va="center_baseline",
+        fontsize=7.5,
+        fontweight="bold",
+        color=STEERED if s.stage == "steered" and colour is None else PAPER,
+        zorder=layer,
+    )
 
 
 def arrow(
@@ -135,12 +180,20 @@ def arrow(
 ) -> None:
     axes.add_patch(
         FancyArrowPatch(
-            a, b, arrowstyle="-|>", mutation_scale=8, shrinkA=6, shrinkB=6.5, zorder=3.5,
-            color=STEERED if steering else HEALED, linewidth=1.0 if steering else 1.4,
-            linestyle=(0, (3, 2)) if steering else "solid", connectionstyle="arc3,rad=0.1",
+            a,
+            b,
+            arrowstyle="-|>",
+            mutation_scale=8,
+            shrinkA=6,
+            shrinkB=6.5,
+            zorder=3.5,
+            color=STEERED if steering else HEALED,
+            linewidth=1.0 if steering else 1.4,
+            linestyle=(0, (3, 2)) if steering else "solid",
+            connectionstyle="arc3,rad=0.1",
             alpha=faint * (0.7 if steering else 1.0),
         )
-    )  # fmt: skip
+    )
 
 
 def point(s: Stage, view: View) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.operations import rows
 from steer_heal_love.ground.stats import bootstrap, subtract
 from steer_heal_love.ground.untrusted import json_object
-from steer_heal_love.nouns import Score
+from steer_heal_love.nouns import Json, Score
 from steer_heal_love.sweep.bed import Bed, Cell, laid
 from steer_heal_love.vector import Needs, methods, needs
 from steer_heal_love.vector.controls import CONTROLS
@@ -100,30 +100,51 @@ def lead(bed: Bed, choice: Cell | None, cells: list[Cell]) -> Score:
     """Trait per nat of the choice less that of the default at the same nats, paired by probe; undefined without either."""
     ours = bed.config.vector
     default = next(
-        (c for c in cells if choice and (c.method, c.layers, c.operation, c.dose.nats)
-         == (ours.method, ours.layers, "add", choice.dose.nats)),
+        (
+            c
+            for c in cells
+            if choice
+            and (c.method, c.layers, c.operation, c.dose.nats)
+            == (ours.method, ours.layers, "add", choice.dose.nats)
+        ),
         None,
-    )  # fmt: skip
+    )
     if choice is None or default is None:
         return Score.undefined()
     each = [[s / c.dose.kl_nats for s in c.shifts] for c in (choice, default)]
     return bootstrap(subtract(*each), resamples=bed.config.eval.resamples)
 
 
-def saved(found: Sweep, bed: Bed, path: Path) -> dict[str, Any]:
+def saved(found: Sweep, bed: Bed, path: Path) -> Json:
     """Write what a sweep found as JSON; what was written."""
     c = found.choice
-    row = records.plain({
-        "schema": records.SCHEMA, "kind": KIND, "persona": bed.persona.name, "model": bed.config.model,
-        "model_hash": models.fingerprint(bed.model), "seed": bed.config.seed, "base_coherent": bed.coherent,
-        "floor": found.floor, "cells": [asdict(cell) for cell in found.cells], "lead": found.lead,
-        "choice": c and {"method": c.method, "operation": c.operation, "layers": c.layers, "nats": c.dose.nats, "dose": c.dose.dose},
-    })  # fmt: skip
+    row = records.plain(
+        {
+            "schema": records.SCHEMA,
+            "kind": KIND,
+            "persona": bed.persona.name,
+            "model": bed.config.model,
+            "model_hash": models.fingerprint(bed.model),
+            "seed": bed.config.seed,
+            "base_coherent": bed.coherent,
+            "floor": found.floor,
+            "cells": [asdict(cell) for cell in found.cells],
+            "lead": found.lead,
+            "choice": c
+            and {
+                "method": c.method,
+                "operation": c.operation,
+                "layers": c.layers,
+                "nats": c.dose.nats,
+                "dose": c.dose.dose,
+            },
+        }
+    )
     records.write_json(path, row)
     return row  # type: ignore[no-any-return]
 
 
-def chosen(path: Path, *, persona: str, model: str) -> dict[str, Any]:
+def chosen(path: Path, *, persona: str, model: str) -> Json:
     """The settings of `vector` that a sweep's file chose for this persona and model.
 
     Raises `UserError` for another kind of file, another persona or model, a file without a choice, and an operation that
@@ -146,7 +167,7 @@ def chosen(path: Path, *, persona: str, model: str) -> dict[str, Any]:
     return taken(row.get("choice"), path)
 
 
-def taken(choice: Any, path: Path) -> dict[str, Any]:
+def taken(choice: Any, path: Path) -> Json:
     """Method and layers of a choice, checked."""
     if not isinstance(choice, dict):
         raise UserError(f"{path}: no cell of that sweep was coherent enough, so nothing was chosen.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -134,9 +134,10 @@ class Bed:
     def texts(self, steering: Steering, dose: float) -> list[Completion]:
         """The steered model's own text, judged."""
         seed = seed_for(self.config.seed, purposes.SWEEP, 1)
-        how: dict[str, Any] = {"config": self.config.generate, "seed": seed, "operation": steering.operation}
-        made = generate(self.model, self.tok, self.prompts, [dose], directions=steering.directions, **how)
-        return self.judged(made)
+        write = partial(
+            generate, self.model, self.tok, self.prompts, [dose], config=self.config.generate, seed=seed
+        )
+        return self.judged(write(directions=steering.directions, operation=steering.operation))
 
     def measured(self, method: str, layers: tuple[float, float], steering: Steering, dose: IsoDose) -> Cell:
         """What steering at this dose does to the probes and to the text."""
@@ -147,9 +148,18 @@ class Bed:
         trait = bootstrap(shifts, resamples=self.config.eval.resamples)
         passed, on_trait = ([float(c.coherent) for c in made], [float(c.kept) for c in made])
         return Cell(
-            method, steering.operation, layers, dose, trait, scaled(trait, 1 / max(dose.kl_nats, 1e-9)), self.share(passed),
-            time.perf_counter() - start, shifts, passed, on_trait,
-        )  # fmt: skip
+            method,
+            steering.operation,
+            layers,
+            dose,
+            trait,
+            scaled(trait, 1 / max(dose.kl_nats, 1e-9)),
+            self.share(passed),
+            time.perf_counter() - start,
+            shifts,
+            passed,
+            on_trait,
+        )
 
 
 def scaled(score: Score, by: float) -> Score:
@@ -186,8 +196,8 @@ def laid(
         track=track,
     )
     asked = training_prompts(persona, cfg.filter.calibration, seed=seed + 1)
-    how: dict[str, Any] = {"config": cfg.generate, "seed": seed, "label": "base: calibration", "track": track}
-    own = bed.judged(generate(model, tok, asked, [0.0], **how))
+    write = partial(generate, model, tok, asked, [0.0], config=cfg.generate, seed=seed)
+    own = bed.judged(write(label="base: calibration", track=track))
     bounds = sieve.calibrate(own, cfg.filter.quantile)
     trait = probes(bed.subject())["trait"]
     return replace(bed, bounds=bounds, own=sieve.judge(own, bounds), trait=trait)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -38,6 +38,19 @@ CROWDED = 0.9
 Verdict = Literal["worth it", "undecided", "not worth it"]
 Along = Callable[[Float[Tensor, "n d"], Float[Tensor, "n d"]], Float[Tensor, " d"]]
 """a direction from the states of either pole"""
+
+
+class Found(TypedDict):
+    """What is known before the verdict, as `Preflight` has it."""
+
+    lint: list[str]
+    reliability: float
+    separability: dict[int, Score]
+    effect: Cell
+    random: Cell
+    above_random: Score
+    cosines: dict[str, float]
+    off_target: float
 
 
 @dataclass(frozen=True)
@@ -69,20 +82,25 @@ def preflight(bed: Bed, others: Iterable[Persona], *, nats: float = 1.0, seed: i
     effect, random = (
         effect_of(bed, v, name, nats, label)
         for v, name, label in (
-            (vector, cfg.method, "effect"), (random_like(vector, seed), "random", "effect of a random direction"),
+            (vector, cfg.method, "effect"),
+            (random_like(vector, seed), "random", "effect of a random direction"),
         )
-    )  # fmt: skip
+    )
     apart = [[s / c.dose.kl_nats for s in c.shifts] for c in (effect, random)]
     above = bootstrap(subtract(*apart), resamples=bed.config.eval.resamples)
     rivals = {p.name: bed.rival(p, at, cfg.method) for p in others if p.name != bed.persona.name}
-    found: dict[str, Any] = {
-        "lint": lint_persona(bed.persona), "reliability": reliability(bed, at),
+    found: Found = {
+        "lint": lint_persona(bed.persona),
+        "reliability": reliability(bed, at),
         "separability": {i: separability(bed.pos[i], bed.neg[i], along(bed, i)) for i in at},
-        "effect": effect, "random": random, "above_random": above,
+        "effect": effect,
+        "random": random,
+        "above_random": above,
         "cosines": {name: vector.cosine(v) for name, v in rivals.items()},
         "off_target": in_span(vector, list(rivals.values())),
-    }  # fmt: skip
-    return Preflight(bed.persona.name, nats, **found, **judged(found, nats))
+    }
+    verdict, because = judged(found, nats)
+    return Preflight(bed.persona.name, nats, **found, verdict=verdict, because=because)
 
 
 def effect_of(bed: Bed, vector: Vector, name: str, nats: float, label: str) -> Cell:
@@ -137,9 +155,9 @@ def in_span(vector: Vector, others: list[Vector]) -> float:
     return float(inside**0.5 / max(vector.norm(), 1e-12))
 
 
-def judged(found: dict[str, Any], nats: float) -> dict[str, Any]:
+def judged(found: Found, nats: float) -> tuple[Verdict, list[str]]:
     """The verdict and its reasons: what speaks against the pair, or else what is not sure of it."""
-    effect: Cell = found["effect"]
+    effect = found["effect"]
     best = max(found["separability"].values(), key=lambda s: s.lo, default=Score.undefined())
     against = [f"lint: {finding}" for finding in found["lint"]]
     if found["reliability"] < RELIABLE:
@@ -165,8 +183,8 @@ def judged(found: dict[str, Any], nats: float) -> dict[str, Any]:
         unsure.append(
             f"{found['off_target']:.0%} of the direction lies in the span of other personas' directions."
         )
-    verdict = "not worth it" if against else "undecided" if unsure else "worth it"
-    return {"verdict": verdict, "because": against or unsure}
+    verdict: Verdict = "not worth it" if against else "undecided" if unsure else "worth it"
+    return verdict, against or unsure
 
 
 __all__ = ["Preflight", "laid", "preflight"]

@@ -30,7 +30,7 @@ from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside
-from steer_heal_love.nouns import Adapter, Persona
+from steer_heal_love.nouns import Adapter, Json, Persona
 from steer_heal_love.session import ignored, opened
 from steer_heal_love.vector import Vector
 
@@ -113,7 +113,7 @@ class Talk:
             )
         return made.text.strip()
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Json:
         """What a page needs to know to show itself."""
         reach = min(DOSES[1], max(1.0, 4 * self.dose))
         return {

@@ -124,9 +124,17 @@ class Vector:
         Raises `UserError` for an unknown method, for a module that a layer doesn't have, and for fewer than two contexts.
         """
         return train(
-            model, tok, persona, method=method, contrast=contrast, contexts=contexts, layers=layers, hook=hook,
-            batch_tokens=batch_tokens, track=track,
-        )  # fmt: skip
+            model,
+            tok,
+            persona,
+            method=method,
+            contrast=contrast,
+            contexts=contexts,
+            layers=layers,
+            hook=hook,
+            batch_tokens=batch_tokens,
+            track=track,
+        )
 
     def __call__(self, model: PreTrainedModel, dose: float = 1.0) -> AbstractContextManager[Doses]:
         return Steering(self.directions)(model, dose)
@@ -246,13 +254,20 @@ def train(
     halves = ([{i: pole[i][k::2] for i in at} for pole in (pos, neg)] for k in (0, 1))
     half_a, half_b = (Vector(Vector(read(*half)).moves(neg)) for half in halves)
     meta = {
-        "persona": persona.name, "pos": persona.pos, "neg": persona.neg, "method": method,
-        "contrast": contrast, "contexts": len(contexts), "layers": at, "hook": hook,
+        "persona": persona.name,
+        "pos": persona.pos,
+        "neg": persona.neg,
+        "method": method,
+        "contrast": contrast,
+        "contexts": len(contexts),
+        "layers": at,
+        "hook": hook,
         "reliability": round(half_a.cosine(half_b), 4),
         "share_of_state_norm": {
             str(i): round((pos[i] - neg[i]).mean(0).norm().item() / pos[i].norm(dim=1).mean().item(), 4)
             for i in at
         },
-        "template": template_hash(tok), "model": models.fingerprint(model),
-    }  # fmt: skip
+        "template": template_hash(tok),
+        "model": models.fingerprint(model),
+    }
     return Vector(read(pos, neg), meta)

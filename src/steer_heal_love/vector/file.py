@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from steer_heal_love.ground import operations
 from steer_heal_love.ground.errors import UserError
@@ -19,6 +18,7 @@ from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import json_text, known, refuse
 from steer_heal_love.ground.untrusted.directions import directions
 from steer_heal_love.ground.untrusted.tensors import tensors
+from steer_heal_love.nouns import Json
 
 MODULE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 """a module's name inside a layer"""
@@ -26,7 +26,7 @@ MODULE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 def read(
     path: Path, says: Mapping[str, str], known_operations: Collection[str], hooked: str
-) -> tuple[Directions, dict[str, Any]]:
+) -> tuple[Directions, Json]:
     """Directions and metadata of the vector at `path`, whose header must say what `says` says, but for an operation among
     `known_operations` and a hook point that is `hooked` and a module's name."""
     name = f"{path}: no steering vector there"
@@ -58,7 +58,7 @@ def more(key: str, known_operations: Collection[str], hooked: str) -> str:
     return also.get(key, "")
 
 
-def metadata(text: str | None, path: Path) -> tuple[dict[str, Any], list[str]]:
+def metadata(text: str | None, path: Path) -> tuple[Json, list[str]]:
     """What a vector says of itself, and what is wrong with that."""
     if text is None:
         return {}, ["meta: missing"]

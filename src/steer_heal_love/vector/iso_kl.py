@@ -116,13 +116,22 @@ def readings(
     t, n = trials, len(trials.prompts)
     asked = [p for _ in doses for p in t.prompts]
     how: dict[str, Any] = {
-        "max_new_tokens": t.config.max_new_tokens, "temperature": t.config.temperature, "min_p": t.config.min_p,
-        "batch": t.config.batch, "label": "steered answers",
-    }  # fmt: skip
+        "max_new_tokens": t.config.max_new_tokens,
+        "temperature": t.config.temperature,
+        "min_p": t.config.min_p,
+        "batch": t.config.batch,
+        "label": "steered answers",
+    }
     answers = sample(
-        model, asked, ends=t.ends, seed=seed, steer=steering.directions, operation=steering.operation,
-        doses=[d for d in doses for _ in t.prompts], **how,
-    )  # fmt: skip
+        model,
+        asked,
+        ends=t.ends,
+        seed=seed,
+        steer=steering.directions,
+        operation=steering.operation,
+        doses=[d for d in doses for _ in t.prompts],
+        **how,
+    )
     tokens = [Tokens(p, a) for p, a in zip(asked, answers, strict=True)]
     plain = hidden_states(model, tokens, batch_tokens=t.batch_tokens)
     out = []

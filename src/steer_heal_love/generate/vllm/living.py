@@ -87,11 +87,16 @@ def answered(llm: Any, order: Order, rows: list[int], first: int) -> list[tuple[
         weights = weighted(order.which[i] - first, order.doses[i]) if order.steerings else None
         ask.append(
             SamplingParams(
-                temperature=cfg.temperature, min_p=cfg.min_p if cfg.temperature else 0.0, seed=row_seed(order.seed, i) % 2**63,
-                max_tokens=order.max_new_tokens, stop_token_ids=sorted(e for e in order.ends if e >= 0), ignore_eos=True, detokenize=False,
+                temperature=cfg.temperature,
+                min_p=cfg.min_p if cfg.temperature else 0.0,
+                seed=row_seed(order.seed, i) % 2**63,
+                max_tokens=order.max_new_tokens,
+                stop_token_ids=sorted(e for e in order.ends if e >= 0),
+                ignore_eos=True,
+                detokenize=False,
                 extra_args=weights,
             )
-        )  # fmt: skip
+        )
     prompts = [{"prompt_token_ids": list(order.prompts[i])} for i in rows]
     return [tuple(o.outputs[0].token_ids) for o in llm.generate(prompts, ask, use_tqdm=False)]
 
@@ -100,8 +105,9 @@ def steer(engine: Living, steerings: tuple[Steering, ...]) -> None:
     """Put the directions of these vectors into the worker's places; the other places are emptied."""
     named = {
         f"{place}.{layer}": v.detach().float().cpu().contiguous()
-        for place, s in enumerate(steerings) for layer, v in s.directions.items()
-    }  # fmt: skip
+        for place, s in enumerate(steerings)
+        for layer, v in s.directions.items()
+    }
     file = Path(engine.scratch.name) / "directions.safetensors"
     save_file(named, file)
     engine.llm.collective_rpc("steer_by", args=(str(file),))
@@ -161,15 +167,23 @@ def arguments(model: PreTrainedModel, order: Order, room: int) -> dict[str, Any]
     """What vLLM is started with: nothing of its own defaults that changes which tokens come out."""
     on_cpu, cache = model.device.type == "cpu", cache_bytes(model, order, room)
     given = {
-        "dtype": str(model.dtype).removeprefix("torch."), "max_model_len": room, "max_num_seqs": order.config.batch,
-        "kv_cache_memory_bytes": cache, "enforce_eager": on_cpu,
-    }  # fmt: skip
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "max_model_len": room,
+        "max_num_seqs": order.config.batch,
+        "kv_cache_memory_bytes": cache,
+        "enforce_eager": on_cpu,
+    }
     if not on_cpu:
         given["gpu_memory_utilization"] = gpu_share(model, cache)
     ours = {
-        "worker_cls": WORKER, "enable_prefix_caching": False, "generation_config": "vllm", "skip_tokenizer_init": True,
-        "disable_log_stats": True, "seed": 0, "additional_config": {"steer_heal_love": SLOTS},
-    }  # fmt: skip
+        "worker_cls": WORKER,
+        "enable_prefix_caching": False,
+        "generation_config": "vllm",
+        "skip_tokenizer_init": True,
+        "disable_log_stats": True,
+        "seed": 0,
+        "additional_config": {"steer_heal_love": SLOTS},
+    }
     return given | options(order.config) | ours
 
 

@@ -18,6 +18,7 @@ from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted.mistakes import refuse
 from steer_heal_love.ground.untrusted.plain import MEGABYTE, read_bytes
+from steer_heal_love.nouns import Json
 
 LARGEST = 256 * MEGABYTE
 ENTRIES = 65_536
@@ -28,16 +29,27 @@ TEXT, LIST = 8, 9
 DTYPES = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
 """what is read, by GGUF's number of a tensor's type: F32 and F16"""
 QUANTISED = {
-    2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K",
-    14: "Q6_K", 15: "Q8_K", 30: "BF16",
-}  # fmt: skip
+    2: "Q4_0",
+    3: "Q4_1",
+    6: "Q5_0",
+    7: "Q5_1",
+    8: "Q8_0",
+    9: "Q8_1",
+    10: "Q2_K",
+    11: "Q3_K",
+    12: "Q4_K",
+    13: "Q5_K",
+    14: "Q6_K",
+    15: "Q8_K",
+    30: "BF16",
+}
 
 
 @dataclass
 class Contents:
     """A GGUF file's metadata by key, and its tensors by name, outermost dimension first as numpy has it."""
 
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: Json = field(default_factory=dict)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
 
 

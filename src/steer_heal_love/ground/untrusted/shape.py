@@ -73,8 +73,13 @@ def tabled(value: Any, like: dict[Any, Any], at: str) -> list[str]:
 
 
 NAMES = {
-    str: "a text", bool: "true or false", int: "a whole number", float: "a number", dict: "an object", list: "a list",
-}  # fmt: skip
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    dict: "an object",
+    list: "a list",
+}
 
 
 def plain(value: Any, kind: type) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted.plain import MEGABYTE, read_text
+from steer_heal_love.nouns import Json
 
 DEPTH = 16
 """tables and lists inside each other"""
@@ -78,7 +79,7 @@ def json_text(text: str, name: str) -> Found:
     """The value of a JSON text. Raises `UserError` when it is none."""
     mistakes: dict[str, str] = {}
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    def pairs(items: list[tuple[str, Any]]) -> Json:
         out = dict(items)
         if len(out) < len(items):
             names = [k for k, _ in items]
