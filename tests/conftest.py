@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,21 @@ def tok_drops() -> PreTrainedTokenizerFast:
     from tiny_model import DROPS, TURNS, build_tokenizer
 
     return build_tokenizer(DROPS + TURNS)
+
+
+@pytest.fixture(scope="session")
+def embedded_cache(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A cache folder with the embedded model in it, converted once for all processes of a test run."""
+    from filelock import FileLock
+
+    from steer_heal_love.ground import embedded
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "embedded"
+    with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        embedded.smollm2()
+    return folder
 
 
 @pytest.fixture

@@ -25,10 +25,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def smollm2(tmp_path_factory):
+def smollm2(embedded_cache):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        models.load("smollm2", device="cpu")
+        patch.setenv("XDG_CACHE_HOME", str(embedded_cache))
         converted = []
         patch.setattr(embedded, "convert", lambda *args: converted.append(args))
         loaded = models.load("smollm2", device="cpu")

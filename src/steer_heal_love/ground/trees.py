@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -59,22 +60,22 @@ def pack_trees(
     each tree the place, in the flattened batch, that each of its nodes is predicted from."""
     width = max(len(p) + len(t.inner()) for p, t in zip(prompts, trees, strict=True))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    places, sees = ids.clone(), torch.zeros(len(prompts), width, width, dtype=torch.bool)
+    places, sees = np.zeros(ids.shape, np.int64), np.zeros((len(prompts), width, width), bool)
     where = []
     for row, (prompt, tree) in enumerate(zip(prompts, trees, strict=True)):
         start, inner = len(prompt), tree.inner()
         column = {-1: start - 1} | {node: start + i for i, node in enumerate(inner)}
         ids[row, : start + len(inner)] = torch.tensor([*prompt, *(tree.ids[n] for n in inner)])
-        places[row, :start] = torch.arange(start)
-        sees[row, :start, :start] = torch.ones(start, start, dtype=torch.bool).tril()
+        places[row, :start] = np.arange(start)
+        sees[row, :start, :start] = np.tri(start, dtype=bool)
         for node in inner:
             at, above = column[node], column[tree.parents[node]]
             sees[row, at] = sees[row, above]
             sees[row, at, at] = True
             places[row, at] = places[row, above] + 1
         where.append(torch.tensor([column[p] for p in tree.parents]) + row * width)
-    mask = torch.zeros(sees.shape, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
-    return ids, places, mask.unsqueeze(1), where
+    mask = torch.zeros(sees.shape, dtype=dtype).masked_fill(torch.from_numpy(~sees), torch.finfo(dtype).min)
+    return ids, torch.from_numpy(places), mask.unsqueeze(1), where
 
 
 @torch.no_grad()
