@@ -38,7 +38,8 @@ GRID = Grid(
     own_budgets=(1e-6, 1e3),
 )
 SMALL = {k: v for k, v in SETTINGS.items() if k != "out"}
-SMALL |= {"heal": SETTINGS["heal"] | {"anchor_temperature": 1.0}}
+SMALL |= {"heal": SETTINGS["heal"] | {"anchor_temperature": 1.0, "anchor_tokens": 4}}
+SMALL |= {"generate": SETTINGS["generate"] | {"max_new_tokens": 6}}
 SMALL |= {"eval": TINY["eval"] | {"transfer": "off"}}
 """an anchor at 1 starts from nothing, so that what it reads later was learned"""
 

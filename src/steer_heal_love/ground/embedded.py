@@ -115,8 +115,11 @@ def convert(gguf: Path, target: Path, tokenizer: Callable[[Path], PreTrainedToke
             config = loaded.config
             del config.quantization_config
             # A model that came from GGUF refuses to be saved; a fresh one with the same weights does not.
-            fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-            fresh.load_state_dict(loaded.state_dict())
+            # It takes them as they are: random weights to be written over would cost a quarter of the seconds.
+            with torch.device("meta"):
+                fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+            fresh.load_state_dict(loaded.to(torch.bfloat16).state_dict(), assign=True)
+            fresh.tie_weights()
         with quiet_transformers(), records.writing(target):
             fresh.save_pretrained(scratch)
             tok.save_pretrained(scratch)
