@@ -30,6 +30,29 @@ if TYPE_CHECKING:  # seconds, which the process that only hands out tests to oth
     from steer_heal_love.nouns import Adapter, Persona, Tokens
 
 
+DEAR = (
+    "test_study.py",
+    "test_loop.py",
+    "test_smollm2.py",
+    "test_readme.py",
+    "test_workers.py",
+    "test_constructed.py",
+    "test_verdicts.py",
+    "test_team.py",
+    "test_disk.py",
+    "test_frontier.py",
+    "test_families.py",
+    "test_report.py",
+)
+"""files of ten seconds and more, the longest first"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Dear files begin first: begun last, one process would be at them when the others have nothing left to do."""
+    ranks = {name: i for i, name in enumerate(DEAR)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(DEAR)))
+
+
 def pytest_collection_finish() -> None:
     """Garbage is looked for among what tests make, and not each time in all that was imported; one thread a process."""
     import torch
