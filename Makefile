@@ -13,9 +13,10 @@ help: ## this list
 demo: .venv/.installed ## a small run of persona love on SmolLM2, into runs/
 	.venv/bin/shl run --preset demo --persona love --model smollm2 --out runs
 
-# One process a core, up to four (each takes about 1 GB); a file's tests stay together, since they share what is dear.
+# One process a core, up to four (each takes about 1 GB); a file's tests stay together, since they share what is dear, and
+# the dearest files begin first (tests/conftest.py).
 test: .venv/.installed ## the offline tests, one process a core up to four
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # More cases of what kills, damage and hostile files do: CI's long part.
 long: .venv/.installed ## more cases of kills, damage and hostile files; minutes

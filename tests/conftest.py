@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,29 @@ if TYPE_CHECKING:  # seconds, which the process that only hands out tests to oth
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
     from steer_heal_love.nouns import Adapter, Persona, Tokens
+
+
+DEAR = (
+    "test_study.py",
+    "test_loop.py",
+    "test_smollm2.py",
+    "test_readme.py",
+    "test_workers.py",
+    "test_constructed.py",
+    "test_verdicts.py",
+    "test_team.py",
+    "test_disk.py",
+    "test_frontier.py",
+    "test_families.py",
+    "test_report.py",
+)
+"""files of ten seconds and more, the longest first"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Dear files begin first: begun last, one process would be at them when the others have nothing left to do."""
+    ranks = {name: i for i, name in enumerate(DEAR)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(DEAR)))
 
 
 def pytest_collection_finish() -> None:
@@ -93,6 +117,21 @@ def tok_drops() -> PreTrainedTokenizerFast:
     from tiny_model import DROPS, TURNS, build_tokenizer
 
     return build_tokenizer(DROPS + TURNS)
+
+
+@pytest.fixture(scope="session")
+def embedded_cache(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A cache folder with the embedded model in it, converted once for all processes of a test run."""
+    from filelock import FileLock
+
+    from steer_heal_love.ground import embedded
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "embedded"
+    with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        embedded.smollm2()
+    return folder
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ SETTINGS = {
     "walk": {"start": 0.2, "doses": 2, "survival": 0.3, "passes": 1, "floor": 0.02, "ceiling": 0.4},
     "filter": {"checks": ["nll", "repeat_words", "on_trait"], "quantile": 1.0, "keep": 6, "calibration": 12, "least": 2},
     "heal": {"rank": 2, "alpha": 4.0, "epochs": 2, "lr": 4e-3, "batch": 3, "anchor": 0.1, "lam": 0.1, "anchor_prompts": 4, "anchor_tokens": 6},
-    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "capability_blocks": 1, "transfer": "full", "neutral_prompts": 4, "sample_prompts": 2, "sample_tokens": 8, "resamples": 50},
+    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "capability_blocks": 1, "transfer": "full", "neutral_prompts": 4, "sample_prompts": 2, "sample_tokens": 6, "resamples": 20, "base_draws": 2, "healed_draws": 2},
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def drawn_load(tok, monkeypatch):
     made = []
 
     def load(_name, **_kwargs):
-        made.append(build_model(len(tok), tok.eos_token_id))
+        made.append(build_model(len(tok), tok.eos_token_id, depth=3))
         return made[-1], tok
 
     monkeypatch.setattr("steer_heal_love.ground.models.load", load)
@@ -70,7 +70,7 @@ def tiny_load(drawn_load, undrawn):
 def whole(tok, tmp_path_factory):
     """One unbroken run, with the weights that its model had before."""
     with pytest.MonkeyPatch.context() as patch:
-        model = build_model(len(tok), tok.eos_token_id)
+        model = build_model(len(tok), tok.eos_token_id, depth=3)
         before = {n: t.clone() for n, t in model.state_dict().items()}
         patch.setattr("steer_heal_love.ground.models.load", lambda _name, **_kwargs: (model, tok))
         steps = []
@@ -424,16 +424,16 @@ def test_every_preset_round_trips_through_toml(name, tmp_path):
 
 def test_plain_peft_loads_all_rounds_to_the_students_logits(whole, tok):
     model, ids = (
-        build_model(len(tok), tok.eos_token_id),
+        build_model(len(tok), tok.eos_token_id, depth=3),
         torch.arange(3, 27).reshape(3, 8),
     )
     with torch.no_grad(), folded(model, whole.run.history):
         ours = model(ids).logits
     with torch.no_grad():
         theirs = peft.PeftModel.from_pretrained(
-            build_model(len(tok), tok.eos_token_id), str(whole.path / "adapter")
+            build_model(len(tok), tok.eos_token_id, depth=3), str(whole.path / "adapter")
         )(ids).logits
-        plain = build_model(len(tok), tok.eos_token_id)(ids).logits
+        plain = build_model(len(tok), tok.eos_token_id, depth=3)(ids).logits
     assert torch.allclose(ours, theirs, atol=1e-3)
     assert (ours - plain).abs().amax() > 1e-2
 
@@ -505,7 +505,7 @@ from steer_heal_love.ground import models
 from tiny_model import build_model, build_tokenizer
 torch.set_num_threads(1)
 tok = build_tokenizer()
-models.load = lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok)
+models.load = lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id, depth=3), tok)
 cli.main(sys.argv[1:])
 """
 

@@ -16,8 +16,8 @@ from steer_heal_love import cli, presets
 from steer_heal_love.executors import Asked, Ended, attempted, executors
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.persona import path as persona_path
-from test_loop import SETTINGS
 from tiny_model import build_model
+from tiny_run import DEPTH, SETTINGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,9 +52,11 @@ def small(tok, monkeypatch, tmp_path, undrawn):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         "steer_heal_love.ground.models.load",
-        lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id), tok),
+        lambda _name, **_kwargs: (build_model(len(tok), tok.eos_token_id, depth=DEPTH), tok),
     )
-    monkeypatch.setattr("steer_heal_love.load", lambda _name: (build_model(len(tok), tok.eos_token_id), tok))
+    monkeypatch.setattr(
+        "steer_heal_love.load", lambda _name: (build_model(len(tok), tok.eos_token_id, depth=DEPTH), tok)
+    )
     monkeypatch.setattr(presets, "PRESETS", {"cpu": SMALL, "gpu": SMALL})
     executors.get("local")  # found before the dictionary is replaced
     monkeypatch.setattr(executors, "_items", {**executors._items, "local": Here})

@@ -25,10 +25,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def smollm2(tmp_path_factory):
+def smollm2(embedded_cache):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        models.load("smollm2", device="cpu")
+        patch.setenv("XDG_CACHE_HOME", str(embedded_cache))
         converted = []
         patch.setattr(embedded, "convert", lambda *args: converted.append(args))
         loaded = models.load("smollm2", device="cpu")
@@ -52,7 +51,7 @@ def test_it_answers_in_words_and_ends_its_turn(smollm2):
 def test_the_vector_moves_the_held_out_probes_and_its_opposite_moves_them_back(smollm2):
     model, tok, _ = smollm2
     who = persona("love")
-    config = EvalConfig(instruments=("probes",), probes=12)
+    config = EvalConfig(instruments=("probes",), probes=12, third_answers=False)
     subject = evals.Subject(model, tok, who, config, neutral=[])
     v = Vector.train(model, tok, who, contexts=bank("contexts")[:16])
 
@@ -66,7 +65,7 @@ def test_the_vector_moves_the_held_out_probes_and_its_opposite_moves_them_back(s
 
 def test_the_likelihood_readout_agrees_with_people_far_above_chance(smollm2):
     model, tok, _ = smollm2
-    config = EvalConfig(instruments=("vignettes",), vignettes=28, paraphrases=2)
+    config = EvalConfig(instruments=("vignettes",), vignettes=28, paraphrases=1)
     items = evals.measure(evals.Subject(model, tok, persona("love"), config, neutral=[]))["vignettes"]
     assert sum(items["mfv_top1"]) / 28 > 0.35  # chance is 0.14
     assert sum(items["mfv_informedness"]) / 28 > 0.2

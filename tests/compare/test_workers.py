@@ -1,4 +1,4 @@
-"""Seeds measured in processes of their own: a module apart, since those load their model from a folder."""
+"""Seeds measured in a process of their own: a module apart, since that loads its model from a folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from steer_heal_love import compare
 from steer_heal_love.config import Grid
+from steer_heal_love.executors import Asked, executors
+from steer_heal_love.executors.local import Local
 from tiny_model import build_model
-from tiny_run import SETTINGS
+from tiny_run import DEPTH, SETTINGS
 
 
 def apart_by(ours: Any, theirs: Any, at: str = "") -> list[str]:
@@ -29,8 +31,19 @@ def apart_by(ours: Any, theirs: Any, at: str = "") -> list[str]:
     return [] if near or repr(ours) == repr(theirs) else [f"{at}: {ours!r:.60} and {theirs!r:.60}"]
 
 
-def test_seeds_in_processes_of_their_own_give_the_same(tok, tmp_path):
-    build_model(len(tok), tok.eos_token_id).save_pretrained(tmp_path / "model")
+class One(Local):
+    """One process for all seeds, one after the other: a second would spend most of its seconds on imports, and that two
+    work at a time is tested with cheaper work in `tests/executors`."""
+
+    def __init__(self, asked: Asked):
+        super().__init__(asked)
+        self.slots = 1
+
+
+def test_seeds_in_a_process_of_their_own_give_the_same(tok, tmp_path, monkeypatch):
+    executors.get("local")  # found before the dictionary is replaced
+    monkeypatch.setattr(executors, "_items", {**executors._items, "local": One})
+    build_model(len(tok), tok.eos_token_id, depth=DEPTH).save_pretrained(tmp_path / "model")
     tok.save_pretrained(tmp_path / "model")
     asked = SETTINGS | {"model": str(tmp_path / "model"), "rounds": 1}
     grid = Grid(doses=(0.5,), scales=(0.5,), budgets=(1e-4,))
