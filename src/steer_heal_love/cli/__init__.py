@@ -15,7 +15,7 @@ from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "eval": verbs.evaluate, "vector extract": verbs.vector_extract, "vector inspect": steering.inspect,
-    "vector sweep": steering.sweep, "vector import": steering.imported,
+    "vector sweep": steering.sweep, "vector import": steering.imported, "vector condition": steering.condition,
     "vector convert": verbs.vector_convert, "export": verbs.export, "report": verbs.show, "doctor": verbs.doctor,
     "list": verbs.listed, "lint": verbs.lint,
     "certify": certifying.certify, "matrix": certifying.matrix, "try": trying.attempt,
