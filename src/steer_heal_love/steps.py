@@ -23,13 +23,13 @@ from steer_heal_love.filter.record import recorded
 from steer_heal_love.filter.walk import at, walk
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import models, purposes, records, written
-from steer_heal_love.ground.adaptive import Policy, band
 from steer_heal_love.ground.banks import KINDS, bank, mix
 from steer_heal_love.ground.chat import end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.policy import Policy, band
 from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.ground.step import COMPLETIONS, JSON, STAGES, Codec, Step
 from steer_heal_love.ground.untrusted import shaped
