@@ -11,6 +11,8 @@ from tests.test_loop import SETTINGS
 from tests.tiny_model import build_model
 
 from steer_heal_love import cli, loop, steps
+from steer_heal_love.cells import keys
+from steer_heal_love.config import ConditionConfig
 from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.persona import load as load_persona
@@ -174,3 +176,13 @@ def test_a_condition_that_hardly_any_training_prompt_meets_says_between_what_to_
         loop.run(
             out=str(tmp_path), condition={"persona": "joy", "cut": "threshold", "value": 1.0}, **ONE_ROUND
         )
+
+
+def test_a_cells_address_depends_on_what_the_condition_says_and_not_on_where_it_lies(tmp_path):
+    for name, at in (("a", 0.1), ("b", 0.1), ("c", 0.2)):
+        condition_file.save(Condition(1, torch.ones(4), torch.zeros(4), at), tmp_path / name)
+    address = lambda **told: keys.of_condition(ConditionConfig(**told))
+    a, b, c = (address(file=str(tmp_path / name)) for name in "abc")
+    assert a == b != c and address() == "" and address(persona="joy") != address(persona="love")
+    with pytest.raises(UserError, match="does not exist"):
+        address(file=str(tmp_path / "d"))

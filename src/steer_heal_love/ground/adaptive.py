@@ -123,10 +123,10 @@ def written(
         done = finished(w, [Draft(row, doses[row]) for row in sorted(mine)], batch, advance)
     kept = [done[i].kept if i in done else () for i in range(len(prompts))]
     told = [torch.tensor([done[i].attempt if i in done else 0]) for i in range(len(prompts))]
-    did = {"read": w.read, "pairs": w.pairs, "predicted": w.predicted}
-    did = {name: int(n) for name, n in team.summed(did, list(did)).items()}
+    did: dict[str, float] = {"read": w.read, "pairs": w.pairs, "predicted": w.predicted}
+    total = {name: int(n) for name, n in team.summed(did, list(did)).items()}
     rewinds = [int(t) for t in team.filled(told, mine)]
-    return Written(team.answers(kept, mine), rewinds, **did)
+    return Written(team.answers(kept, mine), rewinds, **total)
 
 
 def finished(w: Writer, todo: list[Draft], batch: int, advance: Advance) -> dict[int, Draft]:
