@@ -125,6 +125,11 @@ class Counted:
             deep * (2 * self.layer * tokens + self.attend * pairs) + 2 * self.head * predicted,
         )
 
+    def flops(self, *, read: int, pairs: int, predicted: int) -> float:
+        """Of `read` tokens through every layer, `pairs` of a token and one that it attends to, itself among them, and logits at
+        `predicted` places: exact for matrix products, of a batch without padding."""
+        return self.depth * (2 * self.layer * read + self.attend * pairs) + 2 * self.head * predicted
+
     def decode(self, starts: list[int], tokens: int) -> Work:
         """`tokens` steps, all rows at once: the weights and every row's cache are read at each."""
         pairs = sum(tokens * (start + tokens / 2) for start in starts)

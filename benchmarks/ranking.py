@@ -7,6 +7,8 @@ of `--nats`: the trait's shift on held-out probes, paired with the base, and the
 *heal.* One round on each method of `HEALS`, its text written at the first of `--nats`, at half and at the whole update.
 *text.* One round on `mean_diff` at the last of `--nats`, its text written plainly and with steering that adapts.
 *curve.* `shl vector sweep`'s bands of layers for each method of `CURVES` at the first of `--nats`.
+*condition.* `mean_diff` on every prompt, and only on prompts like those that draw the persona out, at the same doses (the nats
+are those of prompts that are steered): trait, kept text, and the drift on held-out neutral prompts, KL(base‖steered).
 
 A line of JSON is written as each cell is done. A second call with the same file leaves out what lies there, and nothing new
 begins once `--limit` seconds have passed. `--collect` only reads the file and prints the tables. Intervals are 95%: probes
@@ -17,32 +19,47 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import multiprocessing as mp
 import os
 import random
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-import torch
-from steering import CAP, GRID, HALF_LIFE, HEALED, PASSES, REWINDS, SMALL, WHOLE, told
+from ranking_tables import show, summary
+from shared import (
+    CAP,
+    GRID,
+    HALF_LIFE,
+    HEALED,
+    PASSES,
+    REWINDS,
+    Late,
+    Row,
+    arguments,
+    in_time,
+    parsed,
+    settings,
+    threads,
+)  # fmt: skip
+from shared import measured as pooled
+from shared import rows as read
 
 from steer_heal_love import sweep as room
 from steer_heal_love.compare import study
-from steer_heal_love.config import RunConfig
-from steer_heal_love.ground import models, records
-from steer_heal_love.ground.banks import bank
+from steer_heal_love.config import ConditionConfig
+from steer_heal_love.generate import generate
+from steer_heal_love.ground import models, purposes, records
+from steer_heal_love.ground.banks import KINDS, bank, mix
+from steer_heal_love.ground.chat import prompt_ids
+from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.progress import silent
-from steer_heal_love.ground.stats import bootstrap, crossed, proportion
-from steer_heal_love.nouns import Score
+from steer_heal_love.ground.scoring import forward_kl, hidden_states, token_divergence
 from steer_heal_love.persona import load as load_persona
-from steer_heal_love.session import loaded
+from steer_heal_love.session import loaded, seed_for
+from steer_heal_love.steps import examples
 from steer_heal_love.sweep.bed import Bed, laid
 from steer_heal_love.sweep.contexts import poles
 from steer_heal_love.vector.iso_kl import iso_kl
@@ -63,16 +80,14 @@ TEXTS: dict[str, dict[str, Any]] = {
 }
 """how the text adapts, as settings of `adapt`"""
 CURVES = ("mean_diff", "linear_act", "writer_svd")
-LEAST_LEFT = {"rank": 5.0, "curve": 5.0, "heal": 40.0, "text": 40.0}
+WHERE = "mean_diff under a condition"
+NEUTRAL = 48
+"""held-out neutral prompts that drift is measured on; six in a dry run"""
+LEAST_LEFT = {"condition": 5.0, "rank": 5.0, "curve": 5.0, "heal": 40.0, "text": 40.0}
 """seconds that must be left for a cell to begin"""
 
-Row = dict[str, Any]
 _model: list[Any] = []
 """this process's model and tokenizer"""
-
-
-class Late(Exception):
-    """There is no time left to begin anything."""
 
 
 class Job:
@@ -80,8 +95,7 @@ class Job:
 
     def __init__(self, a: argparse.Namespace, part: str, persona: str, seed: int) -> None:
         self.a, self.part, self.persona, self.seed = a, part, persona, seed
-        told = {"persona": persona, "model": a.model, "device": a.device, "seed": seed}
-        self.config = override(RunConfig(), (SMALL if a.small else WHOLE) | told)
+        self.config = settings(a, seed, persona=persona)
         self.done = {r["cell"] for r in read(a.out) if self.mine(r)}
         if not _model:
             _model.extend(loaded(self.config))
@@ -94,8 +108,7 @@ class Job:
         """Whether a cell is still to be made. Raises `Late` where it is and there is no time for it."""
         if cell in self.done:
             return False
-        if self.a.limit - (time.time() - self.a.start) <= LEAST_LEFT[self.part] * (self.a.limit < math.inf):
-            raise Late
+        in_time(self.a, LEAST_LEFT[self.part])
         return True
 
     def note(self, cell: str, **row: Any) -> None:
@@ -184,13 +197,62 @@ def healed(job: Job, cell: str, method: str, settings: dict[str, Any]) -> None:
     job.note(cell, stages=stages, stopped=trace.stopped, seconds=time.perf_counter() - start)
 
 
-PARTS = {"rank": rank, "heal": heal, "text": text, "curve": curve}
+def condition(job: Job) -> None:
+    if not (job.wanted("mean_diff") or job.wanted(WHERE)):
+        return
+    bed, band = job.bed((job.config.vector.layers,)), job.config.vector.layers
+    start = time.perf_counter()
+    found = examples(bed.model, bed.tok, bed.persona, ConditionConfig(), bed.config.batch_tokens)
+    met = lambda texts: [float(m) for m in found.condition.meets(
+        found.condition.cosines(bed.model, [prompt_ids(bed.tok, t) for t in texts], bed.config.batch_tokens)
+    )]  # fmt: skip
+    neutral = [p for _, p in mix(KINDS, "heldout", 6 if job.a.small else NEUTRAL)]
+    probes = met([p.question for p in bed.subject().probes])
+    others, steering = met(neutral), bed.steering("mean_diff", models.band(bed.model, band))
+    rows: dict[str, list[Row]] = {"mean_diff": [], WHERE: []}
+    for dose in iso_kl(bed.model, steering, job.a.nats, bed.trials, passes=PASSES):
+        plain = asdict(bed.measured("mean_diff", band, steering, dose))
+        drift = drifts(bed, neutral, steering, dose.dose)
+        text = bed.judged(generate(
+            bed.model, bed.tok, bed.prompts, [dose.dose], directions=steering.directions, when=found.condition,
+            config=bed.config.generate, seed=seed_for(job.seed, purposes.SWEEP, 1),
+        ))  # fmt: skip
+        rows["mean_diff"].append(
+            plain | {"drift": drift, "asked": [1.0] * len(probes), "left": [1.0] * len(others)}
+        )
+        rows[WHERE].append({
+            "method": "mean_diff", "operation": steering.operation, "layers": band, "dose": plain["dose"],
+            "shifts": [x * m for x, m in zip(plain["shifts"], probes, strict=True)],
+            "drift": [x * m for x, m in zip(drift, others, strict=True)], "asked": probes, "left": others,
+            "passed": [float(c.coherent) for c in text], "on_trait": [float(c.kept) for c in text],
+        })  # fmt: skip
+    told = {
+        "steered": found.steered,
+        "left": found.left,
+        "layer": found.condition.layer,
+        "threshold": found.condition.threshold,
+    }
+    for cell, cells in rows.items():
+        job.note(cell, cells=cells, condition=told, seconds=time.perf_counter() - start)
+
+
+def drifts(bed: Bed, prompts: list[str], steering: Steering, dose: float) -> list[float]:
+    """KL(base‖steered) on the base's own answer to each prompt, a token's mean."""
+    own = generate(bed.model, bed.tok, prompts, [0.0], config=bed.config.generate, seed=bed.config.seed)
+    tokens, many = [c.tokens for c in own], bed.config.batch_tokens
+    plain = hidden_states(bed.model, tokens, batch_tokens=many)
+    with steering(bed.model, dose):
+        found = token_divergence(bed.model, tokens, plain, divergence=forward_kl, batch_tokens=many)
+    return [kl.mean().item() for kl in found]
+
+
+PARTS = {"rank": rank, "condition": condition, "heal": heal, "text": text, "curve": curve}
 
 
 def work(job: tuple[argparse.Namespace, str, str, int]) -> str:
     """One job; what it ended with."""
     a, part, persona, seed = job
-    torch.set_num_threads(a.threads)
+    threads(a)
     start = time.perf_counter()
     try:
         PARTS[part](Job(a, part, persona, seed))
@@ -207,144 +269,11 @@ def jobs(a: argparse.Namespace) -> Iterator[tuple[argparse.Namespace, str, str, 
                 yield a, part, persona, seed
 
 
-def measure(a: argparse.Namespace) -> None:
-    if a.workers == 1:
-        for job in jobs(a):
-            print(work(job), flush=True)
-        return
-    # Spawned: CUDA and OpenMP don't survive a fork.
-    with mp.get_context("spawn").Pool(a.workers) as pool:
-        waiting = [pool.apply_async(work, (job,)) for job in jobs(a)]
-        for w in waiting:
-            left = None if a.limit == math.inf else max(a.limit + a.grace - (time.time() - a.start), 0.1)
-            try:
-                print(w.get(left), flush=True)
-            except mp.TimeoutError:
-                print("cut off by the limit; what was done lies in the file", flush=True)
-
-
-def read(out: Path) -> list[Row]:
-    """Every whole line that lies there; one that a killed process was writing is left out."""
-    lines = out.read_text(encoding="utf-8").splitlines() if out.is_file() else []
-    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-
-
-def over_seeds(each: list[list[float]]) -> Score:
-    return crossed(each, resamples=1000)
-
-
-def less(mine: dict[int, list[float]], theirs: dict[int, list[float]]) -> Score:
-    """Mean difference, paired by probe in the seeds that both have."""
-    shared = sorted(mine.keys() & theirs.keys())
-    if not shared:
-        return Score.undefined()
-    return over_seeds([[x - y for x, y in zip(mine[s], theirs[s], strict=True)] for s in shared])
-
-
-Values = dict[tuple[Any, ...], dict[str, dict[int, list[float]]]]
-"""by group and cell, each seed's values by probe"""
-
-
-def steered(rows: list[Row], part: str) -> list[Row]:
-    """Tables of the parts that steer: trait, trait per nat and its difference from the first cell of its group."""
-    found: dict[tuple[str, float, str], list[tuple[int, Row, Row]]] = defaultdict(list)
-    for r in rows:
-        for c in r["cells"] if r["part"] == part else ():
-            found[r["persona"], c["dose"]["nats"], r["cell"]].append((r["seed"], c, r))
-    per_nat = {
-        key: {s: [x / c["dose"]["kl_nats"] for x in c["shifts"]] for s, c, _ in of}
-        for key, of in found.items()
-    }
-    out = []
-    for (persona, nats, cell), of in sorted(found.items(), key=lambda f: f[0][:2]):
-        default = "mean_diff 0.3-0.7" if part == "curve" else "mean_diff"
-        out.append({
-            "part": part, "persona": persona, "nats": nats, "cell": cell, "seeds": len(of),
-            "kl_nats": [c["dose"]["kl_nats"] for _, c, _ in of], "doses": [c["dose"]["dose"] for _, c, _ in of],
-            "trait": over_seeds([c["shifts"] for _, c, _ in of]),
-            "per_nat": over_seeds(list(per_nat[persona, nats, cell].values())),
-            "less": less(per_nat[persona, nats, cell], per_nat.get((persona, nats, default), {})),
-            "coherent": proportion([v for _, c, _ in of for v in c["passed"]]),
-            "kept": proportion([v for _, c, _ in of for v in c["on_trait"]]),
-        })  # fmt: skip
-    return out
-
-
-def baked(rows: list[Row], part: str) -> list[Row]:
-    """Tables of the parts that heal, and whatever stopped a round."""
-    found: dict[tuple[str, float, str], dict[int, Row]] = defaultdict(dict)
-    for r in rows:
-        for s in r["stages"] if r["part"] == part else ():
-            found[r["persona"], s["scale"], r["cell"]][r["seed"]] = s
-    moved = {
-        key: {
-            seed: [x - y for x, y in zip(s["trait"], s["base_trait"], strict=True)] for seed, s in of.items()
-        }
-        for key, of in found.items()
-    }
-    out = []
-    for (persona, scale, cell), of in sorted(found.items(), key=lambda f: f[0][:2]):
-        mine = moved[persona, scale, cell]
-        means = {s: bootstrap([x["scores"][s]["mean"] for x in of.values() if x["scores"].get(s)], resamples=1000)
-                 for s in ("neutral_kl", "own_excess")}  # fmt: skip
-        row = {"part": part, "persona": persona, "scale": scale, "cell": cell, "seeds": len(of)}
-        first = "plain" if part == "text" else "mean_diff"
-        out.append(row | {"trait": over_seeds(list(mine.values())),
-                          "less": less(mine, moved.get((persona, scale, first), {})), **means})  # fmt: skip
-    return out
-
-
-def summary(rows: list[Row]) -> Row:
-    """Every table, JSON-ready."""
-    own: dict[tuple[str, int], list[float]] = {
-        (r["persona"], r["seed"]): r["base_coherent"] for r in rows if "base_coherent" in r
-    }
-    people = sorted({p for p, _ in own})
-    return records.plain({  # type: ignore[no-any-return]
-        "machines": sorted({r["device"] for r in rows}),
-        "base_coherent": {p: proportion([v for (q, _), of in own.items() if q == p for v in of]) for p in people},
-        "steered": steered(rows, "rank") + steered(rows, "curve"), "healed": baked(rows, "heal") + baked(rows, "text"),
-        "stopped": [{k: r[k] for k in ("part", "persona", "seed", "cell", "stopped")} for r in rows if r.get("stopped")],
-    })  # fmt: skip
-
-
-def show(found: Row) -> None:
-    """The tables as text. `less`: the difference from `mean_diff` (in its default band), or from plain text."""
-    base = ", ".join(f"{p} {told(s, 2)}" for p, s in found["base_coherent"].items())
-    print(f"{', '.join(found['machines'])}; base coherent: {base}")
-    for r in found["steered"]:
-        kl = ", ".join(f"{v:.2f}" for v in r["kl_nats"])
-        print(f"{r['part']:<5} {r['persona']:<6} {r['nats']:g} nats ({kl}) {r['cell']:<30} trait {told(r['trait'])} "
-              f"per nat {told(r['per_nat'])} less {told(r['less'])} coherent {told(r['coherent'], 2)} "
-              f"kept {told(r['kept'], 2)}")  # fmt: skip
-    for r in found["healed"]:
-        print(f"{r['part']:<5} {r['persona']:<6} scale {r['scale']:g} {r['cell']:<30} trait {told(r['trait'])} "
-              f"less {told(r['less'])} neutral_kl {told(r['neutral_kl'], 4)} own_excess {told(r['own_excess'])} "
-              f"seeds {r['seeds']}")  # fmt: skip
-    for r in found["stopped"]:
-        print(f"{r['part']} {r['persona']} {r['cell']} seed {r['seed']}: {r['stopped']}")
-
-
 def main(argv: list[str] | None = None) -> Row:
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--out", type=Path, required=True, help="a file of JSON lines")
-    args.add_argument("--personas", nargs="+", default=["love", "joy"])
-    args.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    args.add_argument("--nats", nargs="+", type=float, default=[1.0, 2.0], help="rising")
-    args.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    args.add_argument("--workers", type=int, default=1)
-    args.add_argument("--threads", type=int, default=2, help="of each worker")
-    args.add_argument("--limit", type=float, default=math.inf, help="seconds after which nothing new begins")
-    args.add_argument("--grace", type=float, default=15.0, help="seconds after that until work is cut off")
-    args.add_argument("--model", default="smollm2")
-    args.add_argument("--device", default="auto")
-    args.add_argument("--small", action="store_true", help="a dry run")
-    args.add_argument("--collect", action="store_true", help="only read what lies there")
-    a = args.parse_args(argv)
-    a.start = time.time()
+    a = parsed(arguments(__doc__, list(PARTS), "a file of JSON lines", threads=2), argv)
     a.out.parent.mkdir(parents=True, exist_ok=True)
     if not a.collect:
-        measure(a)
+        pooled(a, work, list(jobs(a)))
     found = summary(read(a.out))
     show(found)
     return found

@@ -19,6 +19,7 @@ from safetensors.torch import save
 
 from steer_heal_love.nouns import FOUNDATIONS
 from steer_heal_love.vector import SAYS
+from steer_heal_love.vector.condition_file import SAYS as CONDITION
 
 ODD = [
     "\x1b[2J",
@@ -275,6 +276,28 @@ def vector(draw: random.Random, folder: Path) -> tuple[Path, bool, str]:
     return folder / "v.safetensors", must, how
 
 
+def condition(draw: random.Random, folder: Path) -> tuple[Path, bool, str]:
+    """Our own vectors' damages, of a file whose layer and threshold are texts in its header."""
+    tensors = {"direction": torch.ones(8), "mean": torch.zeros(8)}
+    header = {**CONDITION, "operation": "steer where the cosine is above the threshold", "layer": "2", "threshold": "0.5", "meta": "{}"}  # fmt: skip
+    must, how = True, draw.choice(["says", "layer", "threshold", "value", "bytes", "shown"])
+    if how == "says":
+        header[draw.choice(sorted({*CONDITION, "operation"}))] = draw.choice(["", "add", "from 1", "\x1b[2J"])
+    elif how == "layer":
+        header["layer"] = draw.choice(["-1", "1e3", "02", "9" * 5_000, " 2", "٢", ""])
+    elif how == "threshold":
+        header["threshold"] = draw.choice(["nan", "inf", "-1e999", "0x1", "1_0", "1" * 5_000, "٠.٥", ""])
+    elif how == "value":
+        tensors[draw.choice(sorted(tensors))] = draw.choice([torch.ones(7), torch.ones(2, 8), torch.full((8,), float("nan")), torch.ones(0)])  # fmt: skip
+    elif how == "shown":
+        header["meta"], must = json.dumps({"a\u202e[red]": "x\u2066\n"}), False
+    raw = packed(tensors, header, draw, None)
+    if how == "bytes":
+        raw, must = bytes_damaged(draw, raw)[0], False
+    (folder / "c.safetensors").write_bytes(raw)
+    return folder / "c.safetensors", must, how
+
+
 def adapter(draw: random.Random, folder: Path) -> tuple[Path, bool, str]:
     stem = "base_model.model.model.layers.1.self_attn.q_proj.lora_"
     tensors = {f"{stem}A.weight": torch.ones(2, 8), f"{stem}B.weight": torch.ones(8, 2)}
@@ -375,6 +398,7 @@ KINDS = {
     "settings": plain_table(config, "c.toml", tomli_w.dumps),
     "vignettes": vignettes,
     "vector": vector,
+    "condition": condition,
     "adapter": adapter,
     "control vector": control_vector,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from steer_heal_love.ground.text import words
 from steer_heal_love.nouns import FOUNDATIONS
 from steer_heal_love.persona import load
 from steer_heal_love.report.read import read
-from steer_heal_love.vector import Vector
+from steer_heal_love.vector import Vector, condition_file
 from tiny_model import build_model, build_tokenizer
 
 READ: dict[str, Callable[[Path], bool]] = {}
@@ -89,6 +90,16 @@ def vector(path: Path) -> bool:
     v = Vector.load(path)
     cli.main(["vector", "inspect", str(path)])
     return straight(v.directions)
+
+
+@reads("condition")
+def condition(path: Path) -> bool:
+    c, _ = condition_file.read(path)
+    cli.main(["vector", "inspect", str(path)])
+    sound = (
+        all(len(t) == 8 and torch.isfinite(t).all() for t in (c.direction, c.mean)) and c.direction.norm() > 0
+    )
+    return bool(sound) and 0 <= c.layer < 10_000 and math.isfinite(c.threshold)
 
 
 @reads("adapter")

@@ -130,6 +130,23 @@ def test_the_package_runs_from_its_sources_in_any_folder(here):
     assert told.returncode == 0 and told.stdout.split() == persona_names(), told.stderr
 
 
+def test_what_steers_is_listed_with_a_line_each_and_whether_it_folds(capsys):
+    from steer_heal_love.ground.operations import foldings, operations
+
+    cli.main(["list"])
+    kinds = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)
+    assert kinds["operations"].split(", ") == list(operations) and kinds["controls"] == "random, unrelated"
+    assert kinds["adaptive"] == "decay, cap, rewind, gate, condition"
+    for kind in ("operations", "controls", "adaptive"):
+        cli.main(["list", kind])
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == kinds[kind].split(", ")
+        for line in lines:
+            name, exact = line.split()[0], "folds exactly into weights" in line
+            assert exact or "folds exactly at the output" in line or "does not fold" in line
+            assert exact == (foldings[name].exact if kind == "operations" else kind == "controls")
+
+
 def test_a_persona_of_ones_own_is_linted_against_itself_and_the_shared_banks(capsys, here):
     text = persona_path("love").read_text(encoding="utf-8")
     (here / "mine.toml").write_text(text, encoding="utf-8")

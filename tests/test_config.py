@@ -15,6 +15,7 @@ WRONG = {
     "generate.prompts": 0, "generate.max_new_tokens": 0, "generate.batch": 0, "generate.temperature": -1.0, "generate.min_p": 1.0,
     "walk.kind": "bisect", "walk.nats": 0.0, "walk.start": 0.0, "walk.span": 1.0, "walk.doses": 1, "walk.survival": 1.0, "walk.passes": 0, "walk.floor": 0.0, "walk.ceiling": 0.01,
     "adapt.half_life": -1.0, "adapt.cap_nats": -0.1, "adapt.rewinds": -1, "adapt.shrink": 0.0, "adapt.window": 0, "adapt.quantile": 0.0,
+    "condition.layer": 1.0, "condition.cut": "median", "condition.value": 1.5, "condition.side": "under",
     "filter.quantile": 1.5, "filter.keep": 15, "filter.calibration": 0, "filter.least": 0,
     "heal.rank": 0, "heal.alpha": 0.0, "heal.layers": (0.5, 1.5), "heal.epochs": 0, "heal.lr": 0.0, "heal.batch": 0,
     "heal.micro_batch": 0, "heal.weight_decay": -0.1, "heal.spectral": -0.1, "heal.aggregate": "median",
@@ -28,7 +29,7 @@ WRONG = {
 }  # fmt: skip
 """a value just outside for every setting that has limits, against the other defaults"""
 FREE = {
-    "persona", "model", "template", "out", "device", "dtype", "ray", "trust_remote_code", "seed", "vector.method", "vector.hook", "generate.engine", "generate.engine_options", "adapt.operation", "filter.checks",
+    "persona", "model", "template", "out", "device", "dtype", "ray", "trust_remote_code", "seed", "vector.method", "vector.hook", "generate.engine", "generate.engine_options", "adapt.operation", "condition.persona", "condition.file", "filter.checks",
     "heal.divergence", "eval.instruments", "eval.vignette_bank", "eval.judge_model", "eval.lm_eval_tasks",
     "eval.wordings", "eval.nulls", "eval.third_answers",
 }  # fmt: skip
@@ -118,6 +119,26 @@ def test_a_number_is_finite(value):
     with pytest.raises(UserError) as e:
         changed(**dict.fromkeys(numbers, value)).check()
     assert {n for n in numbers if f"  {n}: " in str(e.value)} == numbers
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"persona": "joy", "file": "x.safetensors"}, "one of the two"), ({"file": "x.safetensors", "value": 0.2}, "has its own"),
+        ({"side": "below"}, "of no condition"), ({"persona": "joy", "cut": "quantile"}, "a quantile, above 0 and below 1, found 0.0"),
+        ({"persona": "joy", "value": 0.2}, "of condition.cut quantile or threshold"),
+    ],
+)  # fmt: skip
+def test_a_condition_that_contradicts_itself_is_refused(told, words):
+    with pytest.raises(UserError, match=words):
+        config.RunConfig(condition=config.ConditionConfig(**told)).check()
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"persona": "joy"}, {"file": "x"}, {"persona": "joy", "cut": "threshold", "side": "below"}]
+)
+def test_a_condition_that_says_one_thing_is_fine(told):
+    config.RunConfig(condition=config.ConditionConfig(**told)).check()
 
 
 def test_zero_is_fine_where_it_means_off():

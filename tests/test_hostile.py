@@ -15,7 +15,7 @@ from judge import MAKERS, judged
 EVERY = {kind: 10 if kind in hostile.KINDS else 2 for kind in MAKERS}
 """cases each time; folders cost a second each, files next to nothing"""
 NIGHTLY = 90
-"""cases of each of the twelve kinds"""
+"""cases of each of the thirteen kinds"""
 
 
 @pytest.fixture(autouse=True)

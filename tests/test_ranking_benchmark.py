@@ -36,7 +36,17 @@ def test_every_part_writes_its_cells_once_and_the_tables_are_read_from_the_file(
     assert cells == {
         ("rank", "mean_diff", 0.3), ("rank", "mean_diff", 0.6), ("rank", "linear_act at mlp.down_proj", 0.3),
         ("rank", "linear_act at mlp.down_proj", 0.6), ("curve", "writer_svd 0.2-0.5", 0.3),
+        *(("condition", cell, nats) for cell in ("mean_diff", ranking.WHERE) for nats in (0.3, 0.6)),
     }  # fmt: skip
+    (whole, under) = (
+        next(r for r in ranking.read(out) if (r["part"], r["cell"]) == ("condition", c))
+        for c in ("mean_diff", ranking.WHERE)
+    )
+    for all_of, some in zip(whole["cells"], under["cells"], strict=True):
+        assert {0.0, 1.0} >= set(some["left"]) and len(some["left"]) == len(some["drift"]) == 6
+        assert some["drift"] == [x * m for x, m in zip(all_of["drift"], some["left"], strict=True)]
+        assert some["shifts"] == [x * m for x, m in zip(all_of["shifts"], some["asked"], strict=True)]
+        assert all(x > 0 for x in all_of["drift"]) and some["dose"] == all_of["dose"]
     own = next(r for r in found["steered"] if r["cell"] == "mean_diff")
     assert own["less"]["mean"] == 0.0 and own["trait"]["n"] == 4
     made = {(r["part"], r["cell"]) for r in found["healed"]} | {

@@ -114,6 +114,49 @@ class AdaptConfig:
 
 
 @dataclass(frozen=True)
+class ConditionConfig:
+    """On which training prompts a round's text is steered; on every one by default."""
+
+    persona: str = ""
+    """steer on prompts like those that draw out this persona (a name, or a TOML file), told from neutral ones"""
+    file: str = ""
+    """or a condition's file (`shl vector condition`), which has layer, threshold and side of its own"""
+    layer: float = 0.5
+    """share of the depth at whose layer prompts are compared"""
+    cut: Literal["balanced", "quantile", "threshold"] = "balanced"
+    """how the least cosine is set: where held-out prompts of both kinds are told apart best; where the share `value` of the
+    persona's lies below it; or at `value` itself"""
+    value: float = 0.0
+    """that share, or that cosine"""
+    side: Literal["above", "below"] = "above"
+    """below steers exactly the other prompts"""
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is a condition."""
+        return bool(self.persona or self.file)
+
+    def mistakes(self) -> list[str]:
+        """What doesn't go together, a line each."""
+        own = {f.name: f.default for f in dataclasses.fields(self)}
+        told = [name for name in ("layer", "cut", "value", "side") if getattr(self, name) != own[name]]
+        out = []
+        if self.persona and self.file:
+            out.append("condition.persona, condition.file: one of the two; leave the other empty")
+        if self.file and told:
+            out.append(
+                f"condition.{told[0]}: the file {self.file!r:.80} has its own; make another with `shl vector condition`"
+            )
+        if told and not self.asked:
+            out.append(f"condition.{told[0]}: of no condition; name condition.persona, or leave it out")
+        if self.cut == "quantile" and not 0 < self.value < 1:
+            out.append(f"condition.value: a quantile, above 0 and below 1, found {self.value!r}")
+        if self.cut == "balanced" and self.value:
+            out.append(f"condition.value: of condition.cut quantile or threshold, found {self.value!r}")
+        return out
+
+
+@dataclass(frozen=True)
 class FilterConfig:
     """What a completion must pass."""
 
@@ -291,6 +334,7 @@ class RunConfig:
     vector: VectorConfig = field(default_factory=VectorConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
     walk: WalkConfig = field(default_factory=WalkConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     heal: HealConfig = field(default_factory=HealConfig)
@@ -321,7 +365,7 @@ class RunConfig:
         }.items():
             if not kinds or not set(kinds) <= set(KINDS):
                 out.append(f"{name}: one or more of {', '.join(KINDS)}, found {kinds!r}")
-        limits.refuse(out)
+        limits.refuse(out + self.condition.mistakes())
 
 
 RETIRED = {"heal": {"lam_growth": 1.0, "warmup": 0.1}}

@@ -33,9 +33,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "a number above 1": (lambda v: 1 < v < math.inf, "walk.span"),
     "from 0 to 1": (lambda v: 0 <= v <= 1, "heal.soft"),
+    "from -1 to 1": (lambda v: -1 <= v <= 1, "condition.value"),
     "from 0 to below 1": (
         lambda v: 0 <= v < 1,
-        "generate.min_p eval.min_p eval.neutral_min_p heal.validation heal.anchor_validation",
+        "condition.layer generate.min_p eval.min_p eval.neutral_min_p heal.validation heal.anchor_validation",
     ),
     "above 0, at most 1": (lambda v: 0 < v <= 1, "filter.quantile adapt.shrink adapt.quantile"),
     "above 0 and below 1": (lambda v: 0 < v < 1, "walk.survival"),

@@ -37,7 +37,7 @@ from steer_heal_love.heal.examples import Example
 from steer_heal_love.nouns import Adapter, Completion, Gate, Json, Persona, Round, Stage, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
-from steer_heal_love.vector import applied_by, methods
+from steer_heal_love.vector import applied_by, condition_file, methods
 
 T = TypeVar("T")
 
@@ -146,6 +146,8 @@ def created(settings: RunConfig | None, overrides: Json, track: Track) -> Sessio
     known(cfg)
     replicas.plan(cfg)
     model, tok = loaded(cfg, track)
+    if cfg.condition.file:
+        condition_file.read(Path(cfg.condition.file))[0].fits(model, shown(cfg.condition.file))
     now = datetime.datetime.now(datetime.UTC)
     persona, name = (re.sub(r"[^A-Za-z0-9.-]+", "-", text) for text in (who.name, Path(cfg.model).name))
     folder = RunFolder.create(Path(cfg.out), f"{now:%Y%m%dT%H%M%SZ}-{persona}-{name}-s{cfg.seed}")
@@ -217,6 +219,10 @@ def known(cfg: RunConfig) -> None:
             registry[name]  # type: ignore[index]
     applied_by(cfg.vector.method, cfg.adapt.operation)
     engine.allow(cfg)
+    if cfg.condition.persona:
+        load_persona(cfg.condition.persona)
+    if cfg.condition.file:
+        condition_file.read(Path(cfg.condition.file))
     evals.ready(cfg.eval)
     evals.chosen_probes(load_persona(cfg.persona), cfg.eval)
 

@@ -9,9 +9,10 @@ import torch
 from tests.ground.test_operations import made, sliding
 from tests.tiny_model import build_model, hooks_of
 
-from steer_heal_love.ground.adaptive import Policy, band, capped, left, written
+from steer_heal_love.ground.adaptive import written
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.operations import Steering, operations, rows
+from steer_heal_love.ground.policy import Policy, band, capped, left
 from steer_heal_love.ground.scoring import forward_kl
 
 DRAW = torch.Generator().manual_seed(3)
@@ -151,3 +152,22 @@ def test_the_band_holds_the_base_and_its_edge_is_the_first_window_outside():
     policy = Policy(rewinds=1, window=2, band=(1.0, 2.5))
     assert left((2.0, 2.0, 4.0, 0.0), policy) == 2
     assert left((9.0,), policy) is None and left((2.0, 2.0, 1.0), policy) is None
+
+
+def test_what_was_read_is_counted_token_by_token(net):
+    (prompt, steps) = PROMPTS[1], 5
+    n, how = len(prompt), {"ends": frozenset(), "max_new_tokens": 5, "seed": 4, "temperature": 0.0}
+    found = write(net, Policy(), [prompt], [1.0], how=how)
+    # The prompt is read once, then every token but the last; each attends to all before it and to itself.
+    assert (found.read, found.predicted) == (n + steps - 1, steps)
+    assert found.pairs == sum(range(1, n + steps))
+    twice = write(net, Policy(cap_nats=1e9), [prompt], [1.0], how=how)
+    assert (twice.read, twice.pairs, twice.predicted) == (2 * found.read, 2 * found.pairs, 2 * steps)
+
+
+@EVERY
+def test_a_batch_counts_what_single_rows_do(net, mode):
+    alone = [write(net, MODES[mode], [p], [d]) for p, d in zip(PROMPTS, DOSES, strict=True)]
+    both = write(net, MODES[mode], batch=3)
+    for name in ("read", "pairs", "predicted"):
+        assert getattr(both, name) == sum(getattr(w, name) for w in alone)

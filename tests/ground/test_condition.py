@@ -7,11 +7,12 @@ import torch
 from tests.ground.test_operations import sliding
 from tests.tiny_model import build_model, build_tokenizer, hooks_of
 
-from steer_heal_love.ground.adaptive import Policy, written
+from steer_heal_love.ground.adaptive import written
 from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.policy import Policy
 from steer_heal_love.vector.conditional import conditioned, threshold
 
 DRAW = torch.Generator().manual_seed(3)

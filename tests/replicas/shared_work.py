@@ -16,11 +16,12 @@ import torch
 from steer_heal_love import follower
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import team
-from steer_heal_love.ground.adaptive import Policy, written
+from steer_heal_love.ground.adaptive import written
 from steer_heal_love.ground.answers import answer_means
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.policy import Policy
 from steer_heal_love.ground.scoring import hidden_states, token_nll, token_order
 from steer_heal_love.ground.states import states
 from steer_heal_love.ground.trees import branch_nll

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from steer_heal_love import evals
-from steer_heal_love.config import PLACES, Grid, RunConfig
+from steer_heal_love.config import PLACES, ConditionConfig, Grid, RunConfig
 from steer_heal_love.ground import checkpoint, loading, records, shelf
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.shown import shown
 from steer_heal_love.persona import path as persona_path
 
 APART = ("cli", "gates", "report", "executors", "cells")
@@ -49,14 +50,25 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
+def of_condition(c: ConditionConfig) -> str:
+    """What a condition's settings name, by its contents."""
+    named = Path(c.file) if c.file else persona_path(c.persona) if c.persona else None
+    if named is None:
+        return ""
+    if not named.is_file():
+        raise UserError(f"condition.file: {shown(named)} does not exist; `shl vector condition` writes one.")
+    return hashlib.sha256(named.read_bytes()).hexdigest()[:DIGITS]
+
+
 def bench(cfg: RunConfig) -> str:
     """The address of what the methods of one seed share."""
     settings = {k: v for k, v in asdict(cfg).items() if k not in ELSEWHERE}
     settings["eval"] = {k: v for k, v in settings["eval"].items() if k not in ELSEWHERE}
+    settings["condition"] = {k: v for k, v in settings["condition"].items() if k not in ("file", "persona")}
     return digest({
         "schema": records.SCHEMA, "persona": records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8")),
         "model": of_model(cfg.model), "template": text_of(cfg.template), "settings": settings,
-        "judge": of_model(cfg.eval.judge_model) if cfg.eval.judge_model else "", "data": evals.bank_hashes(cfg.eval), "code": shelf.code_hash(APART), "versions": records.versions(),
+        "condition": of_condition(cfg.condition), "judge": of_model(cfg.eval.judge_model) if cfg.eval.judge_model else "", "data": evals.bank_hashes(cfg.eval), "code": shelf.code_hash(APART), "versions": records.versions(),
     })  # fmt: skip
 
 

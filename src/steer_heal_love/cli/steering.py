@@ -1,9 +1,10 @@
-"""`shl vector sweep`, `inspect` and `import`: what can be known of steering before a run, and vectors of other tools."""
+"""`shl vector sweep`, `inspect`, `import` and `condition`: what can be known of steering before a run, vectors of other tools,
+and where to steer."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,16 +12,19 @@ import tyro
 
 from steer_heal_love import presets
 from steer_heal_love.cli import screen
-from steer_heal_love.config import RunConfig, VectorConfig
+from steer_heal_love.config import ConditionConfig, RunConfig, VectorConfig
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.shown import shown
-from steer_heal_love.ground.untrusted import inside
+from steer_heal_love.ground.untrusted import MEGABYTE, inside, read_text
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import names as persona_names
+from steer_heal_love.persona.table import LONGEST_PROMPT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from steer_heal_love.ground.condition import Condition
 
 
 CONTEXTS = 32
@@ -123,10 +127,10 @@ def inspect(
     device: str = "auto",
     seed: int = 0,
 ) -> None:
-    """Describe a saved vector; or say whether a persona's two poles are worth a run.
+    """Describe a saved vector or condition; or say whether a persona's two poles are worth a run.
 
     Args:
-        what: a vector's file, or a persona's name or TOML file
+        what: a vector's or a condition's file, or a persona's name or TOML file
         nats: for a persona, the divergence at which the effect is measured
         contexts: for a persona, how many short texts the vectors are averaged over
     """
@@ -152,13 +156,88 @@ def inspect(
 
 
 def saved(file: Path) -> None:
-    """What a vector's file says."""
+    """What a vector's or a condition's file says."""
     from steer_heal_love import vector as vectors
+    from steer_heal_love.vector import condition_file
 
+    if condition_file.is_condition(file):
+        found, meta = condition_file.read(file)
+        screen.tell(f"condition: {met_by(found)}")
+        for key, value in meta.items():
+            screen.tell(shown(f"{key}: {value}"))
+        return
     v = vectors.Vector.load(file)
     screen.tell(f"norm {v.norm():.4g} over layers {sorted(v.directions)}")
     for key, value in v.meta.items():
         screen.tell(shown(f"{key}: {value}"))
+
+
+def met_by(c: Condition) -> str:
+    """Which prompts meet a condition, in words."""
+    side = "at most" if c.below else "above"
+    return (
+        f"steers where the cosine at layer {c.layer} of {len(c.direction)} values is {side} {c.threshold:.4f}"
+    )
+
+
+def condition(
+    persona: str = "love",
+    model: str = "smollm2",
+    steer: Path | None = None,
+    leave: Path | None = None,
+    layer: float = ConditionConfig.layer,
+    cut: Literal["balanced", "quantile", "threshold"] = ConditionConfig.cut,
+    value: float = ConditionConfig.value,
+    side: Literal["above", "below"] = ConditionConfig.side,
+    template: str = "",
+    device: str = "auto",
+    *,
+    out: Path,
+) -> None:
+    """Read which prompts to steer from examples of two kinds, and save that as safetensors (`shl run --condition.file`).
+
+    Args:
+        persona: whose training prompts that draw the trait out are the first kind; neutral prompts are the second
+        steer: a text file of prompts to steer, one a line, instead of the persona's
+        leave: a text file of prompts to leave alone, one a line, instead of neutral ones
+        layer: share of the depth at whose layer prompts are compared
+        cut: how the threshold is set: balanced (where held-out prompts of both kinds are told apart best), quantile (the share
+            --value of the first kind lies below it), threshold (--value itself, a cosine)
+        side: below steers exactly the other prompts
+    """
+    how = ConditionConfig(persona=persona, layer=layer, cut=cut, value=value, side=side)
+    override(RunConfig(), {"condition": asdict(how)}).check()
+    lists = tuple(prompts_of(file) if file else None for file in (steer, leave))
+    who = load_persona(persona)
+    with screen.importing():
+        from steer_heal_love.cli.verbs import load
+        from steer_heal_love.ground import models
+        from steer_heal_love.ground.chat import template_hash
+        from steer_heal_love.steps import examples
+        from steer_heal_love.vector import condition_file
+
+    net, tok = load(model, device=device, template=template)
+    found = examples(net, tok, who, how, RunConfig.batch_tokens, *lists)
+    meta = {
+        "steer": shown(steer.name) if steer else f"prompts that draw out {who.name}", "leave": shown(leave.name) if leave else "neutral prompts",
+        "cut": cut, "value": value, "steered_of_the_first": found.steered.mean, "steered_of_the_second": found.left.mean,
+        "held_out": [found.steered.n, found.left.n], "model": models.fingerprint(net), "template": template_hash(tok),
+    }  # fmt: skip
+    condition_file.save(found.condition, out, meta)
+    screen.tell(f"{out}: {met_by(found.condition)}")
+    for kind, share in (("first", found.steered), ("second", found.left)):
+        screen.tell(
+            f"of {share.n} held-out prompts of the {kind} kind it steers {share.mean:.2f} [{share.lo:.2f}, {share.hi:.2f}]"
+        )
+
+
+def prompts_of(file: Path) -> list[str]:
+    """A file's prompts, one a line. Raises `UserError` for one that is too long, and as reading does."""
+    lines = [line.strip() for line in read_text(file, str(file), most=MEGABYTE).splitlines()]
+    found = list(dict.fromkeys(line for line in lines if line))
+    if long := [p for p in found if len(p) > LONGEST_PROMPT]:
+        raise UserError(f"{shown(file)}: a prompt of {len(long[0])} characters, at most {LONGEST_PROMPT}.")
+    return found
 
 
 def written(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +12,11 @@ from steer_heal_love import presets
 from steer_heal_love.cli import screen
 from steer_heal_love.config import EvalConfig, RunConfig, VectorConfig
 from steer_heal_love.ground.banks import bank
-from steer_heal_love.ground.errors import UserError, unknown
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside
 from steer_heal_love.persona import load as load_persona
-from steer_heal_love.persona import names as persona_names
 from steer_heal_love.persona.table import LONGEST_PROMPT
 
 
@@ -274,41 +272,6 @@ def doctor(
         screen.out.print(table(patient, findings))
     if clinic.fails(findings):
         sys.exit(3)
-
-
-KINDS = {
-    "personas": "persona", "methods": "vector.methods", "checks": "filter.checks", "divergences": "heal.divergences",
-    "instruments": "evals.instruments", "comparisons": "compare.methods", "engines": "generate.engines", "presets": "presets.PRESETS",
-}  # fmt: skip
-"""kinds of plug-in, by what holds their names"""
-
-
-def listed(what: tyro.conf.Positional[str | None] = None) -> None:
-    """Print the names of every kind of plug-in, or of one kind.
-
-    Args:
-        what: personas, methods, checks, divergences, instruments, comparisons, engines or presets
-    """
-    if what is not None and what not in KINDS:
-        raise unknown("list", what, KINDS)
-    for kind in [what] if what else KINDS:
-        names = plugins(kind)
-        if what == "presets":
-            screen.tell("\n".join(f"{name:<6} {presets.ABOUT[name]}" for name in names))
-        else:
-            screen.tell("\n".join(names) if what else f"{kind}: {', '.join(names)}")
-
-
-def plugins(kind: str) -> Iterable[str]:
-    if kind == "personas":
-        return persona_names()
-    if kind == "presets":
-        return presets.PRESETS
-    from importlib import import_module
-
-    room, _, registry = KINDS[kind].partition(".")
-    with screen.importing():
-        return list(getattr(import_module(f"steer_heal_love.{room}"), registry))
 
 
 def lint(persona: tyro.conf.Positional[str | None] = None) -> None:

@@ -13,11 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import GenerateConfig
 from steer_heal_love.generate.engine import Order, engines, write
-from steer_heal_love.ground.adaptive import Policy
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, end_of_turn_ids, prompt_ids
 from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.places import Rows
+from steer_heal_love.ground.policy import Policy
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Completion, Tokens
 

@@ -14,11 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.ground import places
-from steer_heal_love.ground.adaptive import Policy
 from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import hooked
 from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.policy import Policy
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.registry import Registry
 

@@ -18,7 +18,6 @@ Source: our own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -33,44 +32,25 @@ from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.parts import head
+from steer_heal_love.ground.policy import Policy, capped, left
 from steer_heal_love.ground.progress import Advance, Track, silent
 from steer_heal_love.ground.reading import select, way
 from steer_heal_love.ground.scoring import last_hidden
 
-HALVINGS = 12
-"""bisections of the share s; what is left is less than a thousandth of the dose"""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How the dose adapts. `half_life`: answer tokens in which it halves. `band`: nats a token that the running NLL under
-    the unsteered model keeps to."""
-
-    half_life: float = math.inf
-    cap_nats: float = math.inf
-    rewinds: int = 0
-    shrink: float = 0.5
-    window: int = 8
-    band: tuple[float, float] = (-math.inf, math.inf)
-
-    @property
-    def twin(self) -> bool:
-        """Whether every row is read unsteered too."""
-        return self.rewinds > 0 or self.cap_nats < math.inf
-
-    @property
-    def factor(self) -> float:
-        """What a token multiplies the dose by."""
-        return 2.0 ** (-1.0 / self.half_life)
-
 
 @dataclass(frozen=True)
 class Written:
-    """Answers in the order of the prompts, how often each went back, and how many tokens the model read for all of them."""
+    """Answers in the order of the prompts, how often each went back, and how many tokens the model read for all of them.
+
+    `pairs`: of a token that was read and one that it attends to, itself among them. `predicted`: positions whose logits were
+    computed. All count each row as read alone, without padding: what all rows begin with counts for each.
+    """
 
     answers: list[tuple[int, ...]]
     rewinds: list[int]
     read: int
+    pairs: int = 0
+    predicted: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,9 +78,19 @@ class Writer:
     temperature: float
     min_p: float
     read: int = field(default=0)
+    pairs: int = field(default=0)
+    predicted: int = field(default=0)
 
     def text(self, d: Draft) -> tuple[int, ...]:
         return self.prompts[d.row] + d.kept
+
+    def count(self, ends: list[int], fed: int | None = None) -> None:
+        """Rows were read up to and with token `ends` (from 1): whole, or their last `fed` tokens, each of which chose one."""
+        for n in ends:
+            new = n if fed is None else fed
+            self.read += new
+            self.pairs += new * (2 * n - new + 1) // 2
+            self.predicted += 1 if fed is None else fed
 
 
 def written(
@@ -133,9 +123,10 @@ def written(
         done = finished(w, [Draft(row, doses[row]) for row in sorted(mine)], batch, advance)
     kept = [done[i].kept if i in done else () for i in range(len(prompts))]
     told = [torch.tensor([done[i].attempt if i in done else 0]) for i in range(len(prompts))]
-    read = team.summed({"read": w.read}, ["read"])["read"]
+    did: dict[str, float] = {"read": w.read, "pairs": w.pairs, "predicted": w.predicted}
+    total = {name: int(n) for name, n in team.summed(did, list(did)).items()}
     rewinds = [int(t) for t in team.filled(told, mine)]
-    return Written(team.answers(kept, mine), rewinds, int(read))
+    return Written(team.answers(kept, mine), rewinds, **total)
 
 
 def finished(w: Writer, todo: list[Draft], batch: int, advance: Advance) -> dict[int, Draft]:
@@ -181,30 +172,6 @@ def rewound(d: Draft, w: Writer) -> Draft | None:
     return replace(
         d, kept=d.kept[:good], nll=d.nll[:good], dose=d.dose * w.policy.shrink, attempt=d.attempt + 1
     )
-
-
-def left(nll: Sequence[float], policy: Policy) -> int | None:
-    """The first token at which the running NLL is out of the band."""
-    low, high = policy.band
-    for t, mean in enumerate(running(nll, policy.window), policy.window - 1):
-        if not low <= mean <= high:
-            return t
-    return None
-
-
-def running(nll: Sequence[float], window: int) -> list[float]:
-    """Means of every `window` tokens in a row."""
-    return [sum(nll[i : i + window]) / window for i in range(len(nll) - window + 1)]
-
-
-def band(nll: Sequence[Float[Tensor, " _"]], window: int, quantile: float) -> tuple[float, float]:
-    """What the running NLL of the base's own answers keeps to: the `quantile` of each answer's highest mean, and the same
-    share from below of its lowest; without bounds where no answer is as long as the window."""
-    means = [m for row in nll if (m := running(row.tolist(), window))]
-    if not means:
-        return -math.inf, math.inf
-    ends = [torch.tensor([end(m) for m in means]).double() for end in (min, max)]
-    return ends[0].quantile(1 - quantile).item(), ends[1].quantile(quantile).item()
 
 
 @torch.no_grad()
@@ -292,7 +259,7 @@ class Cached(Loop):
         texts = self.texts()
         self.even = way(self.w.model).manner(max(map(len, texts)) + self.total) == "equal"
         self.cache, self.mask, hidden = _read(self.w.model, texts, self.total, self.doses)
-        self.w.read += sum(map(len, texts))
+        self.w.count(list(map(len, texts)))
         token, nll = self.pick(hidden, self.uniforms[:, 0])
         self.last, self.at = token, 1
         self.doses.rows = self.doses.rows * self.w.policy.factor
@@ -325,7 +292,7 @@ class Cached(Loop):
         )
         self.mask = torch.cat([self.mask, self.mask.new_ones(tokens.shape)], 1)
         self.at += tokens.shape[1]
-        w.read += tokens.numel()
+        w.count([len(text) + tokens.shape[1] - 1 for text in self.texts()], tokens.shape[1])
         self.last = tokens[:n, -1]
         return tokens[:n].tolist(), nll[:, : tokens.shape[1]].tolist()
 
@@ -338,28 +305,8 @@ class Again(Loop):
 
     def step(self) -> tuple[list[list[int]], list[list[float]]]:
         texts = self.texts()
-        self.w.read += sum(map(len, texts))
+        self.w.count(list(map(len, texts)))
         token, nll = self.pick(last_hidden(self.w.model, texts), self.uniforms[:, self.at])
         self.at += 1
         self.doses.rows = self.doses.rows * self.w.policy.factor
         return token[:, None].tolist(), nll[:, None].tolist()
-
-
-def capped(steered: Float[Tensor, "b v"], plain: Float[Tensor, "b v"], nats: float) -> Float[Tensor, "b v"]:
-    """Logits between the two, as far towards the steered ones as KL to the plain ones stays within `nats`."""
-    pull, norm = steered - plain, plain.logsumexp(-1, keepdim=True)
-
-    def kl(share: Float[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:
-        change = share * pull
-        z = (plain + change).logsumexp(-1, keepdim=True)
-        return ((plain + change - z).exp() * change).sum(-1, keepdim=True) - (z - norm)
-
-    low, high = torch.zeros_like(norm), torch.ones_like(norm)
-    whole = kl(high) <= nats
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        fine = kl(middle) <= nats
-        low, high = torch.where(fine, middle, low), torch.where(fine, high, middle)
-    # A rounded divergence of nearly nothing may pass under a bound of 0, which allows none.
-    share = torch.where(whole, torch.ones_like(low), low) if nats > 0 else torch.zeros_like(low)
-    return torch.where(share == 1, steered, plain + share * pull)

@@ -17,7 +17,11 @@ import torch
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.vector import Vector
 
-CONTROLS = ("random", "unrelated")
+ABOUT = {
+    "random": "a random direction of the same norms",
+    "unrelated": "of the other personas' directions the one least like this one, at the same norms",
+}
+CONTROLS = tuple(ABOUT)
 """names that stand beside those of steering methods"""
 
 
