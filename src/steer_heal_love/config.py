@@ -6,6 +6,7 @@ The defaults are the `cpu` preset; `presets.py` names what differs for larger mo
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from typing import Literal
