@@ -366,7 +366,7 @@ class RunConfig:
         }.items():
             if not kinds or not set(kinds) <= set(KINDS):
                 out.append(f"{name}: one or more of {', '.join(KINDS)}, found {kinds!r}")
-        limits.refuse(out + self.condition.mistakes())
+        limits.refuse(out or self.condition.mistakes())
 
 
 RETIRED = {"heal": {"lam_growth": 1.0, "warmup": 0.1}}

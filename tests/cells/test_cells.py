@@ -127,7 +127,7 @@ def killing(out: Path, asked: cells.Asked, after: int, dead: list[int]):
     return watch
 
 
-OF_THE_CLOCK = re.compile(rb'<p class="quiet">[^<]* of its own, shared work apart')
+OF_THE_CLOCK = re.compile(rb'<p class="quiet">It took [^<]*, without the work that methods share')
 
 
 def said(out: Path) -> dict[str, bytes | str]:

@@ -183,15 +183,17 @@ Cast = Callable[[Tensor], tuple[Float[Tensor, "i r"], Float[Tensor, "r o"]]]
 
 def once_cast(a: Float[Tensor, "r i"], b: Float[Tensor, "o r"], scaling: float) -> Cast:
     """A pair of factors in the type of what they are applied to, scaled and ready to multiply from the right; factors that
-    aren't trained are cast once, for they stay as they are."""
-    kept: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+    aren't trained are cast once, and again when somebody changed them in place."""
+    kept: dict[tuple[torch.dtype, int, int], tuple[Tensor, Tensor]] = {}
 
     def cast(x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.dtype in kept:
-            return kept[x.dtype]
+        key = x.dtype, a._version, b._version
+        if key in kept:
+            return kept[key]
         both = a.to(x).T, (b * scaling).to(x).T
         if not (a.requires_grad or b.requires_grad):
-            kept[x.dtype] = both
+            kept.clear()
+            kept[key] = both
         return both
 
     return cast
