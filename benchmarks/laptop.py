@@ -135,20 +135,30 @@ def measure(args: argparse.Namespace) -> dict:
     counter.spent("between")
     scores = ("trait_shift", "neutral_kl", "own_excess")
     return {
-        "device": records.device_name(run.model.device), "isa": torch.backends.cpu.get_cpu_capability(),
-        "dtype": str(run.model.dtype), **records.commit(), "preset": args.preset, "run": str(run.folder.path),
-        **spent(counter), "peak_memory_gb": records.peak_memory_gb(run.model.device), "looks": looks,
-        "scores": [{"round": s.round, "stage": s.stage, **{n: records.plain(s.scores[n]) for n in scores}} for s in run.stages],
-    }  # fmt: skip
+        "device": records.device_name(run.model.device),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "dtype": str(run.model.dtype),
+        **records.commit(),
+        "preset": args.preset,
+        "run": str(run.folder.path),
+        **spent(counter),
+        "peak_memory_gb": records.peak_memory_gb(run.model.device),
+        "looks": looks,
+        "scores": [
+            {"round": s.round, "stage": s.stage, **{n: records.plain(s.scores[n]) for n in scores}}
+            for s in run.stages
+        ],
+    }
 
 
 def spent(counter: Counter) -> dict:
     """All of it, and by step."""
     now = counter.read()
     return {
-        "seconds": now.seconds, "cpu_seconds": now.cpu_seconds,
+        "seconds": now.seconds,
+        "cpu_seconds": now.cpu_seconds,
         "steps": {step: vars(meter) for step, meter in counter.steps.items()},
-    }  # fmt: skip
+    }
 
 
 def table(found: dict) -> str:

@@ -42,7 +42,7 @@ from shared import (
     parsed,
     settings,
     threads,
-)  # fmt: skip
+)
 from shared import measured as pooled
 from shared import rows as read
 
@@ -66,13 +66,26 @@ from steer_heal_love.vector.iso_kl import iso_kl
 
 DOWN, OUT = "mlp.down_proj", "self_attn.o_proj"
 CELLS = (
-    ("mean_diff", ""), ("linear_act", ""), ("writer_svd", ""), ("writer_svd_pooled", ""), ("random", ""), ("unrelated", ""),
-    ("mean_diff", DOWN), ("linear_act", DOWN), ("mean_diff", OUT), ("linear_act", OUT),
-)  # fmt: skip
+    ("mean_diff", ""),
+    ("linear_act", ""),
+    ("writer_svd", ""),
+    ("writer_svd_pooled", ""),
+    ("random", ""),
+    ("unrelated", ""),
+    ("mean_diff", DOWN),
+    ("linear_act", DOWN),
+    ("mean_diff", OUT),
+    ("linear_act", OUT),
+)
 """methods with the linear module at whose output they act; the residual stream where it is empty"""
 HEALS = (
-    ("mean_diff", ""), ("linear_act", ""), ("writer_svd", ""), ("writer_svd_pooled", ""), ("mean_diff", DOWN), ("unrelated", ""),
-)  # fmt: skip
+    ("mean_diff", ""),
+    ("linear_act", ""),
+    ("writer_svd", ""),
+    ("writer_svd_pooled", ""),
+    ("mean_diff", DOWN),
+    ("unrelated", ""),
+)
 TEXTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rewind": {"rewinds": REWINDS},
@@ -112,8 +125,15 @@ class Job:
         return True
 
     def note(self, cell: str, **row: Any) -> None:
-        line = {"part": self.part, "persona": self.persona, "seed": self.seed, "cell": cell,
-                "device": records.device_name(self.model.device), "model": self.a.model, **row}  # fmt: skip
+        line = {
+            "part": self.part,
+            "persona": self.persona,
+            "seed": self.seed,
+            "cell": cell,
+            "device": records.device_name(self.model.device),
+            "model": self.a.model,
+            **row,
+        }
         with os.fdopen(os.open(self.a.out, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "wb", buffering=0) as f:
             f.write((json.dumps(records.plain(line)) + "\n").encode())
 
@@ -203,9 +223,14 @@ def condition(job: Job) -> None:
     bed, band = job.bed((job.config.vector.layers,)), job.config.vector.layers
     start = time.perf_counter()
     found = examples(bed.model, bed.tok, bed.persona, ConditionConfig(), bed.config.batch_tokens)
-    met = lambda texts: [float(m) for m in found.condition.meets(
-        found.condition.cosines(bed.model, [prompt_ids(bed.tok, t) for t in texts], bed.config.batch_tokens)
-    )]  # fmt: skip
+    met = lambda texts: [
+        float(m)
+        for m in found.condition.meets(
+            found.condition.cosines(
+                bed.model, [prompt_ids(bed.tok, t) for t in texts], bed.config.batch_tokens
+            )
+        )
+    ]
     neutral = [p for _, p in mix(KINDS, "heldout", 6 if job.a.small else NEUTRAL)]
     probes = met([p.question for p in bed.subject().probes])
     others, steering = met(neutral), bed.steering("mean_diff", models.band(bed.model, band))
@@ -213,19 +238,35 @@ def condition(job: Job) -> None:
     for dose in iso_kl(bed.model, steering, job.a.nats, bed.trials, passes=PASSES):
         plain = asdict(bed.measured("mean_diff", band, steering, dose))
         drift = drifts(bed, neutral, steering, dose.dose)
-        text = bed.judged(generate(
-            bed.model, bed.tok, bed.prompts, [dose.dose], directions=steering.directions, when=found.condition,
-            config=bed.config.generate, seed=seed_for(job.seed, purposes.SWEEP, 1),
-        ))  # fmt: skip
+        text = bed.judged(
+            generate(
+                bed.model,
+                bed.tok,
+                bed.prompts,
+                [dose.dose],
+                directions=steering.directions,
+                when=found.condition,
+                config=bed.config.generate,
+                seed=seed_for(job.seed, purposes.SWEEP, 1),
+            )
+        )
         rows["mean_diff"].append(
             plain | {"drift": drift, "asked": [1.0] * len(probes), "left": [1.0] * len(others)}
         )
-        rows[WHERE].append({
-            "method": "mean_diff", "operation": steering.operation, "layers": band, "dose": plain["dose"],
-            "shifts": [x * m for x, m in zip(plain["shifts"], probes, strict=True)],
-            "drift": [x * m for x, m in zip(drift, others, strict=True)], "asked": probes, "left": others,
-            "passed": [float(c.coherent) for c in text], "on_trait": [float(c.kept) for c in text],
-        })  # fmt: skip
+        rows[WHERE].append(
+            {
+                "method": "mean_diff",
+                "operation": steering.operation,
+                "layers": band,
+                "dose": plain["dose"],
+                "shifts": [x * m for x, m in zip(plain["shifts"], probes, strict=True)],
+                "drift": [x * m for x, m in zip(drift, others, strict=True)],
+                "asked": probes,
+                "left": others,
+                "passed": [float(c.coherent) for c in text],
+                "on_trait": [float(c.kept) for c in text],
+            }
+        )
     told = {
         "steered": found.steered,
         "left": found.left,

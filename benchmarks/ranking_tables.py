@@ -40,19 +40,31 @@ def steered(rows: list[Row], part: str) -> list[Row]:
     out = []
     for (persona, nats, cell), of in sorted(found.items(), key=lambda f: f[0][:2]):
         default = "mean_diff 0.3-0.7" if part == "curve" else "mean_diff"
-        out.append({
-            "part": part, "persona": persona, "nats": nats, "cell": cell, "seeds": len(of),
-            "kl_nats": [c["dose"]["kl_nats"] for _, c, _ in of], "doses": [c["dose"]["dose"] for _, c, _ in of],
-            "trait": over_seeds([c["shifts"] for _, c, _ in of]),
-            "per_nat": over_seeds(list(per_nat[persona, nats, cell].values())),
-            "less": less(per_nat[persona, nats, cell], per_nat.get((persona, nats, default), {})),
-            "coherent": proportion([v for _, c, _ in of for v in c["passed"]]),
-            "kept": proportion([v for _, c, _ in of for v in c["on_trait"]]),
-        } | ({
-            "drift": over_seeds([c["drift"] for _, c, _ in of]),
-            "asked": proportion([v for _, c, _ in of for v in c["asked"]]),
-            "left": proportion([v for _, c, _ in of for v in c["left"]]),
-        } if part == "condition" else {}))  # fmt: skip
+        out.append(
+            {
+                "part": part,
+                "persona": persona,
+                "nats": nats,
+                "cell": cell,
+                "seeds": len(of),
+                "kl_nats": [c["dose"]["kl_nats"] for _, c, _ in of],
+                "doses": [c["dose"]["dose"] for _, c, _ in of],
+                "trait": over_seeds([c["shifts"] for _, c, _ in of]),
+                "per_nat": over_seeds(list(per_nat[persona, nats, cell].values())),
+                "less": less(per_nat[persona, nats, cell], per_nat.get((persona, nats, default), {})),
+                "coherent": proportion([v for _, c, _ in of for v in c["passed"]]),
+                "kept": proportion([v for _, c, _ in of for v in c["on_trait"]]),
+            }
+            | (
+                {
+                    "drift": over_seeds([c["drift"] for _, c, _ in of]),
+                    "asked": proportion([v for _, c, _ in of for v in c["asked"]]),
+                    "left": proportion([v for _, c, _ in of for v in c["left"]]),
+                }
+                if part == "condition"
+                else {}
+            )
+        )
     return out
 
 
@@ -71,12 +83,20 @@ def baked(rows: list[Row], part: str) -> list[Row]:
     out = []
     for (persona, scale, cell), of in sorted(found.items(), key=lambda f: f[0][:2]):
         mine = moved[persona, scale, cell]
-        means = {s: bootstrap([x["scores"][s]["mean"] for x in of.values() if x["scores"].get(s)], resamples=1000)
-                 for s in ("neutral_kl", "own_excess")}  # fmt: skip
+        means = {
+            s: bootstrap([x["scores"][s]["mean"] for x in of.values() if x["scores"].get(s)], resamples=1000)
+            for s in ("neutral_kl", "own_excess")
+        }
         row = {"part": part, "persona": persona, "scale": scale, "cell": cell, "seeds": len(of)}
         first = "plain" if part == "text" else "mean_diff"
-        out.append(row | {"trait": over_seeds(list(mine.values())),
-                          "less": less(mine, moved.get((persona, scale, first), {})), **means})  # fmt: skip
+        out.append(
+            row
+            | {
+                "trait": over_seeds(list(mine.values())),
+                "less": less(mine, moved.get((persona, scale, first), {})),
+                **means,
+            }
+        )
     return out
 
 
@@ -86,12 +106,21 @@ def summary(rows: list[Row]) -> Row:
         (r["persona"], r["seed"]): r["base_coherent"] for r in rows if "base_coherent" in r
     }
     people = sorted({p for p, _ in own})
-    return records.plain({  # type: ignore[no-any-return]
-        "machines": sorted({r["device"] for r in rows}),
-        "base_coherent": {p: proportion([v for (q, _), of in own.items() if q == p for v in of]) for p in people},
-        "steered": [r for part in ("rank", "condition", "curve") for r in steered(rows, part)], "healed": baked(rows, "heal") + baked(rows, "text"),
-        "stopped": [{k: r[k] for k in ("part", "persona", "seed", "cell", "stopped")} for r in rows if r.get("stopped")],
-    })  # fmt: skip
+    return records.plain(
+        {  # type: ignore[no-any-return]
+            "machines": sorted({r["device"] for r in rows}),
+            "base_coherent": {
+                p: proportion([v for (q, _), of in own.items() if q == p for v in of]) for p in people
+            },
+            "steered": [r for part in ("rank", "condition", "curve") for r in steered(rows, part)],
+            "healed": baked(rows, "heal") + baked(rows, "text"),
+            "stopped": [
+                {k: r[k] for k in ("part", "persona", "seed", "cell", "stopped")}
+                for r in rows
+                if r.get("stopped")
+            ],
+        }
+    )
 
 
 def show(found: Row) -> None:
@@ -100,15 +129,21 @@ def show(found: Row) -> None:
     print(f"{', '.join(found['machines'])}; base coherent: {base}")
     for r in found["steered"]:
         kl = ", ".join(f"{v:.2f}" for v in r["kl_nats"])
-        print(f"{r['part']:<5} {r['persona']:<6} {r['nats']:g} nats ({kl}) {r['cell']:<30} trait {told(r['trait'])} "
-              f"per nat {told(r['per_nat'])} less {told(r['less'])} coherent {told(r['coherent'], 2)} "
-              f"kept {told(r['kept'], 2)}")  # fmt: skip
+        print(
+            f"{r['part']:<5} {r['persona']:<6} {r['nats']:g} nats ({kl}) {r['cell']:<30} trait {told(r['trait'])} "
+            f"per nat {told(r['per_nat'])} less {told(r['less'])} coherent {told(r['coherent'], 2)} "
+            f"kept {told(r['kept'], 2)}"
+        )
         if "drift" in r:
-            print(f"{'':<11} steered: of the probes {told(r['asked'], 2)}, of neutral prompts {told(r['left'], 2)}; drift on these "
-                  f"{told(r['drift'], 4)}")  # fmt: skip
+            print(
+                f"{'':<11} steered: of the probes {told(r['asked'], 2)}, of neutral prompts {told(r['left'], 2)}; drift on these "
+                f"{told(r['drift'], 4)}"
+            )
     for r in found["healed"]:
-        print(f"{r['part']:<5} {r['persona']:<6} scale {r['scale']:g} {r['cell']:<30} trait {told(r['trait'])} "
-              f"less {told(r['less'])} neutral_kl {told(r['neutral_kl'], 4)} own_excess {told(r['own_excess'])} "
-              f"seeds {r['seeds']}")  # fmt: skip
+        print(
+            f"{r['part']:<5} {r['persona']:<6} scale {r['scale']:g} {r['cell']:<30} trait {told(r['trait'])} "
+            f"less {told(r['less'])} neutral_kl {told(r['neutral_kl'], 4)} own_excess {told(r['own_excess'])} "
+            f"seeds {r['seeds']}"
+        )
     for r in found["stopped"]:
         print(f"{r['part']} {r['persona']} {r['cell']} seed {r['seed']}: {r['stopped']}")

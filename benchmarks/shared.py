@@ -23,19 +23,36 @@ from steer_heal_love.nouns import Score
 
 Row = dict[str, Any]
 WHOLE: Row = {
-    "vector": {"contexts": 64}, "generate": {"prompts": 24, "max_new_tokens": 48, "batch": 192},
-    "filter": {"calibration": 64}, "eval": {"probes": 48, "third_answers": False}, "batch_tokens": 32768, "heal": {"micro_batch": 6},
-}  # fmt: skip
+    "vector": {"contexts": 64},
+    "generate": {"prompts": 24, "max_new_tokens": 48, "batch": 192},
+    "filter": {"calibration": 64},
+    "eval": {"probes": 48, "third_answers": False},
+    "batch_tokens": 32768,
+    "heal": {"micro_batch": 6},
+}
 SMALL: Row = {
-    "vector": {"contexts": 6}, "generate": {"prompts": 4, "max_new_tokens": 6}, "filter": {"calibration": 8, "least": 1, "keep": 4},
-    "eval": {"probes": 4, "third_answers": False, "neutral_prompts": 4, "sample_prompts": 2, "sample_tokens": 6},
-    "heal": {"rank": 2, "epochs": 1, "anchor_prompts": 4, "anchor_tokens": 6}, "walk": {"doses": 2, "passes": 1},
-}  # fmt: skip
+    "vector": {"contexts": 6},
+    "generate": {"prompts": 4, "max_new_tokens": 6},
+    "filter": {"calibration": 8, "least": 1, "keep": 4},
+    "eval": {
+        "probes": 4,
+        "third_answers": False,
+        "neutral_prompts": 4,
+        "sample_prompts": 2,
+        "sample_tokens": 6,
+    },
+    "heal": {"rank": 2, "epochs": 1, "anchor_prompts": 4, "anchor_tokens": 6},
+    "walk": {"doses": 2, "passes": 1},
+}
 """a dry run"""
 HEALED: Row = {
-    "instruments": ["neutral", "probes", "samples"], "wordings": False, "nulls": False, "transfer": "off", "base_draws": 1,
+    "instruments": ["neutral", "probes", "samples"],
+    "wordings": False,
+    "nulls": False,
+    "transfer": "off",
+    "base_draws": 1,
     "healed_draws": 1,
-}  # fmt: skip
+}
 """what is measured of a healed round"""
 GRID = Grid(scales=(0.5, 1.0))
 HALF_LIFE, CAP, REWINDS = 24.0, 1.0, 2

@@ -49,7 +49,7 @@ from shared import (
     settings,
     threads,
     told,
-)  # fmt: skip
+)
 from yields import filter_flops, grouped, show_yield, yielded
 
 from steer_heal_love.compare import study
@@ -169,40 +169,75 @@ def yields(w: Worker, persona: str) -> None:
     for name, steering, dose, policy in modes(w, bed):
         in_time(w.a)
         make = lambda rows, steering=steering, dose=dose, policy=policy: written(
-            w.model, rendered[:rows], steering=steering, doses=[dose] * rows, policy=policy, ends=bed.trials.ends,
-            max_new_tokens=cfg.max_new_tokens, seed=w.seed, temperature=cfg.temperature, min_p=cfg.min_p, batch=cfg.batch,
-        )  # fmt: skip
+            w.model,
+            rendered[:rows],
+            steering=steering,
+            doses=[dose] * rows,
+            policy=policy,
+            ends=bed.trials.ends,
+            max_new_tokens=cfg.max_new_tokens,
+            seed=w.seed,
+            temperature=cfg.temperature,
+            min_p=cfg.min_p,
+            batch=cfg.batch,
+        )
         timed(lambda make=make: make(4), w.model.device)
         seconds, found = timed(lambda make=make: make(len(rendered)), w.model.device)
         made = [
-            Completion(p, Tokens(ids, y), str(w.tok.decode(y, skip_special_tokens=True)), dose, y[-1] in bed.trials.ends)
+            Completion(
+                p,
+                Tokens(ids, y),
+                str(w.tok.decode(y, skip_special_tokens=True)),
+                dose,
+                y[-1] in bed.trials.ends,
+            )
             for p, ids, y in zip(prompts, rendered, found.answers, strict=True)
-        ]  # fmt: skip
+        ]
         filtering, judged = timed(lambda made=made: bed.judged(made), w.model.device)
         shape = Counted.of(w.model)
         flops = shape.flops(read=found.read, pairs=found.pairs, predicted=found.predicted)
         w.note(
-            "yield", persona, mode=name, dose=dose, seconds=seconds, read=found.read, flops=flops,
-            filter_seconds=filtering, filter_flops=filter_flops(bed, made), rewinds=sum(found.rewinds),
-            tokens=[len(c.tokens.answer) for c in judged], coherent=[float(c.coherent) for c in judged],
+            "yield",
+            persona,
+            mode=name,
+            dose=dose,
+            seconds=seconds,
+            read=found.read,
+            flops=flops,
+            filter_seconds=filtering,
+            filter_flops=filter_flops(bed, made),
+            rewinds=sum(found.rewinds),
+            tokens=[len(c.tokens.answer) for c in judged],
+            coherent=[float(c.coherent) for c in judged],
             kept=[float(c.kept) for c in judged],
-        )  # fmt: skip
+        )
 
 
 def healed(w: Worker, persona: str) -> None:
-    cfg = override(w.config, {
-        "persona": persona, "out": str(w.scratch / persona), "eval": HEALED,
-        "walk": {"kind": "iso_kl", "nats": w.a.nats[0]},
-    })  # fmt: skip
+    cfg = override(
+        w.config,
+        {
+            "persona": persona,
+            "out": str(w.scratch / persona),
+            "eval": HEALED,
+            "walk": {"kind": "iso_kl", "nats": w.a.nats[0]},
+        },
+    )
     for name in methods:
         in_time(w.a, LEAST_LEFT)
         start = time.perf_counter()
         base, (trace,) = study.of_seed(cfg, w.model, w.tok, [study.named(f"healed:{name}")], GRID, silent)
         for scale, stage in trace.cells:
             w.note(
-                "healed", persona, method=name, scale=scale, scores=stage.scores, trait=stage.items["trait"],
-                base_trait=base.items["trait"], seconds=time.perf_counter() - start,
-            )  # fmt: skip
+                "healed",
+                persona,
+                method=name,
+                scale=scale,
+                scores=stage.scores,
+                trait=stage.items["trait"],
+                base_trait=base.items["trait"],
+                seconds=time.perf_counter() - start,
+            )
         if trace.stopped:
             w.note("stopped", persona, method=name, reason=trace.stopped)
 
@@ -240,14 +275,22 @@ def summary(found: list[Row]) -> dict[str, Any]:
         found, "ranking", lambda r: (r["persona"], r["dose"]["nats"], r["method"], r["operation"])
     ).items():
         per_nat = [[s / c["dose"]["kl_nats"] for s in c["shifts"]] for c in cells]
-        ranked.append({
-            "persona": persona, "nats": nats, "method": name, "operation": operation, "seeds": len(cells),
-            "doses": [c["dose"]["dose"] for c in cells], "kl_nats": [c["dose"]["kl_nats"] for c in cells],
-            "kl_tokens": [c["dose"]["n"] for c in cells],
-            "trait": over_seeds([c["shifts"] for c in cells]), "per_nat": over_seeds(per_nat),
-            "coherent": proportion([v for c in cells for v in c["passed"]]),
-            "kept": proportion([v for c in cells for v in c["on_trait"]]),
-        })  # fmt: skip
+        ranked.append(
+            {
+                "persona": persona,
+                "nats": nats,
+                "method": name,
+                "operation": operation,
+                "seeds": len(cells),
+                "doses": [c["dose"]["dose"] for c in cells],
+                "kl_nats": [c["dose"]["kl_nats"] for c in cells],
+                "kl_tokens": [c["dose"]["n"] for c in cells],
+                "trait": over_seeds([c["shifts"] for c in cells]),
+                "per_nat": over_seeds(per_nat),
+                "coherent": proportion([v for c in cells for v in c["passed"]]),
+                "kept": proportion([v for c in cells for v in c["on_trait"]]),
+            }
+        )
     ranked.sort(key=lambda r: (r["persona"], r["nats"], -r["trait"].mean))
     made = yielded(found)
     baked = []
@@ -255,8 +298,10 @@ def summary(found: list[Row]) -> dict[str, Any]:
         found, "healed", lambda r: (r["persona"], r["method"], r["scale"])
     ).items():
         shifts = [[x - y for x, y in zip(c["trait"], c["base_trait"], strict=True)] for c in cells]
-        each = {s: bootstrap([c["scores"][s]["mean"] for c in cells if c["scores"].get(s)], resamples=1000)
-                for s in ("neutral_kl", "own_excess")}  # fmt: skip
+        each = {
+            s: bootstrap([c["scores"][s]["mean"] for c in cells if c["scores"].get(s)], resamples=1000)
+            for s in ("neutral_kl", "own_excess")
+        }
         baked.append(
             {
                 "persona": persona,
@@ -268,29 +313,44 @@ def summary(found: list[Row]) -> dict[str, Any]:
             | each
         )
     baked.sort(key=lambda r: (r["persona"], r["scale"], -r["trait"].mean))
-    base = {p: proportion([v for r in of for v in r["coherent"]])
-            for p, of in grouped(found, "base", lambda r: r["persona"]).items()}  # fmt: skip
+    base = {
+        p: proportion([v for r in of for v in r["coherent"]])
+        for p, of in grouped(found, "base", lambda r: r["persona"]).items()
+    }
     parts = [{k: r[k] for k in ("persona", "seed", "what", "seconds")} for r in found if r["part"] == "done"]
     stopped = [r for r in found if r["part"] == "stopped"]
     machines = sorted({r["device"] for r in found if r["part"] == "machine"})
-    return records.plain({  # type: ignore[no-any-return]
-        "machines": machines, "base_coherent": base, "ranking": ranked, "yield": made, "healed": baked, "stopped": stopped,
-        "done": parts,
-    })  # fmt: skip
+    return records.plain(
+        {  # type: ignore[no-any-return]
+            "machines": machines,
+            "base_coherent": base,
+            "ranking": ranked,
+            "yield": made,
+            "healed": baked,
+            "stopped": stopped,
+            "done": parts,
+        }
+    )
 
 
 def show(found: dict[str, Any]) -> None:
     """The tables as text."""
-    print(f"{', '.join(found['machines'])}; base coherent: "
-          + ", ".join(f"{p} {told(s, 2)}" for p, s in found["base_coherent"].items()))  # fmt: skip
+    print(
+        f"{', '.join(found['machines'])}; base coherent: "
+        + ", ".join(f"{p} {told(s, 2)}" for p, s in found["base_coherent"].items())
+    )
     for r in found["ranking"]:
         kl = ", ".join(f"{v:.2f}" for v in r["kl_nats"])
-        print(f"{r['persona']:<6} {r['nats']:g} nats ({kl}) {r['method']:<14} {r['operation']:<9} trait {told(r['trait'])} "
-              f"per nat {told(r['per_nat'])} coherent {told(r['coherent'], 2)} kept {told(r['kept'], 2)}")  # fmt: skip
+        print(
+            f"{r['persona']:<6} {r['nats']:g} nats ({kl}) {r['method']:<14} {r['operation']:<9} trait {told(r['trait'])} "
+            f"per nat {told(r['per_nat'])} coherent {told(r['coherent'], 2)} kept {told(r['kept'], 2)}"
+        )
     show_yield(found["yield"])
     for r in found["healed"]:
-        print(f"{r['persona']:<6} healed {r['method']:<14} scale {r['scale']:g} trait {told(r['trait'])} "
-              f"neutral_kl {told(r['neutral_kl'], 4)} own_excess {told(r['own_excess'])}")  # fmt: skip
+        print(
+            f"{r['persona']:<6} healed {r['method']:<14} scale {r['scale']:g} trait {told(r['trait'])} "
+            f"neutral_kl {told(r['neutral_kl'], 4)} own_excess {told(r['own_excess'])}"
+        )
     for r in found["stopped"]:
         print(f"{r['persona']:<6} healed {r['method']} seed {r['seed']}: {r['reason']}")
     for r in found["done"]:

@@ -68,9 +68,13 @@ def yielded(found: list[Row]) -> list[Row]:
             other for (who, name), other in cells.items() if who == persona and name.startswith("plain")
         )
         row: Row = {
-            "persona": persona, "mode": mode, "seeds": len(of), "rewinds": sum(c["rewinds"] for c in of),
-            "coherent": proportion([v for c in of for v in c["coherent"]]), "kept": proportion([v for c in of for v in c["kept"]]),
-        }  # fmt: skip
+            "persona": persona,
+            "mode": mode,
+            "seeds": len(of),
+            "rewinds": sum(c["rewinds"] for c in of),
+            "coherent": proportion([v for c in of for v in c["coherent"]]),
+            "kept": proportion([v for c in of for v in c["kept"]]),
+        }
         for price in PRICES if all("flops" in c for c in (*of, *plain)) else list(PRICES)[:2]:
             mine, theirs = each(of, price), each(plain, price)
             row[f"kept_tokens_per_{price}"] = over(list(mine.values()))
@@ -89,5 +93,7 @@ def show_yield(found: list[Row]) -> None:
             for price in PRICES
             if f"kept_tokens_per_{price}" in r
         )
-        print(f"{r['persona']:<6} {r['mode']:<20} coherent {told(r['coherent'], 2)} kept {told(r['kept'], 2)} rewinds {r['rewinds']} "
-              f"kept tokens {prices}")  # fmt: skip
+        print(
+            f"{r['persona']:<6} {r['mode']:<20} coherent {told(r['coherent'], 2)} kept {told(r['kept'], 2)} rewinds {r['rewinds']} "
+            f"kept tokens {prices}"
+        )

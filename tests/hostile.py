@@ -279,7 +279,13 @@ def vector(draw: random.Random, folder: Path) -> tuple[Path, bool, str]:
 def condition(draw: random.Random, folder: Path) -> tuple[Path, bool, str]:
     """Our own vectors' damages, of a file whose layer and threshold are texts in its header."""
     tensors = {"direction": torch.ones(8), "mean": torch.zeros(8)}
-    header = {**CONDITION, "operation": "steer where the cosine is above the threshold", "layer": "2", "threshold": "0.5", "meta": "{}"}  # fmt: skip
+    header = {
+        **CONDITION,
+        "operation": "steer where the cosine is above the threshold",
+        "layer": "2",
+        "threshold": "0.5",
+        "meta": "{}",
+    }
     must, how = True, draw.choice(["says", "layer", "threshold", "value", "bytes", "shown"])
     if how == "says":
         header[draw.choice(sorted({*CONDITION, "operation"}))] = draw.choice(["", "add", "from 1", "\x1b[2J"])
@@ -288,7 +294,9 @@ def condition(draw: random.Random, folder: Path) -> tuple[Path, bool, str]:
     elif how == "threshold":
         header["threshold"] = draw.choice(["nan", "inf", "-1e999", "0x1", "1_0", "1" * 5_000, "٠.٥", ""])
     elif how == "value":
-        tensors[draw.choice(sorted(tensors))] = draw.choice([torch.ones(7), torch.ones(2, 8), torch.full((8,), float("nan")), torch.ones(0)])  # fmt: skip
+        tensors[draw.choice(sorted(tensors))] = draw.choice(
+            [torch.ones(7), torch.ones(2, 8), torch.full((8,), float("nan")), torch.ones(0)]
+        )
     elif how == "shown":
         header["meta"], must = json.dumps({"a\u202e[red]": "x\u2066\n"}), False
     raw = packed(tensors, header, draw, None)

@@ -37,14 +37,47 @@ from steer_heal_love.vector import Vector
 from tiny_model import build_model, hooks_of
 
 SETTINGS = {
-    "persona": "love", "model": "tiny", "rounds": 2, "seed": 3, "device": "cpu", "coherence_floor": 100.0,
+    "persona": "love",
+    "model": "tiny",
+    "rounds": 2,
+    "seed": 3,
+    "device": "cpu",
+    "coherence_floor": 100.0,
     "vector": {"contexts": 6, "layers": [0.4, 0.8]},
     "generate": {"prompts": 10, "max_new_tokens": 10},
     "walk": {"start": 0.2, "doses": 2, "survival": 0.3, "passes": 1, "floor": 0.02, "ceiling": 0.4},
-    "filter": {"checks": ["nll", "repeat_words", "on_trait"], "quantile": 1.0, "keep": 6, "calibration": 12, "least": 2},
-    "heal": {"rank": 2, "alpha": 4.0, "epochs": 2, "lr": 4e-3, "batch": 3, "anchor": 0.1, "lam": 0.1, "anchor_prompts": 4, "anchor_tokens": 6},
-    "eval": {"probes": 4, "vignettes": 7, "paraphrases": 1, "capability_blocks": 1, "transfer": "full", "neutral_prompts": 4, "sample_prompts": 2, "sample_tokens": 6, "resamples": 20, "base_draws": 2, "healed_draws": 2},
-}  # fmt: skip
+    "filter": {
+        "checks": ["nll", "repeat_words", "on_trait"],
+        "quantile": 1.0,
+        "keep": 6,
+        "calibration": 12,
+        "least": 2,
+    },
+    "heal": {
+        "rank": 2,
+        "alpha": 4.0,
+        "epochs": 2,
+        "lr": 4e-3,
+        "batch": 3,
+        "anchor": 0.1,
+        "lam": 0.1,
+        "anchor_prompts": 4,
+        "anchor_tokens": 6,
+    },
+    "eval": {
+        "probes": 4,
+        "vignettes": 7,
+        "paraphrases": 1,
+        "capability_blocks": 1,
+        "transfer": "full",
+        "neutral_prompts": 4,
+        "sample_prompts": 2,
+        "sample_tokens": 6,
+        "resamples": 20,
+        "base_draws": 2,
+        "healed_draws": 2,
+    },
+}
 
 
 @pytest.fixture

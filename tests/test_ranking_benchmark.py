@@ -34,10 +34,13 @@ def test_every_part_writes_its_cells_once_and_the_tables_are_read_from_the_file(
     found = ranking.main(["--out", str(out), *SMALL])
     cells = {(r["part"], r["cell"], r["nats"]) for r in found["steered"]}
     assert cells == {
-        ("rank", "mean_diff", 0.3), ("rank", "mean_diff", 0.6), ("rank", "linear_act at mlp.down_proj", 0.3),
-        ("rank", "linear_act at mlp.down_proj", 0.6), ("curve", "writer_svd 0.2-0.5", 0.3),
+        ("rank", "mean_diff", 0.3),
+        ("rank", "mean_diff", 0.6),
+        ("rank", "linear_act at mlp.down_proj", 0.3),
+        ("rank", "linear_act at mlp.down_proj", 0.6),
+        ("curve", "writer_svd 0.2-0.5", 0.3),
         *(("condition", cell, nats) for cell in ("mean_diff", ranking.WHERE) for nats in (0.3, 0.6)),
-    }  # fmt: skip
+    }
     (whole, under) = (
         next(r for r in ranking.read(out) if (r["part"], r["cell"]) == ("condition", c))
         for c in ("mean_diff", ranking.WHERE)

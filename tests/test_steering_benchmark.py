@@ -94,7 +94,13 @@ def test_a_text_that_is_kept_counts_by_what_it_cost_and_is_paired_with_plain_tex
         for mode, kept in (("plain, 1 nats", 0.0), ("cap", 1.0))
     ]
     plain, cap = steering.yielded(rows)
-    for price, cost in (("second", 2), ("read_token", 80), ("tflop", 4), ("second_with_filter", 5), ("tflop_with_filter", 5)):  # fmt: skip
+    for price, cost in (
+        ("second", 2),
+        ("read_token", 80),
+        ("tflop", 4),
+        ("second_with_filter", 5),
+        ("tflop_with_filter", 5),
+    ):
         assert plain[f"kept_tokens_per_{price}"].mean == 10 / cost and plain[f"less_per_{price}"].mean == 0.0
         assert cap[f"kept_tokens_per_{price}"].mean == 40 / cost and cap[
             f"less_per_{price}"
@@ -109,9 +115,15 @@ def test_operations_are_those_that_the_products_of_a_model_do(steering, tok):
     net = build_model(len(tok), tok.eos_token_id)
     prompt = tuple(range(4, 13))
     write = lambda: written(
-        net, [prompt], steering=Steering({1: torch.ones(32)}), doses=[1.0], policy=Policy(cap_nats=0.1),
-        ends=frozenset(), max_new_tokens=5, seed=0,
-    )  # fmt: skip
+        net,
+        [prompt],
+        steering=Steering({1: torch.ones(32)}),
+        doses=[1.0],
+        policy=Policy(cap_nats=0.1),
+        ends=frozenset(),
+        max_new_tokens=5,
+        seed=0,
+    )
     write()  # how the model reads is tried at the first call
     with FlopCounterMode(display=False) as counter:
         made = write()
@@ -128,5 +140,6 @@ def test_settings_are_given_by_name(steering):
     from shared import nested
 
     assert nested(["eval.probes=24", "vector.layers=[0.2,0.4]", "vector.method=pca_diff"]) == {
-        "eval": {"probes": 24}, "vector": {"layers": [0.2, 0.4], "method": "pca_diff"},
-    }  # fmt: skip
+        "eval": {"probes": 24},
+        "vector": {"layers": [0.2, 0.4], "method": "pca_diff"},
+    }

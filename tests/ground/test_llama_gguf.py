@@ -55,9 +55,14 @@ def written(path, *, tied: bool = True, architecture: str = "llama", more: str =
         add(f"blk.{n}.attn_norm.weight", WIDTH, kind="F32")
         add(f"blk.{n}.ffn_norm.weight", WIDTH, kind="F32")
         for name, shape in {
-            "attn_q": (WIDTH, WIDTH), "attn_k": (WIDTH * KV // HEADS, WIDTH), "attn_v": (WIDTH * KV // HEADS, WIDTH),
-            "attn_output": (WIDTH, WIDTH), "ffn_gate": (INNER, WIDTH), "ffn_up": (INNER, WIDTH), "ffn_down": (WIDTH, INNER),
-        }.items():  # fmt: skip
+            "attn_q": (WIDTH, WIDTH),
+            "attn_k": (WIDTH * KV // HEADS, WIDTH),
+            "attn_v": (WIDTH * KV // HEADS, WIDTH),
+            "attn_output": (WIDTH, WIDTH),
+            "ffn_gate": (INNER, WIDTH),
+            "ffn_up": (INNER, WIDTH),
+            "ffn_down": (WIDTH, INNER),
+        }.items():
             add(f"blk.{n}.{name}.weight", *shape)
     if more:
         add(more, WIDTH, kind="F32")
@@ -80,8 +85,19 @@ def test_the_folder_is_what_the_library_would_make(tmp_path, tied):
         if name in ours or not tied:
             assert torch.equal(ours[name], tensor.to(torch.bfloat16)), name
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    same = ("hidden_size", "head_dim", "num_key_value_heads", "rope_parameters", "rms_norm_eps", "tie_word_embeddings",
-            "vocab_size", "max_position_embeddings", "eos_token_id", "bos_token_id", "pad_token_id")  # fmt: skip
+    same = (
+        "hidden_size",
+        "head_dim",
+        "num_key_value_heads",
+        "rope_parameters",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "vocab_size",
+        "max_position_embeddings",
+        "eos_token_id",
+        "bos_token_id",
+        "pad_token_id",
+    )
     assert {k: getattr(loaded.config, k) for k in same} == {k: getattr(theirs.config, k) for k in same}
     ids = torch.tensor([[1, 5, 9, 30]])
     theirs.load_state_dict(loaded.state_dict())

@@ -57,14 +57,26 @@ def test_what_was_saved_is_loaded_to_the_bit(tmp_path, below, threshold):
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ({"format": "steer-heal-love.condition.2"}, "format: expected 'steer-heal-love.condition.1'"), ({"format": "steer-heal-love.vector.1"}, "not a condition"),
-        ({"operation": "add"}, "operation: expected"), ({"operation": None}, "operation"), ({"layer": "-1"}, "layer: expected"), ({"layer": "02"}, "layer"), ({"layer": "99999"}, "layer"), ({"layer": None}, "layer"),
-        ({"threshold": "nan"}, "threshold: expected a number"), ({"threshold": "inf"}, "threshold"), ({"threshold": "1e999"}, "threshold"), ({"threshold": None}, "threshold"),
-        ({"layer_numbering": "from 1"}, "layer_numbering"), ({"position": "all"}, "position"), ({"hook_point": "mlp"}, "hook_point"), ({"meta": None}, "meta: missing"),
+        ({"format": "steer-heal-love.condition.2"}, "format: expected 'steer-heal-love.condition.1'"),
+        ({"format": "steer-heal-love.vector.1"}, "not a condition"),
+        ({"operation": "add"}, "operation: expected"),
+        ({"operation": None}, "operation"),
+        ({"layer": "-1"}, "layer: expected"),
+        ({"layer": "02"}, "layer"),
+        ({"layer": "99999"}, "layer"),
+        ({"layer": None}, "layer"),
+        ({"threshold": "nan"}, "threshold: expected a number"),
+        ({"threshold": "inf"}, "threshold"),
+        ({"threshold": "1e999"}, "threshold"),
+        ({"threshold": None}, "threshold"),
+        ({"layer_numbering": "from 1"}, "layer_numbering"),
+        ({"position": "all"}, "position"),
+        ({"hook_point": "mlp"}, "hook_point"),
+        ({"meta": None}, "meta: missing"),
         ({"treshold": "1"}, "did you mean 'threshold'"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_header_that_says_something_else_is_refused(tmp_path, header, words):
     with pytest.raises(UserError, match=words):
         condition_file.read(put(tmp_path, **header))
@@ -73,11 +85,14 @@ def test_a_header_that_says_something_else_is_refused(tmp_path, header, words):
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({"direction": torch.ones(3)}, "mean: missing"), (TENSORS | {"other": torch.ones(3)}, "unknown key 'other'"),
-        (TENSORS | {"mean": torch.zeros(31)}, "widths differ"), (TENSORS | {"direction": torch.zeros(32)}, "length 0"),
-        (TENSORS | {"direction": torch.full((32,), torch.nan)}, "not finite"), ({k: t[None] for k, t in TENSORS.items()}, "expected one vector"),
+        ({"direction": torch.ones(3)}, "mean: missing"),
+        (TENSORS | {"other": torch.ones(3)}, "unknown key 'other'"),
+        (TENSORS | {"mean": torch.zeros(31)}, "widths differ"),
+        (TENSORS | {"direction": torch.zeros(32)}, "length 0"),
+        (TENSORS | {"direction": torch.full((32,), torch.nan)}, "not finite"),
+        ({k: t[None] for k, t in TENSORS.items()}, "expected one vector"),
     ],
-)  # fmt: skip
+)
 def test_tensors_that_are_no_condition_are_named(tmp_path, tensors, words):
     with pytest.raises(UserError, match=words):
         condition_file.read(put(tmp_path, tensors))
@@ -121,9 +136,12 @@ def test_the_command_makes_one_and_inspect_reads_it(net, tmp_path, monkeypatch, 
     )
     (tmp_path / "few.txt").write_text("Why not?\n\n")
     for argv, words in (
-        (["--steer", "none.txt"], "none.txt"), (["--steer", "ours.txt", "--leave", "few.txt"], "at least 4 prompts"),
-        (["--persona", "lave"], "lave"), (["--layer", "1.0"], "condition.layer"), (["--cut", "quantile"], "a quantile"),
-    ):  # fmt: skip
+        (["--steer", "none.txt"], "none.txt"),
+        (["--steer", "ours.txt", "--leave", "few.txt"], "at least 4 prompts"),
+        (["--persona", "lave"], "lave"),
+        (["--layer", "1.0"], "condition.layer"),
+        (["--cut", "quantile"], "a quantile"),
+    ):
         with pytest.raises(SystemExit) as e:
             cli.main(["vector", "condition", "--model", "tiny", "--out", "d.safetensors", *argv])
         assert e.value.code == 2 and words in " ".join(capsys.readouterr().err.split())
@@ -155,8 +173,9 @@ def test_a_runs_text_is_steered_on_the_prompts_that_meet_its_condition_alone(net
 
 def test_a_runs_condition_that_fits_nothing_is_refused_before_anything_is_written(net, tmp_path):
     for c, words in (
-        (Condition(40, torch.ones(32), torch.zeros(32), 0.0), "layers 0 to"), (Condition(1, torch.ones(8), torch.zeros(8), 0.0), "8 values"),
-    ):  # fmt: skip
+        (Condition(40, torch.ones(32), torch.zeros(32), 0.0), "layers 0 to"),
+        (Condition(1, torch.ones(8), torch.zeros(8), 0.0), "8 values"),
+    ):
         condition_file.save(c, tmp_path / "c.safetensors")
         with pytest.raises(UserError, match=words):
             loop.run(

@@ -65,11 +65,20 @@ def bench(cfg: RunConfig) -> str:
     settings = {k: v for k, v in asdict(cfg).items() if k not in ELSEWHERE}
     settings["eval"] = {k: v for k, v in settings["eval"].items() if k not in ELSEWHERE}
     settings["condition"] = {k: v for k, v in settings["condition"].items() if k not in ("file", "persona")}
-    return digest({
-        "schema": records.SCHEMA, "persona": records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8")),
-        "model": of_model(cfg.model), "template": text_of(cfg.template), "settings": settings,
-        "condition": of_condition(cfg.condition), "judge": of_model(cfg.eval.judge_model) if cfg.eval.judge_model else "", "data": evals.bank_hashes(cfg.eval), "code": shelf.code_hash(APART), "versions": records.versions(),
-    })  # fmt: skip
+    return digest(
+        {
+            "schema": records.SCHEMA,
+            "persona": records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8")),
+            "model": of_model(cfg.model),
+            "template": text_of(cfg.template),
+            "settings": settings,
+            "condition": of_condition(cfg.condition),
+            "judge": of_model(cfg.eval.judge_model) if cfg.eval.judge_model else "",
+            "data": evals.bank_hashes(cfg.eval),
+            "code": shelf.code_hash(APART),
+            "versions": records.versions(),
+        }
+    )
 
 
 def cell(bench: str, method: str, grid: Grid) -> str:

@@ -24,14 +24,25 @@ from steer_heal_love.cli.screen import lenient, output, say, tell
 from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "eval": verbs.evaluate, "vector extract": verbs.vector_extract, "vector inspect": steering.inspect,
-    "vector sweep": steering.sweep, "vector import": steering.imported, "vector condition": steering.condition,
-    "vector convert": verbs.vector_convert, "export": verbs.export, "report": verbs.show, "doctor": verbs.doctor,
-    "list": listing.listed, "lint": verbs.lint,
-    "certify": certifying.certify, "matrix": certifying.matrix, "try": trying.attempt,
+    "eval": verbs.evaluate,
+    "vector extract": verbs.vector_extract,
+    "vector inspect": steering.inspect,
+    "vector sweep": steering.sweep,
+    "vector import": steering.imported,
+    "vector condition": steering.condition,
+    "vector convert": verbs.vector_convert,
+    "export": verbs.export,
+    "report": verbs.show,
+    "doctor": verbs.doctor,
+    "list": listing.listed,
+    "lint": verbs.lint,
+    "certify": certifying.certify,
+    "matrix": certifying.matrix,
+    "try": trying.attempt,
     "sweep": sweeping.sweep,
-    "persona import": personas.persona_import, "persona draft": personas.persona_draft,
-}  # fmt: skip
+    "persona import": personas.persona_import,
+    "persona draft": personas.persona_draft,
+}
 WITH_SETTINGS: dict[str, Callable[[list[str]], None]] = {"run": runs.run, "compare": runs.compare}
 """commands whose options are every setting of a run"""
 

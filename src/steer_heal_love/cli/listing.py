@@ -14,11 +14,18 @@ from steer_heal_love.ground.errors import unknown
 from steer_heal_love.persona import names as persona_names
 
 KINDS = {
-    "personas": "persona", "methods": "vector.methods", "operations": "ground.operations.operations",
-    "controls": "vector.controls.ABOUT", "adaptive": "ground.policy.MODES", "checks": "filter.checks",
-    "divergences": "heal.divergences", "instruments": "evals.instruments", "comparisons": "compare.methods",
-    "engines": "generate.engines", "presets": "presets.ABOUT",
-}  # fmt: skip
+    "personas": "persona",
+    "methods": "vector.methods",
+    "operations": "ground.operations.operations",
+    "controls": "vector.controls.ABOUT",
+    "adaptive": "ground.policy.MODES",
+    "checks": "filter.checks",
+    "divergences": "heal.divergences",
+    "instruments": "evals.instruments",
+    "comparisons": "compare.methods",
+    "engines": "generate.engines",
+    "presets": "presets.ABOUT",
+}
 """kinds of plug-in, by what holds their names"""
 
 

@@ -219,10 +219,16 @@ def condition(
     net, tok = load(model, device=device, template=template)
     found = examples(net, tok, who, how, RunConfig.batch_tokens, *lists)
     meta = {
-        "steer": shown(steer.name) if steer else f"prompts that draw out {who.name}", "leave": shown(leave.name) if leave else "neutral prompts",
-        "cut": cut, "value": value, "steered_of_the_first": found.steered.mean, "steered_of_the_second": found.left.mean,
-        "held_out": [found.steered.n, found.left.n], "model": models.fingerprint(net), "template": template_hash(tok),
-    }  # fmt: skip
+        "steer": shown(steer.name) if steer else f"prompts that draw out {who.name}",
+        "leave": shown(leave.name) if leave else "neutral prompts",
+        "cut": cut,
+        "value": value,
+        "steered_of_the_first": found.steered.mean,
+        "steered_of_the_second": found.left.mean,
+        "held_out": [found.steered.n, found.left.n],
+        "model": models.fingerprint(net),
+        "template": template_hash(tok),
+    }
     condition_file.save(found.condition, out, meta)
     screen.tell(f"{out}: {met_by(found.condition)}")
     for kind, share in (("first", found.steered), ("second", found.left)):

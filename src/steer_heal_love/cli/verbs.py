@@ -118,10 +118,18 @@ def load(model: str, **how: Any) -> tuple[Any, Any]:
 
 
 def vector_extract(
-    persona: str = "love", model: str = "smollm2", method: str = VectorConfig.method,
-    contrast: Literal["neg", "neutral"] = VectorConfig.contrast, layers: tuple[float, float] = VectorConfig.layers, contexts: int = VectorConfig.contexts, hook: str = VectorConfig.hook, device: str = "auto", template: str = "",
-    *, out: Path,
-) -> None:  # fmt: skip
+    persona: str = "love",
+    model: str = "smollm2",
+    method: str = VectorConfig.method,
+    contrast: Literal["neg", "neutral"] = VectorConfig.contrast,
+    layers: tuple[float, float] = VectorConfig.layers,
+    contexts: int = VectorConfig.contexts,
+    hook: str = VectorConfig.hook,
+    device: str = "auto",
+    template: str = "",
+    *,
+    out: Path,
+) -> None:
     """Extract a persona's steering vector from a model, and save it as safetensors.
 
     Args:

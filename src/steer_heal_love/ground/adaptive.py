@@ -115,9 +115,16 @@ def written(
     if when is not None:
         doses = when.doses(model, prompts, doses)
     w = Writer(
-        model, prompts, steering, policy, ends, max_new_tokens,
-        drawn(len(prompts), policy.rewinds + 1, max_new_tokens, seed), temperature, min_p,
-    )  # fmt: skip
+        model,
+        prompts,
+        steering,
+        policy,
+        ends,
+        max_new_tokens,
+        drawn(len(prompts), policy.rewinds + 1, max_new_tokens, seed),
+        temperature,
+        min_p,
+    )
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     with team.sharing(order) as mine, track(label, len(mine)) as advance:
         done = finished(w, [Draft(row, doses[row]) for row in sorted(mine)], batch, advance)
@@ -198,8 +205,11 @@ class Loop:
     def __init__(self, w: Writer, drafts: list[Draft], doses: Doses) -> None:
         self.w, self.drafts, self.doses, self.done = w, list(drafts), doses, dict[int, Draft]()
         self.uniforms = torch.stack(
-            [torch.nn.functional.pad(w.uniforms[d.row, d.attempt, len(d.kept) :], (0, len(d.kept))) for d in drafts]
-        ).to(w.model.device)  # fmt: skip
+            [
+                torch.nn.functional.pad(w.uniforms[d.row, d.attempt, len(d.kept) :], (0, len(d.kept)))
+                for d in drafts
+            ]
+        ).to(w.model.device)
         self.at = 0
 
     def take(self, i: int, d: Draft, tokens: list[int], nll: list[float]) -> bool:

@@ -28,17 +28,28 @@ from steer_heal_love.ground.untrusted import gguf
 
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 INNER = {
-    "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-}  # fmt: skip
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
 """modules by GGUF's names of them, outside and inside a block"""
 SIZES = {
-    "context_length": "max_position_embeddings", "block_count": "num_hidden_layers", "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size", "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads", "rope.dimension_count": "head_dim", "vocab_size": "vocab_size",
+    "context_length": "max_position_embeddings",
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "rope.dimension_count": "head_dim",
+    "vocab_size": "vocab_size",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-}  # fmt: skip
+}
 """settings by GGUF's names of them"""
 IDS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
@@ -133,8 +144,13 @@ def configuration(fields: dict[str, Any], *, tied: bool) -> LlamaConfig:
     sizes = {name: fields[f"llama.{key}"] for key, name in SIZES.items() if f"llama.{key}" in fields}
     rope = {"rope_theta": fields.get("llama.rope.freq_base", 10_000.0), "rope_type": "default"}
     return LlamaConfig(
-        architectures=["LlamaForCausalLM"], dtype="bfloat16", tie_word_embeddings=tied, rope_parameters=rope, **sizes, **ids
-    )  # fmt: skip
+        architectures=["LlamaForCausalLM"],
+        dtype="bfloat16",
+        tie_word_embeddings=tied,
+        rope_parameters=rope,
+        **sizes,
+        **ids,
+    )
 
 
 def tokenizer(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
@@ -143,8 +159,13 @@ def tokenizer(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
     tokens = field("tokens")
     pairs = [tuple(pair.split(" ")) for pair in field("merges")]
     inner = Tokenizer(
-        models.BPE({token: i for i, token in enumerate(tokens)}, pairs, continuing_subword_prefix="", end_of_word_suffix="")
-    )  # fmt: skip
+        models.BPE(
+            {token: i for i, token in enumerate(tokens)},
+            pairs,
+            continuing_subword_prefix="",
+            end_of_word_suffix="",
+        )
+    )
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1")

@@ -83,11 +83,14 @@ class Stages:
                 table.add_row("…")
             trait, pos, neg, drift, odd = (score(s, name) for name in COLUMNS)
             cells = {
-                "dose": plain(number(s.dose), ".2f"), "interval": interval(trait, ".2f"),
-                "trait_shift": plain(trait.mean, "+.2f"), "pos": plain(pos.mean, "+.2f"),
-                "neg": plain(neg.mean, "+.2f"), "neutral_kl": plain(drift.mean, ".3f"),
+                "dose": plain(number(s.dose), ".2f"),
+                "interval": interval(trait, ".2f"),
+                "trait_shift": plain(trait.mean, "+.2f"),
+                "pos": plain(pos.mean, "+.2f"),
+                "neg": plain(neg.mean, "+.2f"),
+                "neutral_kl": plain(drift.mean, ".3f"),
                 "own_excess": plain(odd.mean, "+.2f"),
-            }  # fmt: skip
+            }
             named = s.stage if s.round < 0 else f"{s.round} {s.stage}"
             table.add_row(
                 Text(shown(named)), *(cells[c] for c in columns), style="" if s.stage == "healed" else "dim"

@@ -54,9 +54,11 @@ def save(condition: Condition, path: Path, meta: Mapping[str, Any] | None = None
     """Write a condition with what it says of itself."""
     said = next(text for text, below in OPERATIONS.items() if below is condition.below)
     told = SAYS | {
-        "operation": said, "layer": str(condition.layer), "threshold": repr(float(condition.threshold)),
+        "operation": said,
+        "layer": str(condition.layer),
+        "threshold": repr(float(condition.threshold)),
         "meta": json.dumps(dict(meta or {})),
-    }  # fmt: skip
+    }
     held = {name: getattr(condition, name).detach().float().cpu().contiguous() for name in TENSORS}
     with whole(path) as scratch:
         scratch.write_bytes(in_order(safetensors.save(held, metadata=told)))
