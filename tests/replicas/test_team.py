@@ -66,9 +66,9 @@ def test_readings_come_back_in_the_order_of_the_rows(found, name):
 def test_a_heal_s_gradient_is_the_one_process_s(found, name):
     """Also where a process has no row of a step at all."""
     (terms, grads, held), (terms_2, grads_2, held_2) = found.alone[name], found.together[name]
-    assert terms.keys() == terms_2.keys() and terms == pytest.approx(terms_2, rel=1e-5)
+    assert terms.keys() == terms_2.keys() and terms == pytest.approx(terms_2, rel=1e-4)
     assert all(map(close, grads, grads_2)) and sum(g.abs().sum() for g in grads) > 0
-    assert held == pytest.approx(held_2, rel=1e-5)
+    assert held == pytest.approx(held_2, rel=1e-4)
 
 
 def test_a_killed_process_is_one_clear_error(found):
