@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakSet
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import fused, partway
-from steer_heal_love.ground.replay import error_mode
+from steer_heal_love.ground.replay import graphed
 from steer_heal_love.ground.side_by_side import Texts
 
 T = TypeVar("T")
@@ -65,8 +65,8 @@ class Captured:
                 self.hidden = warmed_up(forward)
                 warmed_up(backward)
                 _warm.add(model)
-            self.passing, self.hidden = recorded(forward)
-            self.returning, self.grads = recorded(backward, self.passing.pool())
+            self.passing, self.hidden = graphed(forward)
+            self.returning, self.grads = graphed(backward, self.passing.pool())
 
     def takes(self, given: Texts) -> bool:
         """Whether a step of these texts fits what was captured, and fills most of it."""
@@ -122,11 +122,3 @@ def warmed_up(work: Callable[[], T]) -> T:
         found = work()
     torch.cuda.current_stream().wait_stream(aside)
     return found
-
-
-def recorded(work: Callable[[], T], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, T]:
-    """A CUDA graph of `work`, and what it gives, whose memory every replay fills again."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode=error_mode()):
-        found = work()
-    return graph, found

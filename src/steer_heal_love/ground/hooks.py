@@ -117,7 +117,7 @@ def shifted(
         yield doses
 
 
-class _Stop(Exception):
+class Stop(Exception):
     """Ends a forward pass once every wanted layer was read."""
 
 
@@ -141,13 +141,13 @@ def captured(
                 found = hidden[:, -1] if where is None else hidden.flatten(0, 1)[where.to(hidden.device)]
                 read[index] = found.float().to(model.device)
                 if index == max(wanted):
-                    raise _Stop
+                    raise Stop
 
             stack.callback(places.module(model, index, at).register_forward_hook(hook).remove)
         try:
             with torch.no_grad():
                 body(model)(**inputs)
-        except _Stop:
+        except Stop:
             pass
     return read
 

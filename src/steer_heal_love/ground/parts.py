@@ -154,15 +154,21 @@ def asked_with(
 @contextmanager
 def standing_aside(decoder: nn.Module, hidden: Float[Tensor, "n d"]) -> Iterator[None]:
     """A decoder that gives `hidden` for whatever it is asked."""
-    out = Alone(last_hidden_state=hidden.unsqueeze(0))
-    before = decoder.__dict__.get("forward")
-    decoder.forward = lambda *_, **__: out  # type: ignore[method-assign]
+    with giving(decoder, Alone(last_hidden_state=hidden.unsqueeze(0))):
+        yield
+
+
+@contextmanager
+def giving(module: nn.Module, out: Any) -> Iterator[None]:
+    """A module that gives `out` for whatever it is asked; its hooks still run."""
+    before = module.__dict__.get("forward")
+    module.forward = lambda *_, **__: out  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del decoder.forward
+        del module.forward
         if before is not None:
-            decoder.forward = before
+            module.forward = before
 
 
 @torch.no_grad()

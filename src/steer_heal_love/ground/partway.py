@@ -17,15 +17,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import side_by_side
-from steer_heal_love.ground.parts import layers
-from steer_heal_love.ground.reading import Trial, passes, read
+from steer_heal_love.ground.hooks import Stop
+from steer_heal_love.ground.parts import giving, layers
+from steer_heal_love.ground.reading import Trial, passes
 from steer_heal_love.ground.side_by_side import Texts
 
 _tried: WeakKeyDictionary[nn.Module, dict[int, bool]] = WeakKeyDictionary()
-
-
-class _Stop(Exception):
-    """Ends a pass at the layer that is wanted."""
 
 
 @torch.no_grad()
@@ -35,12 +32,12 @@ def entering(model: PreTrainedModel, first: int, given: Texts) -> Float[Tensor, 
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         found.append(output[0] if isinstance(output, tuple) else output)
-        raise _Stop
+        raise Stop
 
     handle = layers(model)[first - 1].register_forward_hook(hook)
     try:
         side_by_side.states(model, given)
-    except _Stop:
+    except Stop:
         pass
     finally:
         handle.remove()
@@ -52,24 +49,16 @@ def from_layer(model: PreTrainedModel, first: int, entered: Float[Tensor, "1 s d
     """The layers below `first` give what entered it, whatever they are asked."""
     with ExitStack() as stack:
         for layer in layers(model)[:first]:
-            before = layer.__dict__.get("forward")
-            layer.forward = lambda *_, **__: entered
-            stack.callback(_put_back, layer, before)
+            stack.enter_context(giving(layer, entered))
         yield
-
-
-def _put_back(layer: nn.Module, before: Any) -> None:
-    del layer.forward
-    if before is not None:
-        layer.forward = before
 
 
 def states(
     model: PreTrainedModel, first: int, entered: Float[Tensor, "1 s d"], given: Texts
 ) -> Float[Tensor, "1 s d"]:
     """Final hidden states of texts side by side, from what entered layer `first`."""
-    with from_layer(model, first, entered), side_by_side.kept_apart(model, given):
-        return read(model, given.ids, None, given.places, use_cache=False)[0]
+    with from_layer(model, first, entered):
+        return side_by_side.states(model, given)
 
 
 def suits(model: PreTrainedModel, first: int) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -25,6 +26,7 @@ from steer_heal_love.ground.parts import body
 from steer_heal_love.ground.reading import positions, read
 from steer_heal_love.ground.spread import is_spread
 
+T = TypeVar("T")
 Choose = Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]]
 Over = Callable[[Tensor], Tensor]
 SPAN = 128
@@ -138,10 +140,9 @@ def recorded(forward: Callable[[], None], device: torch.device) -> Callable[[], 
     """`forward`, which has run once, as a CUDA graph; itself on other devices, or where it can't be captured."""
     if device.type != "cuda":
         return forward
-    graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode=error_mode()):
-            forward()
+        with torch.cuda.device(device):
+            graph, _ = graphed(forward)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as e:
@@ -150,10 +151,14 @@ def recorded(forward: Callable[[], None], device: torch.device) -> Callable[[], 
     return graph.replay  # type: ignore[no-any-return]
 
 
-def error_mode() -> str:
-    """What may disturb a capture. Beside other processes a thread of NCCL's asks the device things that would end a
-    capture of all threads."""
-    return "thread_local" if torch.distributed.is_initialized() else "global"
+def graphed(work: Callable[[], T], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A CUDA graph of `work` on the current device, and what it gives, whose memory every replay fills again."""
+    graph = torch.cuda.CUDAGraph()
+    # Beside other processes a thread of NCCL's asks the device things that would end a capture of all threads.
+    mode = "thread_local" if torch.distributed.is_initialized() else "global"
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode=mode):
+        found = work()
+    return graph, found
 
 
 @contextmanager

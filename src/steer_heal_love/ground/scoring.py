@@ -48,12 +48,12 @@ class Batch:
 
 def pack(sequences: list[Tokens], device: torch.device | str) -> Batch:
     """Right-pad a batch; `where` points at the position *before* each answer token."""
-    width = max(len(s.prompt) + len(s.answer) for s in sequences)
+    width = max(map(size, sequences))
     ids = torch.zeros(len(sequences), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
     where, targets = [], []
     for row, s in enumerate(sequences):
-        start, end = len(s.prompt), len(s.prompt) + len(s.answer)
+        start, end = len(s.prompt), size(s)
         ids[row, :end] = torch.tensor(s.prompt + s.answer)
         mask[row, :end] = 1
         where.append(torch.arange(start - 1, end - 1) + row * width)
@@ -107,8 +107,7 @@ def size(tokens: Tokens) -> int:
 
 def read_side_by_side(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[Tensor, "t d"], Batch]:
     """`answer_hidden` of texts side by side in one row."""
-    given = side_by_side.texts([s.prompt + s.answer for s in sequences], model.device)
-    at = side_by_side.where([(len(s.prompt), len(s.answer)) for s in sequences]).to(model.device)
+    given, at = side_by_side.answered(sequences, model.device)
     lengths = [len(s.answer) for s in sequences]
     hidden = side_by_side.states(model, given)[0][at]
     return hidden, Batch(given.ids, torch.ones_like(given.ids), at, given.ids[0, at + 1], lengths)
@@ -117,11 +116,12 @@ def read_side_by_side(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[
 @torch.no_grad()
 def read_hidden(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[Tensor, "t d"], Batch]:
     """`answer_hidden` without gradients, reading what all prompts begin with once where a model's way allows it."""
-    if max(len(s.prompt) + len(s.answer) for s in sequences) > way(model).inside:
+    longest = max(map(size, sequences))
+    if longest > way(model).inside:
         batch = pack(sequences, model.device)
         return answer_hidden(model, batch), batch
     n = common_start([s.prompt for s in sequences])
-    if model.device.type == "cuda" and side_by_side.suits(model, max(map(size, sequences))):
+    if model.device.type == "cuda" and side_by_side.suits(model, longest):
         saved = n * (len(sequences) - 1)
         if saved < SHARED * sum(map(size, sequences)):
             return read_side_by_side(model, sequences)
@@ -137,7 +137,7 @@ def read_hidden(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[
 
 def sorted_by_length(sequences: list[Tokens]) -> list[int]:
     """Indices, the shortest sequence first."""
-    return sorted(range(len(sequences)), key=lambda i: len(sequences[i].prompt) + len(sequences[i].answer))
+    return sorted(range(len(sequences)), key=lambda i: size(sequences[i]))
 
 
 def by_length(
@@ -145,7 +145,7 @@ def by_length(
 ) -> Iterator[list[int]]:
     """Indices in batches of similar length, each at most `batch_tokens` after padding; of all, or of those `chosen`,
     which come sorted by length."""
-    sizes = [len(s.prompt) + len(s.answer) for s in sequences]
+    sizes = [size(s) for s in sequences]
     batch: list[int] = []
     for index in sorted_by_length(sequences) if chosen is None else chosen:
         if batch and (len(batch) + 1) * sizes[index] > batch_tokens:

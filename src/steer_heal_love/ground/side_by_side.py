@@ -25,6 +25,7 @@ from steer_heal_love.ground.attention import does_more
 from steer_heal_love.ground.reading import Trial, limits, passes, read
 from steer_heal_love.ground.replay import attending
 from steer_heal_love.ground.spread import is_spread
+from steer_heal_love.nouns import Tokens
 
 NAME = "side_by_side"
 HALVES = (torch.bfloat16, torch.float16)
@@ -53,6 +54,12 @@ def texts(rows: list[tuple[int, ...]], device: torch.device | str) -> Texts:
         lengths,
         max(lengths),
     )
+
+
+def answered(rows: list[Tokens], device: torch.device | str) -> tuple[Texts, Int[Tensor, " t"]]:
+    """Prompts with their answers side by side, and the positions before each answer token."""
+    at = where([(len(t.prompt), len(t.answer)) for t in rows])
+    return texts([t.prompt + t.answer for t in rows], device), at.to(device)
 
 
 def where(sizes: list[tuple[int, int]]) -> Int[Tensor, " t"]:

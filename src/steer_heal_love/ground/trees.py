@@ -18,6 +18,7 @@ from steer_heal_love.ground.scoring import (
     by_length,
     common_start,
     log_likelihood,
+    size,
     sorted_by_length,
     token_nll,
 )
@@ -39,7 +40,7 @@ def branch_nll(
     out: list[list[float]] = [[] for _ in prompts]
     trees = [Tree.of(a) for a in answers]
     stems = [Tokens(p, tuple(t.inner())) for p, t in zip(prompts, trees, strict=True)]
-    wide = [len(s.prompt) + len(s.answer) > way(model).inside for s in stems]
+    wide = [size(s) > way(model).inside for s in stems]
 
     def read_trees(indices: list[int]) -> None:
         chosen = [trees[i] for i in indices]

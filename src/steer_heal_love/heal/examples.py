@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground.memory import free_bytes
-from steer_heal_love.ground.scoring import hidden_states
+from steer_heal_love.ground.scoring import hidden_states, size
 from steer_heal_love.nouns import Completion, Tokens
 
 PADDING = 1.4
@@ -79,7 +79,7 @@ def cycle(examples: list[Example], rng: random.Random) -> Iterator[Example]:
 
 def alike(kept: list[Example], anchor: list[Example]) -> list[list[Example]]:
     """Both kinds of text as one batch, or each as its own where one would mostly be the other's padding."""
-    area = lambda part: len(part) * max(len(e.tokens.prompt) + len(e.tokens.answer) for e in part)
+    area = lambda part: len(part) * max(size(e.tokens) for e in part)
     if not anchor or not kept or area(kept + anchor) <= PADDING * (area(kept) + area(anchor)):
         return [kept + anchor]
     return [kept, anchor]

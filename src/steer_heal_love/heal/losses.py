@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import team
+from steer_heal_love.ground.scoring import size
 from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms
 from steer_heal_love.heal.student import Student
@@ -50,7 +51,7 @@ def parts_of(kept: list[Example], anchor: list[Example], most: int) -> Iterator[
 
 
 def longest_first(examples: list[Example]) -> list[Example]:
-    return sorted(examples, key=lambda e: -len(e.tokens.prompt) - len(e.tokens.answer))
+    return sorted(examples, key=lambda e: -size(e.tokens))
 
 
 Part = tuple[list[Example], list[Example]]

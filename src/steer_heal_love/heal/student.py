@@ -47,9 +47,8 @@ class Student:
         if not self.reads(rows):
             batches = [pack([e.tokens for e in part], self.model.device) for part in alike(kept, anchor)]
             return torch.cat([answer_hidden(self.model, b) for b in batches])
-        given = side_by_side.texts([t.prompt + t.answer for t in rows], self.model.device)
-        at = side_by_side.where([(len(t.prompt), len(t.answer)) for t in rows])
-        return self.states(given, rows)[at.to(self.model.device)]
+        given, at = side_by_side.answered(rows, self.model.device)
+        return self.states(given, rows)[at]
 
     def reads(self, rows: list[Tokens]) -> bool:
         """Whether these texts may be read side by side."""

@@ -69,7 +69,6 @@ def reader(model: PreTrainedModel, rows: list[Tokens], first: int) -> Callable[[
     longest = max(map(size, rows))
     if not (first and side_by_side.suits(model, longest) and partway.suits(model, first)):
         return lambda: read_hidden(model, rows)[0]
-    given = side_by_side.texts([t.prompt + t.answer for t in rows], model.device)
-    at = side_by_side.where([(len(t.prompt), len(t.answer)) for t in rows]).to(model.device)
+    given, at = side_by_side.answered(rows, model.device)
     entered = partway.entering(model, first, given)
     return lambda: partway.states(model, first, entered, given)[0][at]
