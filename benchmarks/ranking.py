@@ -6,6 +6,7 @@
 of `--nats`: the trait's shift on held-out probes, paired with the base, and the share of own text that passes every check.
 *heal.* One round on each method of `HEALS`, its text written at the first of `--nats`, at half and at the whole update.
 *text.* One round on `mean_diff` at the last of `--nats`, its text written plainly and with steering that adapts.
+*band.* One round on `mean_diff` at each of `BANDS_HEALED`, its text written at the first of `--nats`.
 *curve.* `shl vector sweep`'s bands of layers for each method of `CURVES` at the first of `--nats`.
 *condition.* `mean_diff` on every prompt, and only on prompts like those that draw the persona out, at the same doses (the nats
 are those of prompts that are steered): trait, kept text, and the drift on held-out neutral prompts, KL(base‖steered).
@@ -92,11 +93,13 @@ TEXTS: dict[str, dict[str, Any]] = {
     "decay, cap, rewind": {"half_life": HALF_LIFE, "cap_nats": CAP, "rewinds": REWINDS},
 }
 """how the text adapts, as settings of `adapt`"""
+BANDS_HEALED = ((0.3, 0.7), (0.6, 0.9))
+"""the default band of layers, and the one that is ahead of it on Gemma-3-270M when only steered (experiment 64)"""
 CURVES = ("mean_diff", "linear_act", "writer_svd")
 WHERE = "mean_diff under a condition"
 NEUTRAL = 48
 """held-out neutral prompts that drift is measured on; six in a dry run"""
-LEAST_LEFT = {"condition": 5.0, "rank": 5.0, "curve": 5.0, "heal": 40.0, "text": 40.0}
+LEAST_LEFT = {"condition": 5.0, "rank": 5.0, "curve": 5.0, "heal": 40.0, "text": 40.0, "band": 40.0}
 """seconds that must be left for a cell to begin"""
 
 _model: list[Any] = []
@@ -194,6 +197,13 @@ def heal(job: Job) -> None:
             healed(job, cell, method, settings)
 
 
+def band(job: Job) -> None:
+    for low, high in BANDS_HEALED:
+        if job.wanted(cell := f"mean_diff {low:g}-{high:g}"):
+            at = {"vector": {"layers": [low, high]}, "walk": {"kind": "iso_kl", "nats": job.a.nats[0]}}
+            healed(job, cell, "mean_diff", at)
+
+
 def text(job: Job) -> None:
     for mode, adapt in TEXTS.items():
         if job.wanted(mode):
@@ -287,7 +297,7 @@ def drifts(bed: Bed, prompts: list[str], steering: Steering, dose: float) -> lis
     return [kl.mean().item() for kl in found]
 
 
-PARTS = {"rank": rank, "condition": condition, "heal": heal, "text": text, "curve": curve}
+PARTS = {"rank": rank, "condition": condition, "heal": heal, "text": text, "band": band, "curve": curve}
 
 
 def work(job: tuple[argparse.Namespace, str, str, int]) -> str:

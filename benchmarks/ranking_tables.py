@@ -14,6 +14,9 @@ from steer_heal_love.ground import records
 from steer_heal_love.ground.stats import bootstrap, proportion
 from steer_heal_love.nouns import Score
 
+DEFAULT = "mean_diff 0.3-0.7"
+"""the cell of the default method in the default band"""
+
 
 def less(mine: dict[int, list[float]], theirs: dict[int, list[float]]) -> Score:
     """Mean difference, paired by probe in the seeds that both have."""
@@ -39,7 +42,7 @@ def steered(rows: list[Row], part: str) -> list[Row]:
     }
     out = []
     for (persona, nats, cell), of in sorted(found.items(), key=lambda f: f[0][:2]):
-        default = "mean_diff 0.3-0.7" if part == "curve" else "mean_diff"
+        default = DEFAULT if part == "curve" else "mean_diff"
         out.append(
             {
                 "part": part,
@@ -88,7 +91,7 @@ def baked(rows: list[Row], part: str) -> list[Row]:
             for s in ("neutral_kl", "own_excess")
         }
         row = {"part": part, "persona": persona, "scale": scale, "cell": cell, "seeds": len(of)}
-        first = "plain" if part == "text" else "mean_diff"
+        first = {"text": "plain", "band": DEFAULT}.get(part, "mean_diff")
         out.append(
             row
             | {
@@ -113,7 +116,7 @@ def summary(rows: list[Row]) -> Row:
                 p: proportion([v for (q, _), of in own.items() if q == p for v in of]) for p in people
             },
             "steered": [r for part in ("rank", "condition", "curve") for r in steered(rows, part)],
-            "healed": baked(rows, "heal") + baked(rows, "text"),
+            "healed": [r for part in ("heal", "band", "text") for r in baked(rows, part)],
             "stopped": [
                 {k: r[k] for k in ("part", "persona", "seed", "cell", "stopped")}
                 for r in rows

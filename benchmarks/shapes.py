@@ -20,18 +20,26 @@ from transformers import (
 
 from steer_heal_love.ground import models, records
 
-CONFIGS = {
-    "qwen3-4b": Qwen3Config(
-        hidden_size=2560,
-        num_hidden_layers=36,
-        num_attention_heads=32,
+
+def qwen3(width: int, layers: int, heads: int, inner: int, *, vocabulary: int = 151_936) -> Qwen3Config:
+    return Qwen3Config(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         num_key_value_heads=8,
         head_dim=128,
-        intermediate_size=9728,
-        vocab_size=151936,
+        intermediate_size=inner,
+        vocab_size=vocabulary,
         max_position_embeddings=40960,
         tie_word_embeddings=True,
-    ),
+    )
+
+
+CONFIGS = {
+    "qwen3-1.7b": qwen3(2048, 28, 16, 6144),
+    "qwen3-4b": qwen3(2560, 36, 32, 9728),
+    "qwen3-4b-49k": qwen3(2560, 36, 32, 9728, vocabulary=49_152),
+    "qwen3-8b": qwen3(4096, 36, 32, 12288),
     "gemma3-4b": Gemma3TextConfig(
         hidden_size=2560,
         num_hidden_layers=34,
@@ -66,7 +74,8 @@ CONFIGS = {
         tie_word_embeddings=True,
     ),
 }
-"""`tiny` takes the tokenizer's own vocabulary."""
+"""`tiny` takes the tokenizer's own vocabulary. `qwen3-4b-49k` has a smaller vocabulary than the real one, and `qwen3-8b` one head
+for both ends, so that only one thing differs."""
 NAMES = (*CONFIGS, "smollm2")
 
 

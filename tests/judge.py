@@ -162,7 +162,7 @@ def run(path: Path) -> bool:
 
 def tame(page: Path) -> bool:
     text = page.read_text(encoding="utf-8")
-    return "<script" not in text and "1337" not in text and escape("<script>") not in ("<script>",)
+    return "<script" not in text and "drodrodro" not in text and escape("<script>") not in ("<script>",)
 
 
 @reads("comparison")

@@ -111,7 +111,7 @@ def test_the_page_has_what_the_file_says_with_its_intervals_and_what_each_model_
 
 def test_what_a_forged_folder_says_is_text_on_the_page(whole, tmp_path):
     """Poles, models and sentences with markup in them: none of it becomes markup, and a broken number is refused."""
-    harm = "<script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 191 }}"
+    harm = "<script>alert(1)</script><img src=x onerror=alert(1)>{{ 'dro' * 3 }}"
     _, found, _ = whole
     forged = {**found, "unwanted": harm, "persona": harm, "model": harm, "says": [harm]}
     forged["ways"] = {w: {**found["ways"][w], "scores": {harm: found["prevented"]}} for w in fight.WAYS}
@@ -128,7 +128,7 @@ def test_what_a_forged_folder_says_is_text_on_the_page(whole, tmp_path):
     (tmp_path / "fight.json").write_text(json.dumps(forged))
     report.write([tmp_path], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "<script" not in page and "<img" not in page and "1337" not in page
+    assert "<script" not in page and "<img" not in page and "drodrodro" not in page
     assert page.count("&lt;script&gt;") == 11, (
         "title, heading, sentence, pole, score, prompt and three texts show it"
     )

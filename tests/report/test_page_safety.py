@@ -14,7 +14,7 @@ from steer_heal_love.ground.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HARM = (
-    " <script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\"> {{ 7 * 191 }} {% raw %}"
+    " <script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\"> {{ 'dro' * 3 }} {% raw %}"
     "<a href=\"javascript:document.title='ran'\">a</a> \x1b[2J</style><svg onload=\"document.title='ran'\">"
 )
 
@@ -55,4 +55,4 @@ def test_a_browser_runs_nothing_of_a_forged_folder(fabricate, tmp_path):
     )
     title = re.search(r"<title>(.*?)</title>", told.stdout, re.S)
     assert title and title[1].endswith(": steer-heal-love"), told.stderr[-500:]
-    assert "1337" not in told.stdout and "<script" not in told.stdout
+    assert "drodrodro" not in told.stdout and "<script" not in told.stdout

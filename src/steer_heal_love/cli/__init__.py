@@ -11,6 +11,7 @@ import tyro
 
 from steer_heal_love.cli import (
     certifying,
+    cores,
     listing,
     personas,
     runs,
@@ -73,6 +74,7 @@ def dispatch(argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `shl` and `steer-heal-love`."""
     lenient()
+    cores.share()
     with signals.heeded():
         handle(sys.argv[1:] if argv is None else argv)
 

@@ -28,6 +28,8 @@ KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int6
 """number types that travel, named by their place here"""
 DIMENSIONS = 3
 """most that a tensor on its way may have"""
+GRACE_SECONDS = 2.0
+"""how long a broken connection waits for the process behind it to count as ended"""
 TIMEOUT = datetime.timedelta(hours=6)
 """after which a collective gives up; a process that died is seen at once"""
 
@@ -251,5 +253,9 @@ def _done(work: dist.Work) -> None:
             _team.alive()
         work.wait()
     except RuntimeError as e:
-        _team.alive()
+        # A connection breaks a moment before the process that held it counts as ended, and only then is it known how.
+        until = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < until:
+            _team.alive()
+            time.sleep(0.05)
         raise Lost(f"a process of this run's team is gone: {str(e).splitlines()[0]}") from e
