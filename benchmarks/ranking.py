@@ -193,30 +193,28 @@ def curve(job: Job) -> None:
 def heal(job: Job) -> None:
     for method, hook in HEALS:
         if job.wanted(cell := name_of(method, hook)):
-            settings = {"vector": {"hook": hook}, "walk": {"kind": "iso_kl", "nats": job.a.nats[0]}}
-            healed(job, cell, method, settings)
+            healed(job, cell, method, job.a.nats[0], {"vector": {"hook": hook}})
 
 
-def band(job: Job) -> None:
+def by_band(job: Job) -> None:
     for low, high in BANDS_HEALED:
         if job.wanted(cell := f"mean_diff {low:g}-{high:g}"):
-            at = {"vector": {"layers": [low, high]}, "walk": {"kind": "iso_kl", "nats": job.a.nats[0]}}
-            healed(job, cell, "mean_diff", at)
+            healed(job, cell, "mean_diff", job.a.nats[0], {"vector": {"layers": [low, high]}})
 
 
 def text(job: Job) -> None:
     for mode, adapt in TEXTS.items():
         if job.wanted(mode):
-            healed(
-                job, mode, "mean_diff", {"adapt": adapt, "walk": {"kind": "iso_kl", "nats": job.a.nats[-1]}}
-            )
+            healed(job, mode, "mean_diff", job.a.nats[-1], {"adapt": adapt})
 
 
-def healed(job: Job, cell: str, method: str, settings: dict[str, Any]) -> None:
-    """One round on a method's vector, in a folder that is gone afterwards; the base's scores are kept by the tool's shelf."""
+def healed(job: Job, cell: str, method: str, nats: float, settings: dict[str, Any]) -> None:
+    """One round on a method's vector, its text written at `nats`, in a folder that is gone afterwards; the base's scores are kept by the tool's shelf."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ranking-") as out:
-        cfg = override(job.config, {"out": out, "eval": HEALED, **settings})
+        cfg = override(
+            job.config, {"out": out, "eval": HEALED, "walk": {"kind": "iso_kl", "nats": nats}, **settings}
+        )
         base, (trace,) = study.of_seed(
             cfg, job.model, job.tok, [study.named(f"healed:{method}")], GRID, silent
         )
@@ -297,7 +295,7 @@ def drifts(bed: Bed, prompts: list[str], steering: Steering, dose: float) -> lis
     return [kl.mean().item() for kl in found]
 
 
-PARTS = {"rank": rank, "condition": condition, "heal": heal, "text": text, "band": band, "curve": curve}
+PARTS = {"rank": rank, "condition": condition, "heal": heal, "text": text, "band": by_band, "curve": curve}
 
 
 def work(job: tuple[argparse.Namespace, str, str, int]) -> str:
