@@ -81,6 +81,9 @@ CELLS = (
 """methods with the linear module at whose output they act; the residual stream where it is empty"""
 HEALS = (
     ("mean_diff", ""),
+    ("pca_diff", ""),
+    ("cluster_diff", ""),
+    ("logistic", ""),
     ("linear_act", ""),
     ("writer_svd", ""),
     ("writer_svd_pooled", ""),

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from shared import Row, over_seeds, told
+from shared import Row, by_seed, over_seeds, told
 
 from steer_heal_love.ground import records
-from steer_heal_love.ground.stats import bootstrap, proportion
+from steer_heal_love.ground.stats import proportion
 from steer_heal_love.nouns import Score
 
 DEFAULT = "mean_diff 0.3-0.7"
@@ -87,7 +87,7 @@ def baked(rows: list[Row], part: str) -> list[Row]:
     for (persona, scale, cell), of in sorted(found.items(), key=lambda f: f[0][:2]):
         mine = moved[persona, scale, cell]
         means = {
-            s: bootstrap([x["scores"][s]["mean"] for x in of.values() if x["scores"].get(s)], resamples=1000)
+            s: by_seed([x["scores"][s]["mean"] for x in of.values() if x["scores"].get(s)])
             for s in ("neutral_kl", "own_excess")
         }
         row = {"part": part, "persona": persona, "scale": scale, "cell": cell, "seeds": len(of)}

@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import multiprocessing as mp
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 from steer_heal_love.config import Grid, RunConfig
 from steer_heal_love.ground.overrides import override
-from steer_heal_love.ground.stats import crossed
+from steer_heal_love.ground.stats import crossed, t_quantile
 from steer_heal_love.nouns import Score
 
 Row = dict[str, Any]
@@ -163,6 +164,15 @@ def rows(file: Path) -> list[Row]:
 def over_seeds(each: list[list[float]]) -> Score:
     """Items crossed with seeds."""
     return crossed(each, resamples=1000)
+
+
+def by_seed(each: list[float]) -> Score:
+    """One number a seed: mean and Student's t interval. Three values are too few to resample."""
+    x = [v for v in each if math.isfinite(v)]
+    if len(x) < 2:
+        return Score(x[0], math.nan, math.nan, 1) if x else Score.undefined()
+    mean, half = statistics.fmean(x), t_quantile(0.975, len(x) - 1) * statistics.stdev(x) / math.sqrt(len(x))
+    return Score(mean, mean - half, mean + half, len(x))
 
 
 def told(score: Row, digits: int = 3) -> str:

@@ -41,6 +41,7 @@ from shared import (
     Late,
     Row,
     arguments,
+    by_seed,
     in_time,
     measured,
     over_seeds,
@@ -62,7 +63,7 @@ from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.policy import Policy, band
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.scoring import token_nll
-from steer_heal_love.ground.stats import bootstrap, proportion
+from steer_heal_love.ground.stats import proportion
 from steer_heal_love.nouns import Completion, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import names as persona_names
@@ -299,7 +300,7 @@ def summary(found: list[Row]) -> dict[str, Any]:
     ).items():
         shifts = [[x - y for x, y in zip(c["trait"], c["base_trait"], strict=True)] for c in cells]
         each = {
-            s: bootstrap([c["scores"][s]["mean"] for c in cells if c["scores"].get(s)], resamples=1000)
+            s: by_seed([c["scores"][s]["mean"] for c in cells if c["scores"].get(s)])
             for s in ("neutral_kl", "own_excess")
         }
         baked.append(

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from floors import Counted
-from shared import Row, told
+from shared import Row, by_seed, told
 
 from steer_heal_love.ground.chat import prompt_ids
-from steer_heal_love.ground.stats import bootstrap, proportion
+from steer_heal_love.ground.stats import proportion
 from steer_heal_love.nouns import Completion
 from steer_heal_love.sweep.bed import Bed
 
@@ -61,7 +61,6 @@ def yielded(found: list[Row]) -> list[Row]:
     cells = grouped(found, "yield", lambda r: (r["persona"], r["mode"]))
     good = lambda c: sum(n * k for n, k in zip(c["tokens"], c["kept"], strict=True))
     each = lambda of, price: {c["seed"]: good(c) / PRICES[price](c) for c in of}
-    over = lambda values: bootstrap(values, resamples=1000)
     out = []
     for (persona, mode), of in cells.items():
         plain = next(
@@ -77,8 +76,8 @@ def yielded(found: list[Row]) -> list[Row]:
         }
         for price in PRICES if all("flops" in c for c in (*of, *plain)) else list(PRICES)[:2]:
             mine, theirs = each(of, price), each(plain, price)
-            row[f"kept_tokens_per_{price}"] = over(list(mine.values()))
-            row[f"less_per_{price}"] = over(
+            row[f"kept_tokens_per_{price}"] = by_seed(list(mine.values()))
+            row[f"less_per_{price}"] = by_seed(
                 [mine[s] - theirs[s] for s in sorted(mine.keys() & theirs.keys())]
             )
         out.append(row)

@@ -55,7 +55,7 @@ def test_every_part_writes_its_cells_once_and_the_tables_are_read_from_the_file(
     made = {(r["part"], r["cell"]) for r in found["healed"]} | {
         (r["part"], r["cell"]) for r in found["stopped"]
     }
-    assert made == {("text", "rewind")}
+    assert made == {("text", "rewind"), ("band", "mean_diff 0.3-0.7"), ("band", "mean_diff 0.6-0.9")}
     assert hooks_of(ranking._model[0]) == 0
     before = out.read_text()
     assert ranking.main(["--out", str(out), *SMALL]) == found and out.read_text() == before
