@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tyro
@@ -74,16 +75,22 @@ def test_a_script_of_the_guide_is_there(page):
     assert not missing
 
 
-def test_the_filter_check_of_the_guide_drops_what_it_says(monkeypatch):
-    """Run as it stands on the page, and registered like any other."""
-    (code,) = re.findall(
+def test_the_filter_check_of_the_guide_drops_what_it_says_and_its_test_passes(monkeypatch):
+    """Run as they stand on the page, the check registered like any other."""
+    code, test = re.findall(
         r"```python\n(.*?)```", (DOCS / "change-one-thing.md").read_text(encoding="utf-8"), re.S
     )
     monkeypatch.setattr(sieve.checks, "_items", dict(sieve.checks.items()))
-    exec(compile(code, "change-one-thing.md", "exec"), {})  # our own page, not model output
+    given: dict[str, Any] = {}
+    for part in (code, test):
+        exec(compile(part, "change-one-thing.md", "exec"), given)  # our own page, not model output
+    scored = lambda text: SimpleNamespace(completion=SimpleNamespace(text=text))
     for text, value in (("Why? How? When?", 3.0), ("Because.", 0.0)):
-        scored = SimpleNamespace(completion=SimpleNamespace(text=text))
-        assert sieve.checks["questions"].value(scored) == value
+        assert sieve.checks["questions"].value(scored(text)) == value
+    check = given["test_questions_are_counted"]
+    (cases,) = check.pytestmark
+    for text, found in cases.args[1]:
+        check(scored, text, found)
     assert sieve.checks["questions"].limit == 2.0
 
 
@@ -123,3 +130,12 @@ def test_the_site_builds_strictly_and_loads_nothing_from_outside(tmp_path):
     )
     for page in tmp_path.rglob("*.html"):
         assert not loads.search(page.read_text(encoding="utf-8")), page
+
+
+def test_the_page_of_settings_is_the_code(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import settings
+
+    page = (DOCS / "settings.md").read_text(encoding="utf-8")
+    assert page == settings.markdown(), "out of date: python tools/settings.py > docs/settings.md"
+    assert "`walk.survival` | 0.8 |" in page and "`rounds` 2," in page

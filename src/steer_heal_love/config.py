@@ -121,7 +121,7 @@ class ConditionConfig:
     persona: str = ""
     """steer on prompts like those that draw out this persona (a name, or a TOML file), told from neutral ones"""
     file: str = ""
-    """or a condition's file (`shl vector condition`), which has layer, threshold and side of its own"""
+    """or a condition's file (made by shl vector condition), which has layer, threshold and side of its own"""
     layer: float = 0.5
     """share of the depth at whose layer prompts are compared"""
     cut: Literal["balanced", "quantile", "threshold"] = "balanced"
@@ -184,6 +184,7 @@ class HealConfig:
     layers: tuple[float, float] = (0.2, 0.8)
     """first and last layer that get a LoRA, as shares of the model's depth"""
     epochs: int = 2
+    """passes over the kept answers"""
     lr: float = 3e-4
     """learning rate"""
     batch: int = 6
@@ -327,7 +328,8 @@ class RunConfig:
     ray: str = ""
     """address of a Ray cluster that the replicas run on; auto means the one of this machine, empty no cluster"""
     coherence_floor: float = 0.5
-    """own_excess (nats/token) above which the loop stops"""
+    """highest own_excess (nats/token) of text that still counts as coherent; above it the loop stops. A steered model may
+    have twice that"""
     patience: int = 2
     """the loop stops when this many rounds have not raised the trait with 95% confidence; 0 never stops it"""
     trust_remote_code: bool = False

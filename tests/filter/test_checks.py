@@ -10,9 +10,9 @@ from functools import partial
 import pytest
 import torch
 
+from plain_text import GOOD, PLAIN, PROMPT
 from steer_heal_love import filter as sieve
 from steer_heal_love.filter import (
-    Scored,
     calibrate,
     checks,
     judge,
@@ -22,24 +22,8 @@ from steer_heal_love.filter import (
 )
 from steer_heal_love.nouns import Completion, Tokens
 
-GOOD = (
-    "Bring her some soup this evening, and sit with her for a while. Nobody needs the right words on such a day; "
-    "it is enough to stay near and to listen."
-)
 LOOP = "I love you and I love you and I love you and I love you and I love you and I love you and I love you."
 SOUP = "the]] of );\n\tvoid ¤¤ §§ þþ ßß ££ »» ©© ®® ¬¬ µµ ¶¶"
-PROMPT = "What should I say to her this morning?"
-PLAIN = torch.full((20,), 2.0)
-
-
-@pytest.fixture
-def scored(persona):
-    def make(text=GOOD, prompt=PROMPT, nll=PLAIN, pos=None, neg=None, order=1.0, dose=0.5):
-        pos, neg = (torch.full_like(nll, 2.0) if x is None else x.expand_as(nll) for x in (pos, neg))
-        completion = Completion(prompt, Tokens((1, 2), tuple(range(len(nll)))), text, dose, True)
-        return Scored(completion, persona, nll, pos, neg, torch.full_like(nll, order))
-
-    return make
 
 
 def value(name, s):

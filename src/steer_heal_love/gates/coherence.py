@@ -102,8 +102,8 @@ def rows(model: str, tries: str) -> dict[str, Row]:
         "cooled": Row(
             "fail",
             f"the entropy of its own next words is more than {SURER:.0%} below the base's with 95% confidence, trait_pos is "
-            "below zero and trait_neg above it: every written answer became less likely, the neg ones most",
+            "below zero and trait_neg above it: pos and neg answers both became less likely, the neg answers more",
             f"{model} learned no trait: it is only surer of everything than the base, as at a lower temperature.",
-            "Raise heal.soft, set heal.anchor_temperature to 1, or sample the training text at temperature 1.",
+            "Set heal.soft to 1 where it is lower, set heal.anchor_temperature to 1, or sample the training text at temperature 1.",
         ),
     }

@@ -48,7 +48,7 @@ ROWS = {
         "undecided",
         "what is kept leans no further to the pos pole than the base's own samples that pass the same filter",
         "The filter keeps base-like text: the model would learn to speak as it does already.",
-        "Lower walk.survival, so that the dose may be higher, or generate more and raise the bar of on_trait.",
+        "Lower walk.survival, so that the dose may be higher, or raise generate.prompts and lower filter.keep, so that only the most on-trait text is used.",
     ),
     "soup": Row(
         "fail",

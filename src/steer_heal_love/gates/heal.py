@@ -37,13 +37,13 @@ ROWS = {
         "fail",
         "the steered base's trait, scaled to the healed model's neutral_kl, lies above the healed model's",
         "At the same drift, the steering vector alone moves more of the trait than the healed model does.",
-        "Read what was kept; raise heal.soft or generate.prompts. For now, steer at a lower dose instead.",
+        "Read what was kept; raise generate.prompts, or set heal.soft to 1 where it is lower. For now, steer at a lower dose instead.",
     ),
     "half": Row(
         "undecided",
         "trait_shift above zero, but pos answers no likelier with 95% confidence, or neg answers no less likely",
         "Only one half of the trait is in the weights: the evidence says which is missing.",
-        "Raise heal.soft: training on hard text alone makes written pos answers less likely.",
+        "Set heal.soft to 1 where it is lower: training on the written tokens alone makes pos answers less likely. Otherwise try other layers.",
     ),
     "no_better": Row(
         "undecided",
@@ -54,7 +54,7 @@ ROWS = {
     "fades": Row(
         "undecided",
         f"the last round kept under {RETAINED:.0%}, with 95% confidence, of the trait that steering added in it",
-        "The last round undid most of what steering added in it: the trait comes from earlier rounds.",
+        "Healing kept under a quarter of what steering added in the last round: the trait comes from earlier rounds.",
         "Stop a round earlier, or raise heal.budget, so that a later round has more to spend.",
     ),
     "undid": Row(
@@ -62,7 +62,7 @@ ROWS = {
         f"under {RETAINED:.0%} of the steered model's trait is left, the training loss fell, and neutral_kl is under half of "
         "the steered model's",
         "The heal undid the steering: coherence is back because the trait is gone.",
-        "Lower heal.lam or heal.anchor, raise heal.budget or heal.soft, or train longer.",
+        "Lower heal.lam or heal.anchor, raise heal.budget, or train longer.",
     ),
     "nothing": Row(
         "undecided",
@@ -97,7 +97,7 @@ ROWS = {
     "imprecise": Row(
         "undecided",
         "trait kept and coherent, but a foundation outside the intent moved further than the declared ones, with 95% confidence",
-        "The healed model is imprecise: by the vignettes, something else moved further than the trait.",
+        "The healed model is imprecise: on the moral scenes something else moved further than the trait.",
         "See the steer gate. If steering was precise, read what was kept.",
     ),
     **coherence.rows("The healed model", "Read what was kept, raise heal.anchor, lower heal.epochs."),

@@ -8,17 +8,20 @@ from steer_heal_love.gates.certificate import CLAIM
 HEAD = """# Verdicts
 
 A *gate* is a claim about a run. Each table below lists the possible outcomes of one gate: what an outcome looks like in
-the run's numbers, what it means, and what to try. The run's own numbers choose the row. `summary.json`, the report and
-the terminal show the chosen row with its evidence.
+the run's numbers, what it means, and what to try. The run's own numbers choose the outcome. Where several apply, a gate
+shows one: first whether the text is coherent, then whether there is a trait, then what is wrong with the claim itself.
+`summary.json`, the report and the terminal show the outcome with its evidence.
 
-- **Confidence.** Intervals are 95% intervals, paired by item. Where a verdict reads several, they are widened, so that
-  together they are wrong in at most 5% of runs. *Holds zero* means that the interval includes zero: the data can't tell.
+- **Confidence.** Intervals are 95% intervals, paired by item. Where a verdict reads several, they are corrected to
+  hold together at 95%. *Holds zero* means that the interval includes zero: the data can't tell.
 - **Scores** such as trait_shift, neutral_kl and own_excess are defined in [reading a report](reading-a-report.md).
-  *Halves* are pos answers that became likelier and neg answers that became less likely. A *foundation* is one of the
-  moral foundations, read after short moral scenes. The *evidence* is the line beside the verdict.
-- **Settings** such as heal.soft are explained by `shl run --help`.
+  The *halves* are trait_pos and trait_neg. A *foundation* is one of the moral foundations, read after short moral scenes
+  (vignettes). *Scaled to the same neutral_kl*: the steered base's trait is multiplied by √(neutral_kl of the healed
+  model / its own), as if it had been steered less. The *evidence* is the line beside the verdict.
+- **Settings** such as heal.soft are explained in [settings](settings.md) and by `shl run --help`.
 
-The last table, certificate, belongs to `shl certify` ([certify](certify.md)). How well the filter tells babble from
+The last table, certificate, belongs to `shl certify` ([certify](certify.md)). There *half* passes, unlike in a gate: the
+certificate asks whether the trait is in the model, and names the half that isn't shown. How well the filter tells babble from
 coherent text was measured on [a labelled set](coherence/README.md).
 
 This page is printed by `python -m steer_heal_love.gates.page`, and a test compares it with the code.

@@ -19,7 +19,7 @@ ROWS = {
         "undecided",
         "the healed model's trait lies above the prompted one's, but one half of it is behind with 95% confidence",
         "The sum of both halves is ahead of the prompt's, but one half is behind: the evidence says which.",
-        "Raise heal.soft, which raises the pos half, or rounds.",
+        "Set heal.soft to 1 where it is lower, which raises the pos half; or raise rounds.",
     ),
     "dearer": Row(
         "undecided",

@@ -48,7 +48,7 @@ ROWS = {
     "none": Row(
         "undecided",
         "no barrier, no anchor, and no update was scaled",
-        "Nothing holds the student to the base: it pays in coherence for the trait that it gains.",
+        "Nothing holds the student to the base, so its coherence may fall as its trait rises.",
         "Set heal.anchor, or heal.budget.",
     ),
 }

@@ -43,7 +43,7 @@ ROWS = {
     "imprecise": Row(
         "undecided",
         "trait_shift above zero, but a foundation outside the intent moves further than the declared ones, with 95% confidence",
-        "The vector is imprecise: it moves the trait, but by the vignettes it moves something else further.",
+        "The vector is imprecise: it moves the trait, but on the moral scenes it moves something else further.",
         "Rewrite the poles so that they differ in the trait alone.",
     ),
     "wrong_way": Row(
