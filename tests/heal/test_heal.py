@@ -19,7 +19,7 @@ from steer_heal_love.heal import examples as learned
 from steer_heal_love.heal.examples import Example, split
 from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import aggregate, hinge
-from steer_heal_love.heal.losses import backward, losses
+from steer_heal_love.heal.losses import backward, dealt, losses
 from steer_heal_love.heal.optimise import shape
 from steer_heal_love.heal.train import heal
 from steer_heal_love.heal.trust import largest_scale
@@ -281,9 +281,24 @@ def test_small_forward_passes_add_up_to_the_steps_own_gradient(model, sequences,
         terms, _ = losses(model, kept, anchor, config)
         whole = torch.autograd.grad(sum(weights[n] * t for n, t in terms.items()), factors)
         means = backward(model, kept, anchor, config, weights)
-    assert means == {n: pytest.approx(t.item(), rel=1e-4) for n, t in terms.items()}
+    told = {n: t.item() for n, t in means.items()}
+    assert told == {n: pytest.approx(t.item(), rel=1e-4) for n, t in terms.items()}
     for f, want in zip(factors, whole, strict=True):
         assert torch.allclose(f.grad, want, atol=1e-5 * float(want.abs().max()) + 1e-9, rtol=1e-3)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_step_is_dealt_out_whole_in_loads_that_are_nearly_equal(model, sequences, processes):
+    kept, anchor = (examples(model, part) for part in (sequences[:3], sequences[3:]))
+    hands = dealt(kept, anchor, processes)
+    assert len(hands) == processes
+    for kind, part in enumerate((kept, anchor)):
+        counts = [len(hand[kind]) for hand in hands]
+        assert sum(counts) == len(part) and max(counts) <= math.ceil(len(part) / processes)
+        assert {id(e) for hand in hands for e in hand[kind]} == {id(e) for e in part}
+    long, short = (replace(kept[0], tokens=Tokens((1,), (2,) * n)) for n in (9, 3))
+    loads = [sum(len(e.tokens.answer) for e in kept) for kept, _ in dealt([long, long, short, short], [], 2)]
+    assert loads == [12, 12]
 
 
 def test_two_kinds_of_text_read_apart_have_the_terms_and_gradient_of_one_batch(

@@ -4,7 +4,8 @@ Every process of a team does every step, and so has every adapter, direction and
 sent. Only functions that read or write many rows share them: each process takes every `size`-th row, in the order in
 which rows are batched, and all get the results of all. Without a team each function here is the identity.
 
-What travels is tensors, never pickled objects, on the host. Gradients go from GPU to GPU.
+What travels is tensors, never pickled objects. Gradients, and whatever else is large, go from GPU to GPU; the rest, and
+everything where there are none, from host to host.
 Invariant: a row's result is what one process gives, up to the arithmetic of other batches.
 """
 
@@ -15,11 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from steer_heal_love.ground.errors import UserError
@@ -28,6 +29,12 @@ KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int6
 """number types that travel, named by their place here"""
 DIMENSIONS = 3
 """most that a tensor on its way may have"""
+LARGE = 1 << 20
+"""bytes from which a tensor on the host goes by way of the GPUs, which are linked ten times as fast as hosts"""
+PIECE = 1 << 26
+"""bytes of it on a GPU at a time"""
+NAP_SECONDS = (1e-4, 1e-3, 1e-2)
+"""how long to sleep between two looks whether others are done: at first, at most, and once a second has passed"""
 GRACE_SECONDS = 2.0
 """how long a broken connection waits for the process behind it to count as ended"""
 TIMEOUT = datetime.timedelta(hours=6)
@@ -46,6 +53,8 @@ class Team:
     size: int = 1
     alive: Callable[[], None] = lambda: None
     """raises `Lost` when another process of the team has ended"""
+    cuda: bool = False
+    """whether its GPUs are linked to each other's"""
 
 
 _team = Team()
@@ -85,7 +94,7 @@ def joined(
         raise Lost(f"the processes of this run didn't find each other: {e}") from e
     whole = False
     try:
-        with _as(Team(rank, size, alive)):
+        with _as(Team(rank, size, alive, backend != "gloo")):
             yield
         whole = True
     finally:
@@ -138,21 +147,26 @@ def summed(values: dict[str, float], names: Sequence[str]) -> dict[str, float]:
     return {n: v for n, (v, k) in zip(names, there.tolist(), strict=True) if k}
 
 
-def add_up(parameters: Sequence[nn.Parameter | Tensor]) -> None:
-    """Every parameter's gradient becomes its sum over all processes; one that has none counts as 0.
+def add_up(parameters: Sequence[nn.Parameter | Tensor], beside: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Every parameter's gradient becomes its sum over all processes; one that has none counts as 0. So do the numbers
+    `beside`, on the first parameter's device, which travel along.
 
     One flat buffer a device: many small messages would wait for each other. Wrapping the model for torch's own data
     parallel would buy nothing, since it is frozen: the factors are the only parameters, and hooks apply them.
     """
     if _team.size == 1:
-        return
-    place = lambda p: str(p.device)
-    for _, group in groupby(sorted(parameters, key=place), place):
-        each = list(group)
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in each])
+        return beside
+    for device in dict.fromkeys(p.device for p in parameters):
+        each = [p for p in parameters if p.device == device]
+        grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in each]
+        first = device == beside.device
+        flat = torch.cat([*grads, beside.to(grads[0])] if first else grads)
         _done(dist.all_reduce(flat, async_op=True))
-        for p, grad in zip(each, flat.split([p.numel() for p in each]), strict=True):
+        *sums, rest = flat.split([*(p.numel() for p in each), len(beside) if first else 0])
+        for p, grad in zip(each, sums, strict=True):
             p.grad = grad.view_as(p)
+        beside = rest if first else beside
+    return beside
 
 
 def same_file(path: Path) -> None:
@@ -231,25 +245,37 @@ def _everyones(mine: _Parcel) -> Iterator[_Parcel]:
         head = mine.head if own else torch.empty(rows, 3 + DIMENSIONS, dtype=torch.long)
         data = mine.data if own else torch.empty(length, dtype=torch.uint8)
         for part in (head, data):
-            if part.numel():
-                _done(dist.broadcast(part, src=rank, async_op=True))
+            _told(part, rank)
         if not own:
             yield _Parcel(head, data)
 
 
 def _from_leader(value: Tensor) -> Tensor:
-    if value.numel():
-        _done(dist.broadcast(value, src=0, async_op=True))
+    _told(value, 0)
     return value
+
+
+def _told(value: Tensor, by: int) -> None:
+    """Process `by`'s tensor, on the host, into everyone's of the same shape."""
+    if not value.numel():
+        return
+    if not (_team.cuda and value.nbytes >= LARGE):
+        _done(dist.broadcast(value, src=by, async_op=True))
+        return
+    for piece in value.view(-1).split(max(PIECE // value.itemsize, 1)):
+        here = piece.cuda() if by == _team.rank else torch.empty_like(piece, device="cuda")
+        _done(dist.broadcast(here, src=by, async_op=True))
+        if by != _team.rank:
+            piece.copy_(here)
 
 
 def _done(work: dist.Work) -> None:
     """Wait as a process that can be interrupted, and that looks meanwhile whether the others live."""
-    nap = 1e-4
+    start, (nap, most, later) = time.monotonic(), NAP_SECONDS
     try:
         while not work.is_completed():
             time.sleep(nap)
-            nap = min(2 * nap, 0.01)
+            nap = min(2 * nap, most if time.monotonic() < start + 1 else later)
             _team.alive()
         work.wait()
     except RuntimeError as e:

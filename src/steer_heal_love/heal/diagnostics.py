@@ -19,7 +19,7 @@ from steer_heal_love.ground.scoring import by_length, forward_kl, sorted_by_leng
 from steer_heal_love.heal import Divergence, divergences
 from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms
-from steer_heal_love.heal.losses import losses, stack
+from steer_heal_love.heal.losses import losses, parts_of, share, stack
 from steer_heal_love.heal.student import Student
 from steer_heal_love.heal.terms import in_order, terms
 from steer_heal_love.nouns import DOMINATES, Healing
@@ -33,14 +33,21 @@ def gradient_ratios(
     weights: dict[str, float],
     student: Student | None = None,
 ) -> dict[str, float]:
-    """Norm of each weighted term's gradient at the final hidden states, relative to the imitation's."""
-    part = config.micro_batch
-    found, hidden = losses(model, kept[:part], anchor[:part], config, student)
-    norms = {
-        name: torch.autograd.grad(weights[name] * value, hidden, retain_graph=True)[0].float().norm().item()
-        for name, value in found.items()
-        if weights[name]
-    }
+    """Norm of each weighted term's gradient at the final hidden states of one pass, relative to the imitation's.
+
+    In a team each process reads its share of the pass, and the squares are summed.
+    """
+    kept, anchor = kept[: config.micro_batch], anchor[: config.micro_batch]
+    squares: dict[str, float] = {}
+    for mine, extra in parts_of(kept, anchor, config.micro_batch):
+        found, hidden = losses(model, mine, extra, config, student)
+        for name, value in found.items():
+            weight = weights[name] * share(terms[name], (mine, kept), (extra, anchor))
+            if weight:
+                gradient = torch.autograd.grad(weight * value, hidden, retain_graph=True)[0]
+                squares[name] = gradient.float().square().sum().item()
+    squares = team.summed(squares, [t.name for t in in_order()])
+    norms = {name: math.sqrt(value) for name, value in squares.items()}
     imitation = sum(norm for name, norm in norms.items() if terms[name].imitates)
     return {name: norm / imitation for name, norm in norms.items() if imitation and not terms[name].imitates}
 

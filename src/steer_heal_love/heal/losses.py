@@ -26,10 +26,11 @@ def backward(
     config: HealConfig,
     weights: dict[str, float],
     student: Student | None = None,
-) -> dict[str, float]:
+) -> dict[str, Float[Tensor, ""]]:
     """Add one step's gradient to the factors', at most `micro_batch` completions and as many anchors at a time; the
-    terms' means over the step. In a team (`ground.team`) both are this process's part of a sum over all."""
-    means: dict[str, float] = {}
+    terms' means over the step, on the model's device. In a team (`ground.team`) both are this process's part of a sum
+    over all."""
+    means: dict[str, Tensor] = {}
     for part, extra in parts_of(kept, anchor, config.micro_batch):
         found, _ = losses(model, part, extra, config, student)
         shares = {name: share(terms[name], (part, kept), (extra, anchor)) for name in found}
@@ -37,25 +38,34 @@ def backward(
         if isinstance(loss, Tensor):
             loss.backward()
         for name, value in found.items():
-            means[name] = means.get(name, 0.0) + shares[name] * value.item()
+            means[name] = means.get(name, 0.0) + shares[name] * value.detach()
     return means
 
 
 def parts_of(kept: list[Example], anchor: list[Example], most: int) -> Iterator[Part]:
     """This process's share of a step, `most` of either kind at a time; a team's shares take about as long as each other."""
     if team.size() > 1:
-        kept = longest_first(kept)[team.rank() :: team.size()]
-        anchor = longest_first(anchor)[::-1][team.rank() :: team.size()]
+        kept, anchor = dealt(kept, anchor, team.size())[team.rank()]
     n = math.ceil(max(len(kept), len(anchor)) / most)
     yield from ((kept[i::n], anchor[i::n]) for i in range(n))
 
 
-def longest_first(examples: list[Example]) -> list[Example]:
-    return sorted(examples, key=lambda e: -size(e.tokens))
+def dealt(kept: list[Example], anchor: list[Example], processes: int) -> list[Part]:
+    """What each of so many processes reads of a step: the longest text first, each to whoever has the fewest tokens yet,
+    and as many of either kind to all, to within one."""
+    hands: list[Part] = [([], []) for _ in range(processes)]
+    loads = [0] * processes
+    most = [math.ceil(len(part) / processes) for part in (kept, anchor)]
+    texts = [(size(e.tokens), kind, e) for kind, part in enumerate((kept, anchor)) for e in part]
+    for tokens_, kind, e in sorted(texts, key=lambda text: (-text[0], text[1])):
+        i = min((i for i in range(processes) if len(hands[i][kind]) < most[kind]), key=loads.__getitem__)
+        hands[i][kind].append(e)
+        loads[i] += tokens_
+    return hands
 
 
 Part = tuple[list[Example], list[Example]]
-"""some examples, and all of the step that they are of"""
+"""two lists of examples: of either kind, or some and all of the step that they are of"""
 
 
 def share(term: Term, kept: Part, anchor: Part) -> float:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
@@ -53,17 +54,15 @@ class Trainer:
 
     def gradient(self, kept: list[Example], anchor: list[Example]) -> dict[str, float]:
         """One step's gradient into the factors; the terms' means."""
-        terms: dict[str, float] = {}
+        terms: dict[str, Tensor] = {}
 
         def add_up() -> None:
             self.optimiser.zero_grad()
+            terms.clear()
             terms.update(backward(self.model, kept, anchor, self.config, self.weights, self.student))
 
         self.fitted(add_up)
-        if team.size() > 1:
-            terms = team.summed(terms, [t.name for t in in_order()])
-            team.add_up(self.parameters)
-        return terms
+        return told(terms, self.parameters)
 
     def fitted(self, add_up: Callable[[], None]) -> None:
         """Add up a gradient, again in passes of half as many items for as long as they don't fit in memory."""
@@ -108,6 +107,20 @@ class Trainer:
     def end(self) -> None:
         for f in self.parameters:
             f.requires_grad_(False)
+
+
+def told(terms: dict[str, Tensor], parameters: list[Tensor]) -> dict[str, float]:
+    """The terms as numbers, which waits for the device once; in a team, they and the parameters' gradients summed over all
+    processes, in one message."""
+    names = list(terms)
+    if team.size() > 1:
+        names = [t.name for t in in_order()]
+    zero = torch.zeros((), device=parameters[0].device)
+    values = [terms.get(n, zero).to(zero) for n in names]
+    there = [torch.full_like(zero, n in terms) for n in names]
+    whole = team.add_up(parameters, torch.stack(values + there)) if names else zero.new_empty(0)
+    numbers = whole.tolist()
+    return {n: v for n, v, k in zip(names, numbers, numbers[len(names) :], strict=False) if k}
 
 
 def shape(step: int, total: int) -> float:

@@ -46,16 +46,16 @@ class Machine:
         return f"file:{path}", dist.FileStore(str(path), size)
 
     def start(self, commands: dict[int, list[str]]) -> None:
-        if not self.plan.cuda:
-            torch.set_num_threads(max(self.threads // self.plan.count, 1))
+        # GPUs' processes compute on the host too, and threads that outnumber the processors wait for each other.
+        torch.set_num_threads(max(self.threads // self.plan.count, 1))
         for rank, told in commands.items():
             self.processes[rank] = launched([*self.program, *told], self.environment(rank), self.log(rank))
 
     def environment(self, rank: int) -> dict[str, str]:
-        """The leader's, but for which devices are seen."""
-        env = dict(os.environ)
+        """The leader's, but for which devices are seen and how many threads compute."""
+        env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
         if not self.plan.cuda:
-            return env | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+            return env
         seen = env.get("CUDA_VISIBLE_DEVICES", "")
         every = seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]
         own = every[rank * self.plan.split : (rank + 1) * self.plan.split]
