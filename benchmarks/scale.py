@@ -23,7 +23,7 @@ from steer_heal_love.config import RunConfig
 from steer_heal_love.heal.trust import STEPS
 from steer_heal_love.nouns import FOUNDATIONS
 
-H100 = Ceilings(3.0e12, 744e12)
+H100 = Ceilings(3.0e12, 780e12)
 """bytes and FLOPs a second, as measured for docs/performance.md"""
 MEMORY_GB, IN_HAND_GB = 80, 20
 """an H100's memory, and what a run needs of it beside the weights (29.8 GB of 9.5 in generation at 4B, at the preset's batch)"""
@@ -33,14 +33,14 @@ the system prompt, a given answer; and, about, a vignette with its question"""
 TRIED = 3
 """scales that the trust region reads; at most `heal.trust.STEPS`"""
 MEASURED = {
-    "extract": (0.71, 0.72, 0.88),
-    "generate": (7.6, 7.6, 9.4),
-    "filter": (6.7, 6.9, 9.0),
-    "heal": (29.5, 31.3, 42.6),
-    "evaluate": (7.0, 7.1, 8.0),
+    "extract": (0.73, 0.76, 1.28),
+    "generate": (5.8, 5.8, 8.0),
+    "filter": (4.6, 4.6, 4.6),
+    "heal": (15.4, 15.8, 16.5),
+    "evaluate": (2.7, 2.9, 5.2),
 }
 """seconds by room at 4B on one H100, least, median and most of three (docs/performance.md)"""
-PUBLISHED = {"extract": 0.16, "generate": 2.5, "filter": 2.7, "heal": 5.6, "evaluate": 0.7}
+PUBLISHED = {"extract": 0.16, "generate": 2.5, "filter": 2.6, "heal": 6.2, "evaluate": 0.7}
 """the floors that docs/performance.md has, which were counted on the model itself"""
 
 
@@ -214,7 +214,7 @@ def rooms() -> dict[str, float]:
     counter = Counter(shape, replace(cfg, batch_tokens=10**9, heal=replace(cfg.heal, epochs=6)))
     think = counter.c.decode([SCENE] * 132, 127)
     options = counter.read(2 * 132, 64, 1)[1]
-    trained = counter.train(56, 512, cfg.heal.anchor_tokens)[1] + counter.read(66, PROMPT + 512, 0)[1]
+    trained = counter.train(56, 512, cfg.heal.anchor_tokens)[1] + counter.read(4 * 66, PROMPT + 512, 0)[1]
     work = {
         "extract": counter.read(512, TOLD, 0, depth=cfg.vector.layers[1])[1],
         "generate": counter.decode(150, 512)[1],
