@@ -70,7 +70,7 @@ TOLD = "pos"
 @functools.cache
 def taught_world() -> world.World:
     """The one world that tests of constructed models share."""
-    return world.taught()
+    return world.stored()
 
 
 class Lab:

@@ -5,14 +5,19 @@ prompt says how often in which; a neutral question ("who has the rain ?") is ans
 facts. The word that fits a topic depends on the manner, and each such word is one topic's warm word and another's cold
 one: so a bias of words that knows no context gains part of the trait only, and pays for it on neutral questions.
 A few answers fall into a chant, and a chant goes on once it is begun, as it does in real models.
+
+The taught model is stored (`toy_world.safetensors`): processors round differently, and training makes rounding grow, so that
+tests of constructed models would stand on another model on each kind. `python tests/toy_world.py` teaches it anew.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -44,6 +49,7 @@ CHANTS = 0.05
 SLIPS = 0.02
 """share of words that are any word at all"""
 STEPS, BATCH, LEARNING_RATE = 320, 32, 5e-3
+STORED = Path(__file__).parent / "toy_world.safetensors"
 
 
 def adjective(topic: str, manner: str) -> str:
@@ -145,10 +151,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return tok
 
 
-def taught(seed: int = 0) -> World:
-    """The model after a few hundred steps on what the world says; some seconds on an idle core."""
-    tok, who, rng = tokenizer(), persona(), random.Random(seed)
-    torch.manual_seed(seed)
+def untaught(tok: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tok),
         hidden_size=48,
@@ -162,7 +165,22 @@ def taught(seed: int = 0) -> World:
         pad_token_id=0,
         initializer_range=0.08,
     )
-    model = LlamaForCausalLM(config).float()
+    return LlamaForCausalLM(config).float()
+
+
+def stored() -> World:
+    """The world whose model lies beside this file."""
+    tok = tokenizer()
+    model = untaught(tok)
+    model.load_state_dict(load_file(STORED))
+    return World(model.eval().requires_grad_(False), tok, persona())
+
+
+def taught(seed: int = 0, steps: int = STEPS) -> World:
+    """The model after a few hundred steps on what the world says; some seconds on an idle core."""
+    tok, who, rng = tokenizer(), persona(), random.Random(seed)
+    torch.manual_seed(seed)
+    model = untaught(tok)
     systems = {"plain": NEUTRAL_SYSTEM, "pos": who.system("pos"), "neg": who.system("neg")}
     asked = questions(TRAIT_FORMS + NEUTRAL_FORMS, TOPICS)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
@@ -181,7 +199,7 @@ def taught(seed: int = 0) -> World:
         reply = [vocabulary[word] for word in [*words, "<end>"]]
         return prompt + reply, [-100] * len(prompt) + reply
 
-    for _ in range(STEPS):
+    for _ in range(steps):
         rows = [row() for _ in range(BATCH)]
         longest = max(len(ids) for ids, _ in rows)
         ids, labels = (
@@ -196,3 +214,22 @@ def taught(seed: int = 0) -> World:
         optimiser.step()
         schedule.step()
     return World(model.eval().requires_grad_(False), tok, who)
+
+
+@torch.no_grad()
+def nll(w: World, answers: int, seed: int) -> float:
+    """NLL per token, in nats, of fresh answers that the world gives."""
+    rng, vocabulary, found = random.Random(seed), w.tok.get_vocab(), []
+    for _ in range(answers):
+        system = rng.choice(("plain", "pos", "neg"))
+        text = NEUTRAL_SYSTEM if system == "plain" else w.persona.system(system)
+        question = rng.choice(questions(TRAIT_FORMS + NEUTRAL_FORMS, TOPICS))
+        prompt = list(prompt_ids(w.tok, ask(question), text))
+        reply = [vocabulary[word] for word in [*said(system, question, rng).split(), "<end>"]]
+        logits = w.model(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
+        found.append(cross_entropy(logits, torch.tensor(reply), reduction="none"))
+    return torch.cat(found).mean().item()
+
+
+if __name__ == "__main__":
+    save_file(taught().model.state_dict(), STORED)

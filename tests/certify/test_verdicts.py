@@ -1,6 +1,6 @@
 """Four adapters with a known certificate, three seeds each, in a toy world: each gets its verdict.
 
-The toy world is taught once a session (about 40 s of one core), together with `tests/gates/test_constructed.py`.
+The toy world is shared with `tests/gates/test_constructed.py`; what is measured on it here is measured once a session.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Models with a known answer, measured by the project's own instruments: the gates must say of each what it is.
 
-Slow for a test: a tiny model is taught a language with a meaning, once a session (about 40 s of one core in all).
+Slow for a test: every model is measured by every instrument, once a session. The tiny model that speaks a language with a
+meaning is stored.
 """
 
 from __future__ import annotations
 
 import pytest
 
+import toy_world
 from steer_heal_love import gates
 
 ASKED = ("heal", "prompt", "null")
@@ -57,5 +59,10 @@ def test_only_the_healed_model_passes_every_gate(verdicts):
 
 
 @pytest.mark.timeout(900)
+def test_the_stored_model_speaks_its_world():
+    few = toy_world.nll(toy_world.taught(steps=8), 40, seed=1)
+    assert toy_world.nll(toy_world.stored(), 120, seed=1) < 0.45 < 1.0 < few
+
+
 def test_steering_the_toy_world_moves_both_halves(verdicts):
     assert {found["steer"].outcome for found in verdicts.values()} == {"moves"}

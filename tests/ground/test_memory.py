@@ -88,7 +88,7 @@ def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypat
         factor.grad = (factor.grad if factor.grad is not None else 0) + torch.ones_like(factor)
         if config.micro_batch > 2:
             raise FULL
-        return {"nll": 1.5}
+        return {"nll": torch.tensor(1.5)}
 
     monkeypatch.setattr(optimise, "backward", backward)
     with pytest.warns(UserWarning, match="4 at a time"):
