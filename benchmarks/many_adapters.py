@@ -143,8 +143,8 @@ def one_after_another(
     """The work on each adapter's share of the prompts, a batch each."""
     each, out = len(prompts) // len(adapters), []
     for k, adapter in enumerate(adapters):
-        worn = folded(model, [adapter]) if fold else adapted(model, adapter.factors, adapter.scaling)
-        with worn:
+        context = folded(model, [adapter]) if fold else adapted(model, adapter.factors, adapter.scaling)
+        with context:
             out += list(work(prompts[k * each : (k + 1) * each]))
     return out
 

@@ -87,7 +87,7 @@ def test_the_filter_check_of_the_guide_drops_what_it_says_and_its_test_passes(mo
     scored = lambda text: SimpleNamespace(completion=SimpleNamespace(text=text))
     for text, value in (("Why? How? When?", 3.0), ("Because.", 0.0)):
         assert sieve.checks["questions"].value(scored(text)) == value
-    check = given["test_questions_are_counted"]
+    check = given["test_three_questions_fall"]
     (cases,) = check.pytestmark
     for text, found in cases.args[1]:
         check(scored, text, found)

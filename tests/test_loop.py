@@ -250,7 +250,7 @@ def test_the_summary_says_what_the_contract_says(whole):
         "steer",
         "filter",
         "heal",
-        "restraint",
+        "regularization",
         "loop",
         "prompt",
         "null",

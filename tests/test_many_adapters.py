@@ -24,27 +24,27 @@ def many(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def worn(model, random_adapter):
+def adapters(model, random_adapter):
     """Adapters that change what is said. The model's way of reading is tried before any is on, as on loading."""
     reading.way(model)
     return [random_adapter(model, seed, size=0.3) for seed in range(ADAPTERS)]
 
 
 @pytest.mark.parametrize("form", ["masked", "grouped", "gathered"])
-def test_rows_with_different_adapters_equal_each_adapter_alone(many, model, worn, hooks, form):
+def test_rows_with_different_adapters_equal_each_adapter_alone(many, model, adapters, hooks, form):
     prompts = many.prompts_of(ROWS, model.config.vocab_size)
     work = lambda some: many.sampled(model, some, TOKENS)
-    alone = [many.one_after_another(model, worn, prompts, work, fold=fold) for fold in (True, False)]
-    found = many.together(model, worn, prompts, work, form)
+    alone = [many.one_after_another(model, adapters, prompts, work, fold=fold) for fold in (True, False)]
+    found = many.together(model, adapters, prompts, work, form)
     assert found == alone[0] == alone[1] and len(set(found)) == ROWS
     assert found != work(prompts), "the adapters say something else than the base"
     assert hooks(model) == 0
 
 
 @pytest.mark.parametrize("form", ["masked", "grouped", "gathered"])
-def test_cached_equals_uncached(many, model, worn, form):
+def test_cached_equals_uncached(many, model, adapters, form):
     prompts = many.prompts_of(ROWS, model.config.vocab_size)
-    cached = many.together(model, worn, prompts, lambda some: many.sampled(model, some, TOKENS), form)
+    cached = many.together(model, adapters, prompts, lambda some: many.sampled(model, some, TOKENS), form)
 
     @torch.no_grad()
     def again(some):
@@ -53,15 +53,15 @@ def test_cached_equals_uncached(many, model, worn, form):
             ids = torch.cat([ids, model(ids, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)], 1)
         return [tuple(row) for row in ids[:, many.PROMPT :].tolist()]
 
-    assert many.together(model, worn, prompts, again, form) == cached
+    assert many.together(model, adapters, prompts, again, form) == cached
 
 
-def test_a_reading_is_each_adapters_own(many, model, worn):
+def test_a_reading_is_each_adapters_own(many, model, adapters):
     which = many.shared_out(ROWS, ADAPTERS)
     for form in many.FORMS.values():
-        with many.by_row(model, worn, which, form):
+        with many.by_row(model, adapters, which, form):
             found = many.read(model, ROWS, TOKENS)
-        for k, adapter in enumerate(worn):
+        for k, adapter in enumerate(adapters):
             with adapted(model, adapter.factors, adapter.scaling):
                 assert torch.allclose(
                     found[which == k], many.read(model, ROWS, TOKENS)[which == k], atol=1e-5

@@ -125,8 +125,8 @@ class ConditionConfig:
     layer: float = 0.5
     """share of the depth at whose layer prompts are compared"""
     cut: Literal["balanced", "quantile", "threshold"] = "balanced"
-    """how the least cosine is set: where held-out prompts of both kinds are told apart best; where the share `value` of the
-    persona's lies below it; or at `value` itself"""
+    """how the least cosine is set. balanced: where held-out prompts of both kinds are told apart best. quantile: where the
+    share `value` of the persona's prompts lies below it. threshold: at `value` itself"""
     value: float = 0.0
     """that share, or that cosine"""
     side: Literal["above", "below"] = "above"
@@ -164,7 +164,8 @@ class FilterConfig:
     checks: tuple[str, ...] = ()
     """checks to apply; empty means all (`shl list checks`)"""
     quantile: float = 0.95
-    """checks without a fixed bound drop what lies outside of this quantile of the base model's own samples"""
+    """checks without a bound of their own drop what lies outside of this quantile of the base model's own samples; on_trait
+    has the median instead, and odd_chars the 0.99 quantile"""
     keep: int = 36
     """how many survivors are trained on, the most on-trait first"""
     calibration: int = 64
@@ -175,7 +176,8 @@ class FilterConfig:
 
 @dataclass(frozen=True)
 class HealConfig:
-    """How the LoRA is trained: NLL + lam·relu(agg D − tau) + anchor·KL."""
+    """How the LoRA is trained. The loss is (1 − soft)·NLL + soft·KL(teacher‖student) + lam·relu(agg D − tau) + anchor·KL; by
+    default soft is 1 and lam is 0, so that it is KL(teacher‖student) + anchor·KL."""
 
     rank: int = 32
     """rank of the LoRA"""
@@ -239,8 +241,8 @@ class EvalConfig:
     probes: int = 48
     """number of held-out probes"""
     probe_half: Literal["all", "search", "report", "confirmation"] = "all"
-    """which probes: all, every second one (search), the others (report), or the persona's confirmation probes, which no
-    search ever opens"""
+    """which probes: all; every second one, for choosing settings (search); the others (report); or the persona's confirmation
+    probes, a test set that no search ever opens"""
     third_answers: bool = True
     """whether a probe's neutral and off-topic answers are read too: twice the cost"""
     vignettes: int = 35
@@ -328,8 +330,8 @@ class RunConfig:
     ray: str = ""
     """address of a Ray cluster that the replicas run on; auto means the one of this machine, empty no cluster"""
     coherence_floor: float = 0.5
-    """highest own_excess (nats/token) of text that still counts as coherent; above it the loop stops. A steered model may
-    have twice that"""
+    """despite its name an upper bound: the highest own_excess (nats/token) of text that still counts as coherent. Above it the
+    loop stops. A steered model may have twice that"""
     patience: int = 2
     """the loop stops when this many rounds have not raised the trait with 95% confidence; 0 never stops it"""
     trust_remote_code: bool = False

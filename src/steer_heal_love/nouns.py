@@ -187,7 +187,7 @@ class Healing:
 
     steps: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
-    pressure: list[dict[str, float]] = field(default_factory=list)
+    gradient_ratios: list[dict[str, float]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     scale: float = 1.0
     """what the trust region left of the update as it was trained"""
@@ -197,7 +197,7 @@ class Healing:
     def gradient_ratio(self, term: str) -> float:
         """Mean gradient ratio of a loss term, in times the imitation's, over the steps where it was taken; NaN where
         the term is off."""
-        seen = [p[term] for p in self.pressure if math.isfinite(p.get(term, math.nan))]
+        seen = [p[term] for p in self.gradient_ratios if math.isfinite(p.get(term, math.nan))]
         return sum(seen) / len(seen) if seen else math.nan
 
 

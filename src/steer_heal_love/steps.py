@@ -64,10 +64,10 @@ def save_healed(value: tuple[Adapter, Healing], path: Path) -> None:
 
 
 def load_healed(path: Path) -> tuple[Adapter, Healing]:
-    row = shaped(records.read_json(path), written.HEALING)
+    row = shaped(written.renamed(records.read_json(path)), written.HEALING)
     curves = {
         name: [{k: math.nan if v is None else v for k, v in point.items()} for point in row[name]]
-        for name in ("steps", "validation", "pressure")
+        for name in ("steps", "validation", "gradient_ratios")
     }
     return bake.load_peft(path.parent / "adapter"), Healing(**(row | curves))
 

@@ -204,7 +204,7 @@ def test_a_budget_that_nobody_reaches_is_undefined_and_counted(whole):
 
 def test_differences_share_all_looks_and_say_who_is_ahead(whole):
     found = whole[1]
-    assert found["looks"] == (len(found["methods"]) - len(NULLS) - 1) * 5
+    assert found["comparisons"] == (len(found["methods"]) - len(NULLS) - 1) * 5
     for m in found["methods"]:
         rows = m["at"] + m["at_own_excess"]
         if m["name"] == found["reference"] or m["null"]:
@@ -225,7 +225,7 @@ def test_differences_share_all_looks_and_say_who_is_ahead(whole):
 def test_every_method_is_set_above_the_best_null_at_equal_drift(whole):
     found = whole[1]
     assert set(found["nulls"]) == NULLS == {m["name"] for m in found["methods"] if m["null"]}
-    assert found["null_looks"] == len(NULLS) * (len(found["methods"]) - len(NULLS)) * 3
+    assert found["null_comparisons"] == len(NULLS) * (len(found["methods"]) - len(NULLS)) * 3
     set_above = set()
     for i in (0, 1):
         at = {m["name"]: m["at"][i] for m in found["methods"]}

@@ -36,7 +36,7 @@ HEALED = [
 HEALING: dict[str, Any] = {
     "steps": [{"step": i, "nll": 1.3 - 0.02 * i, "barrier": 0.02} for i in range(16)],
     "validation": [{"epoch": e, "nll": 1.1 - 0.01 * e} for e in (1, 2, 3)],
-    "pressure": [{"step": 4, "anchor": 0.3}],
+    "gradient_ratios": [{"step": 4, "anchor": 0.3}],
     "warnings": [],
     "scale": 0.6,
 }
@@ -167,14 +167,16 @@ CASES: dict[str, dict[str, Any]] = {
     "heal.drifted": {"healed": [{"neutral_kl": 0.4, "trait": 0.65}]},
     "heal.imprecise": {"healed": [{"mfv.Liberty": -0.5}]},
     "heal.broken": {"healed": [{"own_nll": 0.8, "trait": 0.5}]},
-    "restraint.holds": {},
-    "restraint.idle": {"healing": STUCK | {"pressure": [{"step": 4, "barrier": 0.0, "anchor": 0.3}]}},
-    "restraint.throttles": {
-        "healing": {"pressure": [{"step": 4, "barrier": 3.0}, {"step": 8, "barrier": 2.0}]}
+    "regularization.holds": {},
+    "regularization.idle": {
+        "healing": STUCK | {"gradient_ratios": [{"step": 4, "barrier": 0.0, "anchor": 0.3}]}
     },
-    "restraint.anchor": {"healing": {"pressure": [{"step": 4, "anchor": 4.0}]}},
-    "restraint.spent": {"rounds": [{}, {"healing": HEALING | {"scale": 0.0}}]},
-    "restraint.none": {"healing": {"pressure": [{"step": 4}], "scale": 1.0}},
+    "regularization.throttles": {
+        "healing": {"gradient_ratios": [{"step": 4, "barrier": 3.0}, {"step": 8, "barrier": 2.0}]}
+    },
+    "regularization.anchor": {"healing": {"gradient_ratios": [{"step": 4, "anchor": 4.0}]}},
+    "regularization.spent": {"rounds": [{}, {"healing": HEALING | {"scale": 0.0}}]},
+    "regularization.none": {"healing": {"gradient_ratios": [{"step": 4}], "scale": 1.0}},
     "loop.rises": {},
     "loop.saturates": {"healed": [{}, {}, {"trait": 0.44}]},
     "loop.flat": {"healed": [{}, {"trait": 0.25}]},
@@ -215,7 +217,7 @@ def test_a_run_built_for_a_row_selects_it(row, persona):
 
 def test_a_good_run_passes_every_gate_in_the_order_of_a_round(persona):
     found = gates.judge(evidence(persona))
-    assert [g.gate for g in found] == ["steer", "filter", "heal", "restraint", "loop", "prompt"]
+    assert [g.gate for g in found] == ["steer", "filter", "heal", "regularization", "loop", "prompt"]
     assert {g.verdict for g in found} == {"pass"}
 
 
@@ -354,7 +356,7 @@ def test_rounds_without_a_heal_or_a_word_on_the_kept_text_are_judged(persona):
     bare = [replace(r, walk=replace(r.walk, **unsaid), healing=None) for r in e.rounds]
     found = judged(replace(e, rounds=bare))
     assert found["filter"].outcome == "works" and found["heal"].outcome == "healed"
-    assert "restraint" not in found
+    assert "regularization" not in found
 
 
 def test_a_retained_share_needs_a_steered_trait(persona):

@@ -349,7 +349,7 @@ def test_a_term_that_never_fires_or_dominates_is_told(model, sequences, settings
     assert all(found.startswith(said) for found, said in zip(record.warnings, told, strict=True))
     for found in (w for w in record.warnings if "dominates" in w):
         name, times = found.split()[1], float(found.split()[-4])
-        seen = [p[name] for p in record.pressure]
+        seen = [p[name] for p in record.gradient_ratios]
         assert times == pytest.approx(sum(seen) / len(seen), abs=0.06) and times > 2
 
 

@@ -245,7 +245,7 @@ def healing(rng: random.Random) -> dict[str, Any]:
     return {
         "steps": steps,
         "validation": seen,
-        "pressure": [{"step": 6, "barrier": 0.1, "anchor": 0.9}],
+        "gradient_ratios": [{"step": 6, "barrier": 0.1, "anchor": 0.9}],
         "warnings": ["the barrier never fired: divergence stayed under heal.tau = 0.1"],
         "scale": 0.85,
     }

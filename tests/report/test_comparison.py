@@ -100,7 +100,7 @@ def folder(tmp_path: Path) -> Path:
         "reference": "strong",
         "budgets": [0.02, 0.05],
         "own_excess_budgets": [0.1],
-        "looks": 9,
+        "comparisons": 9,
         "methods": methods,
     }
     records.write_json(tmp_path / "compare.json", data)
@@ -112,6 +112,15 @@ def said(renderable: Any) -> str:
     with console.capture() as capture:
         console.print(renderable)
     return capture.get()
+
+
+def test_a_comparison_of_before_is_read_by_its_old_names(folder):
+    found = said(report.terminal_comparison(folder))
+    file = folder / "compare.json"
+    data = records.read_json(file)
+    data["looks"] = data.pop("comparisons")
+    records.write_json(file, data)
+    assert said(report.terminal_comparison(folder)) == found
 
 
 def test_the_table_ranks_by_trait_and_shows_the_undefined_as_such(folder):

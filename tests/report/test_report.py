@@ -71,6 +71,16 @@ def show(run: Path) -> list[str]:
     return out.getvalue().splitlines()
 
 
+def test_a_heal_of_before_is_read_by_its_old_names(fabricate, tmp_path):
+    run = fabricate(rounds=1)
+    page, _ = write(tmp_path, run)
+    file = run / "rounds" / "00" / "healing.json"
+    row = records.read_json(file)
+    ratios = row["gradient_ratios"]
+    records.write_json(file, {k: v for k, v in row.items() if k != "gradient_ratios"} | {"pressure": ratios})
+    assert ratios and write(tmp_path, run)[0] == page
+
+
 @pytest.mark.parametrize(
     "until, rounds", [("base", 1), ("starved", 1), ("starved", 2), ("healing", 1), ("end", 1), ("end", 3)]
 )
@@ -137,7 +147,9 @@ def test_undefined_scores_are_dashes(fabricate, tmp_path):
                 score.update(mean=None, lo=None, hi=None, n=0)
         records.write_json(file, data)
     healing = records.read_json(run / "rounds/00/healing.json")
-    healing["validation"][0]["nll"] = healing["steps"][0]["barrier"] = healing["pressure"][0]["anchor"] = None
+    healing["validation"][0]["nll"] = healing["steps"][0]["barrier"] = healing["gradient_ratios"][0][
+        "anchor"
+    ] = None
     records.write_json(run / "rounds/00/healing.json", healing)
     text, _ = write(tmp_path, run)
     assert "NaN" not in text and not re.search(r">[^<]*\bnan\b", text)

@@ -75,9 +75,9 @@ def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int)
             "reference": REFERENCE,
             "budgets": grid.budgets,
             "own_excess_budgets": grid.own_budgets,
-            "looks": comparisons,
+            "comparisons": comparisons,
             "nulls": nulls,
-            "null_looks": null_comparisons,
+            "null_comparisons": null_comparisons,
             "methods": compared,
         }
     )

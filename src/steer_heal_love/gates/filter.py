@@ -63,7 +63,7 @@ ROWS = {
 @gate(
     "filter",
     step=2,
-    claim="Coherent completions can be told from broken ones, and enough of them survive.",
+    claim="The filter drops more at higher doses, and enough on-trait text survives.",
     rows=ROWS,
 )
 def sieve(e: Evidence) -> Found | None:

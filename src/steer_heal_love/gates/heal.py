@@ -42,8 +42,8 @@ ROWS = {
     "half": Row(
         "undecided",
         "trait_shift above zero, but pos answers no likelier with 95% confidence, or neg answers no less likely",
-        "Only one half of the trait is in the weights: the evidence says which is missing.",
-        "Set heal.soft to 1 where it is lower: training on the written tokens alone makes pos answers less likely. Otherwise try other layers.",
+        "Only one half of the trait is shown to be in the weights. The other can't be told from zero; the evidence says which.",
+        "With the default settings nothing is known to mend this; try other vector.layers. Where heal.soft is below 1, set it to 1.",
     ),
     "no_better": Row(
         "undecided",

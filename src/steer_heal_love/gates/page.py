@@ -9,15 +9,17 @@ HEAD = """# Verdicts
 
 A *gate* is a claim about a run. Each table below lists the possible outcomes of one gate: what an outcome looks like in
 the run's numbers, what it means, and what to try. The run's own numbers choose the outcome. Where several apply, a gate
-shows one: first whether the text is coherent, then whether there is a trait, then what is wrong with the claim itself.
+shows the first that holds, in this order: incoherent text, no trait, what else is wrong with the claim, the claim holds.
+The rows of a table are not in that order.
 `summary.json`, the report and the terminal show the outcome with its evidence.
 
 - **Confidence.** Intervals are 95% intervals, paired by item. Where a verdict reads several, they are corrected to
   hold together at 95%. *Holds zero* means that the interval includes zero: the data can't tell.
 - **Scores** such as trait_shift, neutral_kl and own_excess are defined in [reading a report](reading-a-report.md).
   The *halves* are trait_pos and trait_neg. A *foundation* is one of the moral foundations, read after short moral scenes
-  (vignettes). *Scaled to the same neutral_kl*: the steered base's trait is multiplied by √(neutral_kl of the healed
-  model / its own), as if it had been steered less. The *evidence* is the line beside the verdict.
+  (vignettes). *Scaled to the same neutral_kl* says what the steered base would have if it were steered less. It isn't
+  measured, but computed: its trait times √(healed model's neutral_kl / steered base's), which takes the trait to grow
+  with the dose and the drift with the dose's square. The *steered base* is the steered model of the first round. The *evidence* is the line beside the verdict.
 - **Settings** such as heal.soft are explained in [settings](settings.md) and by `shl run --help`.
 
 The last table, certificate, belongs to `shl certify` ([certify](certify.md)). There *half* passes, unlike in a gate: the

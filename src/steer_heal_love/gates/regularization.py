@@ -55,7 +55,7 @@ ROWS = {
 
 
 @gate(
-    "restraint",
+    "regularization",
     step=4,
     claim="Barrier, anchor and trust region hold the student to the base, and leave room for the trait.",
     rows=ROWS,

@@ -106,10 +106,10 @@ def band(nll: Sequence[Float[Tensor, " _"]], window: int, quantile: float) -> tu
 
 def capped(steered: Float[Tensor, "b v"], plain: Float[Tensor, "b v"], nats: float) -> Float[Tensor, "b v"]:
     """Logits between the two, as far towards the steered ones as KL to the plain ones stays within `nats`."""
-    pull, norm = steered - plain, plain.logsumexp(-1, keepdim=True)
+    difference, norm = steered - plain, plain.logsumexp(-1, keepdim=True)
 
     def kl(share: Float[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:
-        change = share * pull
+        change = share * difference
         z = (plain + change).logsumexp(-1, keepdim=True)
         return ((plain + change - z).exp() * change).sum(-1, keepdim=True) - (z - norm)
 
@@ -121,4 +121,4 @@ def capped(steered: Float[Tensor, "b v"], plain: Float[Tensor, "b v"], nats: flo
         low, high = torch.where(fine, middle, low), torch.where(fine, high, middle)
     # A rounded divergence of nearly nothing may pass under a bound of 0, which allows none.
     share = torch.where(whole, torch.ones_like(low), low) if nats > 0 else torch.zeros_like(low)
-    return torch.where(share == 1, steered, plain + share * pull)
+    return torch.where(share == 1, steered, plain + share * difference)

@@ -5,7 +5,7 @@ A log that vouches for its files may be forged with them; what is then read must
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 from steer_heal_love.ground.untrusted import NUMBER
 from steer_heal_love.nouns import Json, StageName
@@ -39,7 +39,7 @@ LOOK = {"stage": STAGE_NAME, "round": int, "prompt": str, "text": str, "dose?": 
 HEALING = {
     "steps": [{"step": float, "*": NUMBER}],
     "validation": [{str: NUMBER}],
-    "pressure": [{str: NUMBER}],
+    "gradient_ratios": [{str: NUMBER}],
     "warnings": [str],
     "scale?": NUMBER,
     "spent?": NUMBER,
@@ -116,8 +116,8 @@ COMPARISON = {
     "model": str,
     "seeds": [int],
     "reference": str,
-    "looks": int,
-    "null_looks?": int,
+    "comparisons": int,
+    "null_comparisons?": int,
     "budgets": [float],
     "own_excess_budgets": [float],
     "methods": [TRACED],
@@ -179,3 +179,12 @@ def same_length(transfer: Json) -> Json:
     if wrong:
         raise ValueError(f"{wrong[0]}: another number of layers than `layers` has")
     return transfer
+
+
+OLD_NAMES = {"pressure": "gradient_ratios", "looks": "comparisons", "null_looks": "null_comparisons"}
+"""what fields were called by versions whose runs and comparisons may still lie about"""
+
+
+def renamed(data: Any) -> Any:
+    """A file's object with its fields by today's names; anything else as it is."""
+    return {OLD_NAMES.get(k, k): v for k, v in data.items()} if isinstance(data, dict) else data

@@ -56,7 +56,7 @@ def heal(
             terms = trainer.gradient(batch, extra)
             if step in {total // 4, total // 2, (3 * total) // 4}:
                 seen = gradient_ratios(model, batch, extra, trainer.config, trainer.weights, trainer.student)
-                record.pressure.append({"step": step, **seen})
+                record.gradient_ratios.append({"step": step, **seen})
             record.steps.append(trainer.update(terms))
             advance(1)
             if (step + 1) % per_epoch == 0:

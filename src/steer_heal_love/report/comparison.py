@@ -151,7 +151,7 @@ def read(folder: Path) -> Comparison:
     file = folder / "compare.json"
     if not file.is_file():
         raise UserError(f"{folder}: no comparison there (no compare.json).")
-    data = made.read(comparable, file, AGAIN)
+    data = written.renamed(made.read(comparable, file, AGAIN))
     if missing := [name for names in AXES.values() for name in names[:1] if name not in data]:
         raise UserError(
             f"{file}: by an earlier version (no {', '.join(missing)}), with intervals that three seeds don't bear out. "
@@ -165,10 +165,10 @@ def read(folder: Path) -> Comparison:
         data["model"],
         data["seeds"],
         data["reference"],
-        data["looks"],
+        data["comparisons"],
         budgets,
         methods,
-        data.get("null_looks", 0),
+        data.get("null_comparisons", 0),
     )
 
 

@@ -198,7 +198,7 @@ def setting(run: RunRecord, room: str, name: str) -> float:
 
 def gradient_ratios(healing: Json | None) -> dict[str, float]:
     """Mean gradient ratio of each term over the steps where it was taken."""
-    rows = (healing or {}).get("pressure", [])
+    rows = (healing or {}).get("gradient_ratios", [])
     terms = dict.fromkeys(k for row in rows for k in row if k != "step")
     seen = {t: [v for row in rows if math.isfinite(v := number(row.get(t)))] for t in terms}
     return {t: sum(v) / len(v) for t, v in seen.items() if v}

@@ -188,7 +188,7 @@ def read_round(folder: Path, bounds: dict[str, float], checks: Json, walk: Json)
         kept=kept,
         dropped=dropped,
         walk=walk,
-        healing=made.read(partial(optional, like=written.HEALING), folder / "healing.json") or None,
+        healing=made.read(healed, folder / "healing.json") or None,
         transfer=made.read(transferred, folder / "transfer.json") or None,
     )
 
@@ -226,6 +226,10 @@ def table(path: Path, like: Any = dict) -> Json:
 
 def summarised(path: Path) -> Json:
     return optional(path, written.SUMMARY)
+
+
+def healed(path: Path) -> Json:
+    return shaped(written.renamed(optional(path)), written.HEALING) if path.is_file() else {}  # type: ignore[no-any-return]
 
 
 def transferred(path: Path) -> Json:
