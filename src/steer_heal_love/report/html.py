@@ -5,6 +5,7 @@ Everything that a model or a user wrote passes through the template's autoescape
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import Counter
@@ -62,6 +63,7 @@ def draw_path(runs: list[RunRecord], view: trajectory.View) -> canvas.Draw:
     return trajectory.one(runs[0], view) if len(runs) == 1 else trajectory.several(runs, view)
 
 
+@functools.cache
 def templates() -> jinja2.Environment:
     """Every page's templates: escaping, strict about names, with the filters for numbers."""
     env = jinja2.Environment(
