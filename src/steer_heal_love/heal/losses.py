@@ -57,10 +57,10 @@ def dealt(kept: list[Example], anchor: list[Example], processes: int) -> list[Pa
     loads = [0] * processes
     most = [math.ceil(len(part) / processes) for part in (kept, anchor)]
     texts = [(size(e.tokens), kind, e) for kind, part in enumerate((kept, anchor)) for e in part]
-    for tokens_, kind, e in sorted(texts, key=lambda text: (-text[0], text[1])):
+    for length, kind, e in sorted(texts, key=lambda text: (-text[0], text[1])):
         i = min((i for i in range(processes) if len(hands[i][kind]) < most[kind]), key=loads.__getitem__)
         hands[i][kind].append(e)
-        loads[i] += tokens_
+        loads[i] += length
     return hands
 
 
