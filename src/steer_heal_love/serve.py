@@ -142,7 +142,7 @@ def of_run(run: Path, who: Who, strength: float, dose: float | None, warn: Warn)
         f"{found.name} {who}",
         found.model,
         found.tok,
-        found.told if who == "prompted" else NEUTRAL_SYSTEM,
+        found.system_prompt if who == "prompted" else NEUTRAL_SYSTEM,
         inside,
         found.directions if steered else None,
         dials.dose if steered else 0.0,

@@ -39,7 +39,7 @@ def listed(what: tyro.conf.Positional[str | None] = None) -> None:
     if what is not None and what not in KINDS:
         raise unknown("list", what, KINDS)
     for kind in [what] if what else KINDS:
-        found = told(kind)
+        found = described(kind)
         if not what:
             screen.tell(f"{kind}: {', '.join(found)}")
             continue
@@ -47,7 +47,7 @@ def listed(what: tyro.conf.Positional[str | None] = None) -> None:
         screen.tell("\n".join(f"{name:<{wide}} {line}" if line else name for name, line in found.items()))
 
 
-def told(kind: str) -> dict[str, str]:
+def described(kind: str) -> dict[str, str]:
     """The names of a kind, each with its line; an empty one where the name is all."""
     if kind == "personas":
         return dict.fromkeys(persona_names(), "")

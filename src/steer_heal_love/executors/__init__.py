@@ -114,7 +114,7 @@ def attempted(work: Work) -> str:
     return ""
 
 
-def told(name: str, why: str) -> Ended:
+def answered(name: str, why: str) -> Ended:
     """How a piece of work ended that gave an answer."""
     return Ended(name, "failed" if why else "done", why)
 
@@ -134,10 +134,10 @@ __all__ = [
     "Ended",
     "Executor",
     "Work",
+    "answered",
     "attempted",
     "executors",
     "finished",
     "needs",
     "opened",
-    "told",
 ]

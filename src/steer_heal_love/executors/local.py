@@ -10,7 +10,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from steer_heal_love.executors import Asked, Ended, Work, attempted, executors, told
+from steer_heal_love.executors import Asked, Ended, Work, answered, attempted, executors
 
 # Spawned: CUDA and OpenMP don't survive a fork.
 SPAWN = get_context("spawn")
@@ -45,7 +45,7 @@ class Local:
         for line in [line for line in self.busy if line in ready]:
             hand, name = self.busy.pop(line)
             try:
-                out.append(told(name, hand.line.recv()))
+                out.append(answered(name, hand.line.recv()))
                 self.idle.append(hand)
             except (EOFError, ConnectionResetError):
                 out.append(Ended(name, "lost", death(hand)))

@@ -9,7 +9,7 @@ import logging
 import socket
 from typing import Any
 
-from steer_heal_love.executors import Asked, Ended, Work, attempted, executors, needs, told
+from steer_heal_love.executors import Asked, Ended, Work, answered, attempted, executors, needs
 from steer_heal_love.ground.errors import UserError
 
 PATIENCE = 5.0
@@ -40,7 +40,7 @@ class OnRay:
     def outcome(self, ref: Any, name: str) -> Ended:
         gone = self.ray.exceptions
         try:
-            return told(name, self.ray.get(ref))
+            return answered(name, self.ray.get(ref))
         except (
             gone.WorkerCrashedError,
             gone.NodeDiedError,

@@ -10,7 +10,7 @@ import shutil
 import time
 from typing import Any
 
-from steer_heal_love.executors import Asked, Ended, Work, attempted, executors, needs, told
+from steer_heal_love.executors import Asked, Ended, Work, answered, attempted, executors, needs
 from steer_heal_love.ground.errors import UserError
 
 FOLDER = ".submitit"
@@ -66,7 +66,7 @@ def outcome(name: str, job: Any) -> Ended:
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     try:
-        return told(name, job.result())
+        return answered(name, job.result())
     except FailedJobError:
         raise
     except UncompletedJobError:

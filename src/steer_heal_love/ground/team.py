@@ -245,17 +245,17 @@ def _everyones(mine: _Parcel) -> Iterator[_Parcel]:
         head = mine.head if own else torch.empty(rows, 3 + DIMENSIONS, dtype=torch.long)
         data = mine.data if own else torch.empty(length, dtype=torch.uint8)
         for part in (head, data):
-            _told(part, rank)
+            _broadcast(part, rank)
         if not own:
             yield _Parcel(head, data)
 
 
 def _from_leader(value: Tensor) -> Tensor:
-    _told(value, 0)
+    _broadcast(value, 0)
     return value
 
 
-def _told(value: Tensor, by: int) -> None:
+def _broadcast(value: Tensor, by: int) -> None:
     """Process `by`'s tensor, on the host, into everyone's of the same shape."""
     if not value.numel():
         return

@@ -62,7 +62,7 @@ class Trainer:
             terms.update(backward(self.model, kept, anchor, self.config, self.weights, self.student))
 
         self.fitted(add_up)
-        return told(terms, self.parameters)
+        return summed_up(terms, self.parameters)
 
     def fitted(self, add_up: Callable[[], None]) -> None:
         """Add up a gradient, again in passes of half as many items for as long as they don't fit in memory."""
@@ -109,7 +109,7 @@ class Trainer:
             f.requires_grad_(False)
 
 
-def told(terms: dict[str, Tensor], parameters: list[Tensor]) -> dict[str, float]:
+def summed_up(terms: dict[str, Tensor], parameters: list[Tensor]) -> dict[str, float]:
     """The terms as numbers, which waits for the device once; in a team, they and the parameters' gradients summed over all
     processes, in one message."""
     names = list(terms)

@@ -168,7 +168,7 @@ def scored(stage: Stage, names: tuple[str, ...], n: int, i: int, answer: str | N
 def own(run: RunRecord, stage: Stage) -> Iterator[Any]:
     """What the model wrote itself. Its scores are means over the draws of a prompt."""
     log, model, _ = package()
-    system = run.told if stage.stage == "prompt" else ""
+    system = run.system_prompt if stage.stage == "prompt" else ""
     for i, s in enumerate(stage.samples):
         before = [model.ChatMessageSystem(content=system)] if system else []
         asked = [*before, model.ChatMessageUser(content=str(s["prompt"]))]

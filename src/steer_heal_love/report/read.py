@@ -73,7 +73,7 @@ class RunRecord:
     """the system prompt that the base was told by, and the wordings it was chosen from; empty in older runs"""
 
     @property
-    def told(self) -> str:
+    def system_prompt(self) -> str:
         return str(self.wording.get("system") or f"You are {self.persona.get('pos', '–')}.")
 
     @property

@@ -84,7 +84,7 @@ class Talk:
     directions: Mapping[int, Any]
     dose: float
     adapter: Adapter
-    told: str
+    system_prompt: str
     config: GenerateConfig
     lock: Any = field(default_factory=threading.Lock)
 
@@ -109,7 +109,7 @@ class Talk:
                 config=self.config,
                 directions=self.directions if steered else None,
                 seed=dials.seed,
-                system=self.told if who == "prompted" else NEUTRAL_SYSTEM,
+                system=self.system_prompt if who == "prompted" else NEUTRAL_SYSTEM,
             )
         return made.text.strip()
 
@@ -144,7 +144,7 @@ def talk(run: Path, *, tokens: int = 96, track: Track = silent, warn: Warn = ign
         vector.directions,
         walked(run),
         adapter,
-        told(run, r.persona),
+        system_prompt(run, r.persona),
         replace(r.config.generate, max_new_tokens=tokens),
     )
 
@@ -157,7 +157,7 @@ def walked(run: Path) -> float:
     return float(found) if isinstance(found, int | float) else 0.5
 
 
-def told(run: Path, who: Persona) -> str:
+def system_prompt(run: Path, who: Persona) -> str:
     """The system prompt of the prompted model: the wording that the run chose, or else the first."""
     file = run / "base" / "wording.json"
     found = records.read_json(file).get("system") if file.is_file() else None

@@ -36,28 +36,28 @@ def unlike(value: Any, like: Any, at: str) -> list[str]:
         found = [unlike(value, one, at) for one in like]
         return [] if [] in found else max(found, key=len)
     if like is None:
-        return [] if value is None else [told(at, "null", value)]
+        return [] if value is None else [mismatch(at, "null", value)]
     if isinstance(like, frozenset):
         known = isinstance(value, str) and value in like
-        return [] if known else [told(at, " or ".join(sorted(like)), value)]
+        return [] if known else [mismatch(at, " or ".join(sorted(like)), value)]
     if isinstance(like, list):
         return listed(value, like[0], at)
     if isinstance(like, dict):
         return tabled(value, like, at)
-    return [] if plain(value, like) else [told(at, NAMES[like], value)]
+    return [] if plain(value, like) else [mismatch(at, NAMES[like], value)]
 
 
 def listed(value: Any, like: Any, at: str) -> list[str]:
     if not isinstance(value, list):
-        return [told(at, "a list", value)]
+        return [mismatch(at, "a list", value)]
     if isinstance(like, type):  # long lists of numbers are most of what a run writes
-        return [told(f"{at}[{i}]", NAMES[like], v) for i, v in enumerate(value) if not plain(v, like)]
+        return [mismatch(f"{at}[{i}]", NAMES[like], v) for i, v in enumerate(value) if not plain(v, like)]
     return [line for i, v in enumerate(value) for line in unlike(v, like, f"{at}[{i}]")]
 
 
 def tabled(value: Any, like: dict[Any, Any], at: str) -> list[str]:
     if not isinstance(value, dict):
-        return [told(at, "an object", value)]
+        return [mismatch(at, "an object", value)]
     if str in like:
         return [line for k, v in value.items() for line in unlike(v, like[str], f"{at}.{k}")]
     out, named = [], {k.rstrip("?"): (v, k.endswith("?")) for k, v in like.items() if k != "*"}
@@ -90,5 +90,5 @@ def plain(value: Any, kind: type) -> bool:
     return isinstance(value, kind)
 
 
-def told(at: str, wanted: str, value: Any) -> str:
+def mismatch(at: str, wanted: str, value: Any) -> str:
     return f"{at.lstrip('.') or 'it'}: expected {wanted}, found {value!r:.60}"
