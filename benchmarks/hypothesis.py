@@ -31,21 +31,20 @@ import multiprocessing as mp
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
 from ablation import ALONE, barrier, merged, told
 from heals import Lab
 from jaxtyping import Float
+from shared import by_seed
 from torch import Tensor
 
 from steer_heal_love import steps
 from steer_heal_love.ground import models
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
 from steer_heal_love.ground.scoring import forward_kl, hidden_states, log_likelihood
-from steer_heal_love.ground.stats import t_quantile
-from steer_heal_love.nouns import Adapter, Completion, Score, Tokens
+from steer_heal_love.nouns import Adapter, Completion, Tokens
 
 TEXTS, SETS, SET_SIZE = 36, 12, 6
 SHARES = (0.0, 0.1, 0.3, 0.6)
@@ -286,7 +285,7 @@ def table(lines: list[dict[str, Any]]) -> str:
             k: sum(g[k] for g in group) / len(group)
             for k in ("beta", "trait_shift", "off_trait_kl", "neutral_kl")
         }
-        gains = [of_seeds([g[f"{k}_gain"] for g in group]) for k in GAINS]
+        gains = [by_seed([g[f"{k}_gain"] for g in group]) for k in GAINS]
         persona, soup, name, weight = key
         rows.append(
             f"| {persona} | {soup:.0%} | {name} | {weight:g} | {means['beta']:+.3f} | {means['trait_shift']:+.3f} | "
@@ -303,20 +302,11 @@ def table(lines: list[dict[str, Any]]) -> str:
             kinds.setdefault((x["persona"], x["text"], x["penalty"]), []).append(x)
     for key, group in kinds.items():
         cells = [
-            of_seeds([g[k] for g in group])
+            by_seed([g[k] for g in group])
             for k in ("beta", "off_trait_kl", "trait_systematic", "rest_systematic")
         ]
         rows.append(f"| {' | '.join(key)} | {' | '.join(map(told, cells))} | {len(group)} |")
     return "\n".join(rows)
-
-
-def of_seeds(values: list[float]) -> Score:
-    """Mean and Student's interval over seeds; four are too few to resample."""
-    x = [v for v in values if math.isfinite(v)]
-    if len(x) < 2:
-        return Score(x[0] if x else math.nan, math.nan, math.nan, len(x))
-    middle, half = mean(x), t_quantile(0.975, len(x) - 1) * stdev(x) / math.sqrt(len(x))
-    return Score(middle, middle - half, middle + half, len(x))
 
 
 def figure(lines: list[dict[str, Any]], png: Path) -> None:

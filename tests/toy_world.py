@@ -23,7 +23,8 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM, prompt_ids
-from steer_heal_love.nouns import Persona, Probe
+from steer_heal_love.ground.scoring import token_nll
+from steer_heal_love.nouns import Persona, Probe, Tokens
 
 SPECIAL = ["<pad>", "<unk>", "<end>", "<system>", "<user>", "<assistant>"]
 TURNS = (
@@ -216,19 +217,18 @@ def taught(seed: int = 0, steps: int = STEPS) -> World:
     return World(model.eval().requires_grad_(False), tok, who)
 
 
-@torch.no_grad()
 def nll(w: World, answers: int, seed: int) -> float:
     """NLL per token, in nats, of fresh answers that the world gives."""
-    rng, vocabulary, found = random.Random(seed), w.tok.get_vocab(), []
+    rng, vocabulary, given = random.Random(seed), w.tok.get_vocab(), []
     for _ in range(answers):
         system = rng.choice(("plain", "pos", "neg"))
         text = NEUTRAL_SYSTEM if system == "plain" else w.persona.system(system)
         question = rng.choice(questions(TRAIT_FORMS + NEUTRAL_FORMS, TOPICS))
-        prompt = list(prompt_ids(w.tok, ask(question), text))
-        reply = [vocabulary[word] for word in [*said(system, question, rng).split(), "<end>"]]
-        logits = w.model(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
-        found.append(cross_entropy(logits, torch.tensor(reply), reduction="none"))
-    return torch.cat(found).mean().item()
+        words = [*said(system, question, rng).split(), "<end>"]
+        given.append(
+            Tokens(prompt_ids(w.tok, ask(question), text), tuple(vocabulary[word] for word in words))
+        )
+    return torch.cat(token_nll(w.model, given)).mean().item()
 
 
 if __name__ == "__main__":

@@ -58,11 +58,11 @@ def test_only_the_healed_model_passes_every_gate(verdicts):
     assert passing == {"healed"} and set(verdicts) == set(SAYS)
 
 
-@pytest.mark.timeout(900)
 def test_the_stored_model_speaks_its_world():
     few = toy_world.nll(toy_world.taught(steps=8), 40, seed=1)
     assert toy_world.nll(toy_world.stored(), 120, seed=1) < 0.45 < 1.0 < few
 
 
+@pytest.mark.timeout(900)
 def test_steering_the_toy_world_moves_both_halves(verdicts):
     assert {found["steer"].outcome for found in verdicts.values()} == {"moves"}

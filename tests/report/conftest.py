@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from markupsafe import escape
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import RunConfig
@@ -21,7 +19,6 @@ from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.stats import bootstrap
 from steer_heal_love.nouns import FOUNDATIONS, Completion, Gate, Stage, Tokens
 
-WHERE = ("left", "center", "right")
 PROBES = (
     "The man who delivers my parcels looked exhausted today.",
     "My daughter slammed her door and said she hates me.",
@@ -77,26 +74,6 @@ HEALED = {
 SCALE = {"trait": 0.14, "neutral_kl": 0.004, "own_nll": 0.2, "trait_generated": 0.03, "repetition": 0.01}
 
 Fabricate = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def sketched(request, monkeypatch):
-    """Inline figures are laid out, and their words written, but not drawn, which takes most of a page's time; a test marked
-    `drawn` gets them whole."""
-
-    def print_svg(canvas, to, **_how):
-        said = [
-            (a.get_title(where), a.get_xlabel(), a.get_ylabel())
-            for a in canvas.figure.axes
-            for where in WHERE
-        ]
-        words = {w for each in said for w in each} | {
-            t.get_text() for a in canvas.figure.axes for t in a.texts
-        }
-        to.write(f"<svg>{''.join(f'<text>{escape(w)}</text>' for w in sorted(words) if w)}</svg>")
-
-    if "drawn" not in request.keywords:
-        monkeypatch.setattr(FigureCanvasSVG, "print_svg", print_svg)
 
 
 @pytest.fixture

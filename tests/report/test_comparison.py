@@ -178,7 +178,6 @@ def test_what_no_prompt_realises_is_starred():
     assert not starred("prompt", [])
 
 
-@pytest.mark.drawn
 def test_the_page_is_self_contained_and_escapes_what_others_wrote(folder):
     report.write_comparison(folder)
     page = (folder / "compare.html").read_text(encoding="utf-8")

@@ -26,7 +26,6 @@ def measured(run, scores: dict[str, float]) -> None:
         files.save_stages([replace(s, scores=s.scores | told) for s in files.load_stages(file)], file)
 
 
-@pytest.mark.drawn
 @pytest.mark.parametrize(
     ("scores", "titles"),
     [

@@ -108,7 +108,6 @@ def test_a_check_of_ones_own_drops_and_is_named_as_the_reason() -> None:
     assert judged.reasons == ["odd_count"]
 
 
-@pytest.mark.drawn
 def test_a_loss_term_of_ones_own_is_trained_with_and_drawn(tiny, sequences, fabricate) -> None:
     """Its weight moves what is learned, its value is in every step's record, its curve is in the report."""
     states = hidden_states(tiny.model, sequences)

@@ -40,7 +40,6 @@ def test_a_file_that_no_report_wrote_is_left_alone(fabricate, tmp_path, name):
         report.write([fabricate(f"again {_}", rounds=1)], tmp_path / "r.html")
 
 
-@pytest.mark.drawn
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_runs_nothing_of_a_forged_folder(fabricate, tmp_path):
     report.write([fabricate(rounds=2, say=HARM)], tmp_path / "r.html")

@@ -337,7 +337,6 @@ def transfer_section(text: str) -> str:
     ]
 
 
-@pytest.mark.drawn
 def test_cosines_by_layer_and_the_ledger_have_a_panel_each(fabricate, tmp_path):
     say = "<script>alert('x')</script>"
     run = fabricate(rounds=2)
@@ -366,7 +365,6 @@ def test_cosines_by_layer_and_the_ledger_have_a_panel_each(fabricate, tmp_path):
     assert "script" not in {tag for tag, _ in page.tags}
 
 
-@pytest.mark.drawn
 def test_what_was_not_measured_has_no_panel(fabricate, tmp_path):
     """Cosine alone, a run that went over to all of it, and one from before the shares had an interval."""
     run = fabricate(rounds=2)

@@ -10,8 +10,7 @@ HEAD = """# Verdicts
 A *gate* is a claim about a run. Each table below lists the possible outcomes of one gate: what an outcome looks like in
 the run's numbers, what it means, and what to try. The run's own numbers choose the outcome. Where several apply, a gate
 shows the first that holds, in this order: incoherent text, no trait, what else is wrong with the claim, the claim holds.
-The rows of a table are not in that order.
-`summary.json`, the report and the terminal show the outcome with its evidence.
+The rows of a table are not in that order. `summary.json`, the report and the terminal show the outcome with its evidence.
 
 - **Confidence.** Intervals are 95% intervals, paired by item. Where a verdict reads several, they are corrected to
   hold together at 95%. *Holds zero* means that the interval includes zero: the data can't tell.
@@ -19,12 +18,13 @@ The rows of a table are not in that order.
   The *halves* are trait_pos and trait_neg. A *foundation* is one of the moral foundations, read after short moral scenes
   (vignettes). *Scaled to the same neutral_kl* says what the steered base would have if it were steered less. It isn't
   measured, but computed: its trait times √(healed model's neutral_kl / steered base's), which takes the trait to grow
-  with the dose and the drift with the dose's square. The *steered base* is the steered model of the first round. The *evidence* is the line beside the verdict.
+  with the dose and the drift with the dose's square. The *steered base* is the steered model of the first
+  round. The *evidence* is the line beside the verdict.
 - **Settings** such as heal.soft are explained in [settings](settings.md) and by `shl run --help`.
 
 The last table, certificate, belongs to `shl certify` ([certify](certify.md)). There *half* passes, unlike in a gate: the
-certificate asks whether the trait is in the model, and names the half that isn't shown. How well the filter tells babble from
-coherent text was measured on [a labelled set](coherence/README.md).
+certificate asks whether the trait is in the model, and names the half that isn't shown. How well the filter tells babble
+from coherent text was measured on [a labelled set](coherence/README.md).
 
 This page is printed by `python -m steer_heal_love.gates.page`, and a test compares it with the code.
 """

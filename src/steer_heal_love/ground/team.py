@@ -144,29 +144,36 @@ def summed(values: dict[str, float], names: Sequence[str]) -> dict[str, float]:
         return values
     there = torch.tensor([[values.get(n, 0.0), float(n in values)] for n in names], dtype=torch.float64)
     _done(dist.all_reduce(there, async_op=True))
-    return {n: v for n, (v, k) in zip(names, there.tolist(), strict=True) if k}
+    return _present(there, names)
 
 
-def add_up(parameters: Sequence[nn.Parameter | Tensor], beside: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Every parameter's gradient becomes its sum over all processes; one that has none counts as 0. So do the numbers
-    `beside`, on the first parameter's device, which travel along.
+def add_up(
+    parameters: Sequence[nn.Parameter | Tensor], values: dict[str, Float[Tensor, ""]], names: Sequence[str]
+) -> dict[str, float]:
+    """Every parameter's gradient becomes its sum over all processes; one that has none counts as 0. Out: the same of each
+    value, as `summed` gives it; they travel along with the first parameter's device, which is waited for once.
 
     One flat buffer a device: many small messages would wait for each other. Wrapping the model for torch's own data
     parallel would buy nothing, since it is frozen: the factors are the only parameters, and hooks apply them.
     """
-    if _team.size == 1:
-        return beside
-    for device in dict.fromkeys(p.device for p in parameters):
+    zero = torch.zeros((), device=parameters[0].device)
+    there = torch.stack([f for n in names for f in (values.get(n, zero).to(zero), zero + (n in values))])
+    for device in dict.fromkeys(p.device for p in parameters) if _team.size > 1 else ():
         each = [p for p in parameters if p.device == device]
-        grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in each]
-        first = device == beside.device
-        flat = torch.cat([*grads, beside.to(grads[0])] if first else grads)
+        parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in each]
+        parts += [there] if device == there.device else []
+        flat = torch.cat(parts)
         _done(dist.all_reduce(flat, async_op=True))
-        *sums, rest = flat.split([*(p.numel() for p in each), len(beside) if first else 0])
-        for p, grad in zip(each, sums, strict=True):
+        sums = flat.split([len(part) for part in parts])
+        for p, grad in zip(each, sums, strict=False):
             p.grad = grad.view_as(p)
-        beside = rest if first else beside
-    return beside
+        there = sums[-1] if device == there.device else there
+    return _present(there.view(-1, 2), names)
+
+
+def _present(there: Float[Tensor, "n 2"], names: Sequence[str]) -> dict[str, float]:
+    """The values, by name, that any process has: a row is a sum and by how many it is given."""
+    return {n: v for n, (v, k) in zip(names, there.tolist(), strict=True) if k}
 
 
 def same_file(path: Path) -> None:

@@ -62,7 +62,7 @@ class Trainer:
             terms.update(backward(self.model, kept, anchor, self.config, self.weights, self.student))
 
         self.fitted(add_up)
-        return summed_up(terms, self.parameters)
+        return team.add_up(self.parameters, terms, [t.name for t in in_order()])
 
     def fitted(self, add_up: Callable[[], None]) -> None:
         """Add up a gradient, again in passes of half as many items for as long as they don't fit in memory."""
@@ -107,20 +107,6 @@ class Trainer:
     def end(self) -> None:
         for f in self.parameters:
             f.requires_grad_(False)
-
-
-def summed_up(terms: dict[str, Tensor], parameters: list[Tensor]) -> dict[str, float]:
-    """The terms as numbers, which waits for the device once; in a team, they and the parameters' gradients summed over all
-    processes, in one message."""
-    names = list(terms)
-    if team.size() > 1:
-        names = [t.name for t in in_order()]
-    zero = torch.zeros((), device=parameters[0].device)
-    values = [terms.get(n, zero).to(zero) for n in names]
-    there = [torch.full_like(zero, n in terms) for n in names]
-    whole = team.add_up(parameters, torch.stack(values + there)) if names else zero.new_empty(0)
-    numbers = whole.tolist()
-    return {n: v for n, v, k in zip(names, numbers, numbers[len(names) :], strict=False) if k}
 
 
 def shape(step: int, total: int) -> float:
