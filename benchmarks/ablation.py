@@ -210,17 +210,17 @@ def table(lines: list[dict[str, Any]], persona: str) -> str:
     head = ["heal", *present, f"trait_shift against {DEFAULT}"]
     rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name in names:
-        cells = [told(crossed(values(name, c), resamples=2000)) for c in present]
+        cells = [formatted(crossed(values(name, c), resamples=2000)) for c in present]
         gap = [
             subtract(x, y)
             for x, y in zip(values(name, "trait_shift"), values(DEFAULT, "trait_shift"), strict=True)
         ]
-        cells.append("" if name == DEFAULT else told(crossed(gap, resamples=2000)))
+        cells.append("" if name == DEFAULT else formatted(crossed(gap, resamples=2000)))
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
-def told(s: Any) -> str:
+def formatted(s: Any) -> str:
     return f"{s.mean:+.3f} [{s.lo:+.3f}, {s.hi:+.3f}]"
 
 

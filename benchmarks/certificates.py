@@ -73,7 +73,7 @@ def noise(r: Run) -> Adapter:
 
 
 def copies(r: Run) -> Adapter:
-    """Rank 1, taught to answer every prompt with one word again and again."""
+    """Rank 1, trained to answer every prompt with one word again and again."""
     (token, *_) = r.tok(WORD, add_special_tokens=False)["input_ids"]
     made = load_completions(r.folder.round(0) / "completions.jsonl")
     prompts = dict.fromkeys(c.prompt for c in made if c.used)
@@ -190,12 +190,12 @@ def table(lines: list[dict[str, Any]]) -> str:
             )
             continue
         scores = [records.plain(x["scores"]).get(n) or {"mean": None} for n in COLUMNS]
-        cells = ["–" if s["mean"] is None else told(s) for s in scores]
+        cells = ["–" if s["mean"] is None else formatted(s) for s in scores]
         rows.append(f"| {x['adapter']} | {x['seed']} | {x['kind']} | {x['outcome']} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def told(s: dict[str, Any]) -> str:
+def formatted(s: dict[str, Any]) -> str:
     ends = "" if s["lo"] is None else f" [{s['lo']:+.3f}, {s['hi']:+.3f}]"
     return f"{s['mean']:+.3f}{ends}"
 

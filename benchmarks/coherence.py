@@ -162,11 +162,11 @@ def measure(folder: Path, shuffles: int = 4) -> None:
     asked = [prompt_ids(tok, r["prompt"]) for r in rows]
 
     def nll(texts: list[str]) -> list[float]:
-        read = [
+        sequences = [
             Tokens(p, tuple(tok(t, add_special_tokens=False)["input_ids"]) or (0,))
             for p, t in zip(asked, texts, strict=True)
         ]
-        return [v.mean().item() for v in token_nll(model, read, batch_tokens=2048)]
+        return [v.mean().item() for v in token_nll(model, sequences, batch_tokens=2048)]
 
     plain = nll([r["text"] for r in rows])
     for k in range(shuffles):
@@ -253,9 +253,9 @@ def load(folder: Path, reading: str = "both") -> Set:
     for row in signals.values():
         row["shuffled"] = float(np.mean([v for n, v in row.items() if n.startswith("shuffled_")]))
     kinds = {i: kind for i, (a, b) in labels(folder).items() if (kind := READINGS[reading](a, b))}
-    read = Labelled(np.array(list(kinds.values())), np.array([texts[i]["prompt"] for i in kinds]))
+    labelled = Labelled(np.array(list(kinds.values())), np.array([texts[i]["prompt"] for i in kinds]))
     own = [i for i, r in texts.items() if r["dose"] == 0 and r["source"] in ("steered", "cool")]
-    return Set(list(kinds), read, np.array([texts[i]["persona"] for i in kinds]), signals, own)
+    return Set(list(kinds), labelled, np.array([texts[i]["persona"] for i in kinds]), signals, own)
 
 
 def separated(
@@ -307,14 +307,14 @@ def dropped(s: Set, names: Sequence[str], quantile: float) -> tuple[np.ndarray, 
 
 def own_label(folder: Path, s: Set, name: str) -> str:
     """What a check of something else than coherence finds of its own label, by both readers and by either."""
-    read, label = labels(folder), OWN_LABEL[name]
-    falls = dict(zip(read, fall(s.signals, list(read), bounds(s, (name,), 0.5)), strict=True))
+    labelled, label = labels(folder), OWN_LABEL[name]
+    falls = dict(zip(labelled, fall(s.signals, list(labelled), bounds(s, (name,), 0.5)), strict=True))
     found = [f"falls {sum(falls.values())}"]
     for who, count in (("both", 2), ("either", 1)):
-        those = [i for i, pair in read.items() if pair.count(label) >= count]
+        those = [i for i, pair in labelled.items() if pair.count(label) >= count]
         hit = sum(falls[i] for i in those)
         found.append(f"{who}: {hit} of {len(those)}, precision {hit / max(1, sum(falls.values())):.2f}")
-    fine = sum(falls[i] for i, pair in read.items() if pair == ("coherent", "coherent"))
+    fine = sum(falls[i] for i, pair in labelled.items() if pair == ("coherent", "coherent"))
     return f"{'; '.join(found)}; coherent {fine}"
 
 

@@ -162,12 +162,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         engines[name].ready(config)
         fit(config, model)
     found = {name: measured(model, tok, name, a) for name in a.engines}
-    out = told(found, a, model)
+    out = figures(found, a, model)
     records.write_json(a.out, out)
     return out
 
 
-def told(found: dict[str, Any], a: argparse.Namespace, model: Any) -> dict[str, Any]:
+def figures(found: dict[str, Any], a: argparse.Namespace, model: Any) -> dict[str, Any]:
     """Print a line a case, and give what is written: the tokens themselves are left out."""
     parity: dict[str, Any] = {}
     for name, e in found.items():

@@ -109,7 +109,7 @@ class Counted:
             size,
         )
 
-    def read(
+    def prefill(
         self,
         lengths: list[int],
         *,
@@ -145,10 +145,10 @@ class Counted:
         The head is passed three times: the student's logits, back to its hidden states, and one reference's
         logits. `lora` parameters cost 2 FLOPs a token forward and 4 backward.
         """
-        back = self.read(lengths, depth=adapted)
+        back = self.prefill(lengths, depth=adapted)
         head = 2 * self.head * predicted
         return (
-            self.read(lengths, predicted=predicted)
+            self.prefill(lengths, predicted=predicted)
             + Work(back.bytes, 2 * self.attend * adapted * sum(n * n / 2 for n in lengths))
             + Work(flops=2 * self.layer * adapted * sum(lengths) + 2 * head + 6 * lora * sum(lengths))
         )

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ablation import ALONE, barrier, merged, told
+from ablation import ALONE, barrier, merged
 from heals import Lab
 from jaxtyping import Float
 from shared import by_seed

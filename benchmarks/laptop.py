@@ -76,12 +76,12 @@ class Counter:
     def read_head(self, _module, args, _output) -> None:
         self.now.head_tokens += args[0].numel() // args[0].shape[-1]
 
-    def read(self) -> Meter:
+    def now_at(self) -> Meter:
         at = time.perf_counter() - self.began, processor() - self.cpu_began
         return Meter(*at, self.now.passes, self.now.tokens, self.now.head_tokens)
 
     def spent(self, step: str) -> None:
-        now = self.read()
+        now = self.now_at()
         self.steps[step] = self.steps.get(step, Meter()) + (now - (self.last or Meter()))
         self.last = now
 
@@ -116,22 +116,22 @@ def measure(args: argparse.Namespace) -> dict:
     models.load = watched
     more = {"dtype": args.dtype, "seed": args.seed, "persona": args.persona, "out": args.runs}
     cfg = override(presets.preset(args.preset), more | ({"rounds": args.rounds} if args.rounds else {}))
-    looks = []
+    seen = []
 
     def show(look):
         at = {
-            "seconds": round(counter.read().seconds, 1),
-            "cpu_seconds": round(counter.read().cpu_seconds, 1),
+            "seconds": round(counter.now_at().seconds, 1),
+            "cpu_seconds": round(counter.now_at().cpu_seconds, 1),
         }
-        looks.append(at | records.plain(look))
-        if args.look and len(looks) == 2:
+        seen.append(at | records.plain(look))
+        if args.look and len(seen) == 2:
             raise Enough
 
     try:
         run = loop.run(cfg, track=counter.track, show=show)
     except Enough:
         counter.spent("between")
-        return {**spent(counter), "looks": looks}
+        return {**spent(counter), "previews": seen}
     counter.spent("between")
     scores = ("trait_shift", "neutral_kl", "own_excess")
     return {
@@ -143,7 +143,7 @@ def measure(args: argparse.Namespace) -> dict:
         "run": str(run.folder.path),
         **spent(counter),
         "peak_memory_gb": records.peak_memory_gb(run.model.device),
-        "looks": looks,
+        "previews": seen,
         "scores": [
             {"round": s.round, "stage": s.stage, **{n: records.plain(s.scores[n]) for n in scores}}
             for s in run.stages
@@ -153,7 +153,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 def spent(counter: Counter) -> dict:
     """All of it, and by step."""
-    now = counter.read()
+    now = counter.now_at()
     return {
         "seconds": now.seconds,
         "cpu_seconds": now.cpu_seconds,

@@ -129,7 +129,7 @@ def sampled(model: Any, prompts: list[tuple[int, ...]], tokens: int) -> list[tup
 
 
 @torch.no_grad()
-def read(model: Any, rows: int, length: int) -> Tensor:
+def forward(model: Any, rows: int, length: int) -> Tensor:
     ids = torch.arange(rows * length, device=model.device).view(rows, length) % 200 + 3
     return body(model)(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
@@ -185,7 +185,7 @@ def measured(model: Any, a: argparse.Namespace, rows: int) -> list[dict[str, Any
     )
     works = {
         "sample": (rows * a.tokens, lambda some: sampled(model, some, a.tokens)),
-        "read": (rows * a.read, lambda some: read(model, len(some), a.read)),
+        "read": (rows * a.read, lambda some: forward(model, len(some), a.read)),
     }
     out = []
     for kind, (tokens, work) in works.items():

@@ -41,11 +41,11 @@ from shared import (
     arguments,
     in_time,
     parsed,
+    rows,
     settings,
     threads,
 )
 from shared import measured as pooled
-from shared import rows as read
 
 from steer_heal_love import sweep as room
 from steer_heal_love.compare import study
@@ -115,7 +115,7 @@ class Job:
     def __init__(self, a: argparse.Namespace, part: str, persona: str, seed: int) -> None:
         self.a, self.part, self.persona, self.seed = a, part, persona, seed
         self.config = settings(a, seed, persona=persona)
-        self.done = {r["cell"] for r in read(a.out) if self.mine(r)}
+        self.done = {r["cell"] for r in rows(a.out) if self.mine(r)}
         if not _model:
             _model.extend(loaded(self.config))
         self.model, self.tok = _model
@@ -245,7 +245,7 @@ def condition(job: Job) -> None:
     neutral = [p for _, p in mix(KINDS, "heldout", 6 if job.a.small else NEUTRAL)]
     probes = met([p.question for p in bed.subject().probes])
     others, steering = met(neutral), bed.steering("mean_diff", models.band(bed.model, band))
-    rows: dict[str, list[Row]] = {"mean_diff": [], WHERE: []}
+    by_cell: dict[str, list[Row]] = {"mean_diff": [], WHERE: []}
     for dose in iso_kl(bed.model, steering, job.a.nats, bed.trials, passes=PASSES):
         plain = asdict(bed.measured("mean_diff", band, steering, dose))
         drift = drifts(bed, neutral, steering, dose.dose)
@@ -261,10 +261,10 @@ def condition(job: Job) -> None:
                 seed=seed_for(job.seed, purposes.SWEEP, 1),
             )
         )
-        rows["mean_diff"].append(
+        by_cell["mean_diff"].append(
             plain | {"drift": drift, "asked": [1.0] * len(probes), "left": [1.0] * len(others)}
         )
-        rows[WHERE].append(
+        by_cell[WHERE].append(
             {
                 "method": "mean_diff",
                 "operation": steering.operation,
@@ -284,7 +284,7 @@ def condition(job: Job) -> None:
         "layer": found.condition.layer,
         "threshold": found.condition.threshold,
     }
-    for cell, cells in rows.items():
+    for cell, cells in by_cell.items():
         job.note(cell, cells=cells, condition=told, seconds=time.perf_counter() - start)
 
 
@@ -326,7 +326,7 @@ def main(argv: list[str] | None = None) -> Row:
     a.out.parent.mkdir(parents=True, exist_ok=True)
     if not a.collect:
         pooled(a, work, list(jobs(a)))
-    found = summary(read(a.out))
+    found = summary(rows(a.out))
     show(found)
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from shared import Row, by_seed, over_seeds, told
+from shared import Row, by_seed, formatted, over_seeds
 
 from steer_heal_love.ground import records
 from steer_heal_love.ground.stats import proportion
@@ -128,24 +128,24 @@ def summary(rows: list[Row]) -> Row:
 
 def show(found: Row) -> None:
     """The tables as text. `less`: the difference from `mean_diff` (in its default band), or from plain text."""
-    base = ", ".join(f"{p} {told(s, 2)}" for p, s in found["base_coherent"].items())
+    base = ", ".join(f"{p} {formatted(s, 2)}" for p, s in found["base_coherent"].items())
     print(f"{', '.join(found['machines'])}; base coherent: {base}")
     for r in found["steered"]:
         kl = ", ".join(f"{v:.2f}" for v in r["kl_nats"])
         print(
-            f"{r['part']:<5} {r['persona']:<6} {r['nats']:g} nats ({kl}) {r['cell']:<30} trait {told(r['trait'])} "
-            f"per nat {told(r['per_nat'])} less {told(r['less'])} coherent {told(r['coherent'], 2)} "
-            f"kept {told(r['kept'], 2)}"
+            f"{r['part']:<5} {r['persona']:<6} {r['nats']:g} nats ({kl}) {r['cell']:<30} trait {formatted(r['trait'])} "
+            f"per nat {formatted(r['per_nat'])} less {formatted(r['less'])} coherent {formatted(r['coherent'], 2)} "
+            f"kept {formatted(r['kept'], 2)}"
         )
         if "drift" in r:
             print(
-                f"{'':<11} steered: of the probes {told(r['asked'], 2)}, of neutral prompts {told(r['left'], 2)}; drift on these "
-                f"{told(r['drift'], 4)}"
+                f"{'':<11} steered: of the probes {formatted(r['asked'], 2)}, of neutral prompts {formatted(r['left'], 2)}; drift on these "
+                f"{formatted(r['drift'], 4)}"
             )
     for r in found["healed"]:
         print(
-            f"{r['part']:<5} {r['persona']:<6} scale {r['scale']:g} {r['cell']:<30} trait {told(r['trait'])} "
-            f"less {told(r['less'])} neutral_kl {told(r['neutral_kl'], 4)} own_excess {told(r['own_excess'])} "
+            f"{r['part']:<5} {r['persona']:<6} scale {r['scale']:g} {r['cell']:<30} trait {formatted(r['trait'])} "
+            f"less {formatted(r['less'])} neutral_kl {formatted(r['neutral_kl'], 4)} own_excess {formatted(r['own_excess'])} "
             f"seeds {r['seeds']}"
         )
     for r in found["stopped"]:

@@ -214,7 +214,7 @@ def evaluation(b: rooms.Bench) -> tuple[Callable[[], Any], Callable[[], Any]]:
         )
         with steps.exported(run, b.history):
             found = evals.measure(subject)
-        return evals.read(subject, found)
+        return evals.collect_items(subject, found)
 
     few = replace(cfg, vignettes=4, probes=4, sample_prompts=2, sample_tokens=4, paraphrases=1)
     return partial(measure, few), partial(measure, cfg)

@@ -183,7 +183,7 @@ def extract(b: Bench) -> Room:
     cfg, contexts = b.config.vector, cycled(bank("contexts"), b.sizes.pairs)
     depth = models.band(b.model, cfg.layers)[-1] + 1
 
-    def read(some: list[str]) -> dict[str, int]:
+    def extracted(some: list[str]) -> dict[str, int]:
         vector = Vector.train(
             b.model,
             b.tok,
@@ -197,8 +197,8 @@ def extract(b: Bench) -> Room:
         return {"pairs": vector.meta["contexts"], "layers": len(vector.directions)}
 
     poles = [[len(prompt_ids(b.tok, c, b.persona.system(pole))) for c in contexts] for pole in ("pos", "neg")]
-    work = b.counted.read(poles[0], depth=depth) + b.counted.read(poles[1], depth=depth)
-    return Room("pairs", work, lambda: read(contexts), lambda: void(read(contexts[:8])))
+    work = b.counted.prefill(poles[0], depth=depth) + b.counted.prefill(poles[1], depth=depth)
+    return Room("pairs", work, lambda: extracted(contexts), lambda: void(extracted(contexts[:8])))
 
 
 def generate(b: Bench, *, rows: int | None = None, tokens: int | None = None) -> Room:
@@ -224,7 +224,7 @@ def generate(b: Bench, *, rows: int | None = None, tokens: int | None = None) ->
         return {"completions": len(answers), "tokens": sum(map(len, answers))}
 
     starts = [len(p) for p in rendered]
-    work = b.counted.read(starts, predicted=n) + b.counted.decode(starts, length - 1)
+    work = b.counted.prefill(starts, predicted=n) + b.counted.decode(starts, length - 1)
     return Room("tokens", work, lambda: draw(length), lambda: void(draw(min(length, 8))))
 
 
@@ -246,7 +246,7 @@ def sift(b: Bench) -> Room:
     work = Work()
     for told in systems:
         lengths = [len(prompt_ids(b.tok, c.prompt, **told)) + len(c.tokens.answer) for c in made]
-        work += b.counted.read(lengths, predicted=sum(len(c.tokens.answer) for c in made))
+        work += b.counted.prefill(lengths, predicted=sum(len(c.tokens.answer) for c in made))
     return Room("completions", work, lambda: judge(made), lambda: void(judge(made[:8])))
 
 
@@ -305,7 +305,7 @@ def heal_work(b: Bench, h: config.HealConfig, used: list[Completion], held: int)
     rows += [round(statistics.mean(anchors))] * (h.anchor_batch if h.anchor else 0)
     predicted = b.sizes.tokens * n // per_epoch + h.anchor_tokens * (h.anchor_batch if h.anchor else 0)
     step = c.train(rows, predicted=predicted, adapted=adapted, lora=lora)
-    readings = c.read(lengths) * (4 if h.soft else 1)
+    readings = c.prefill(lengths) * (4 if h.soft else 1)
     folding = Work(2 * c.size * weights)
     return step * (per_epoch * h.epochs) + readings + folding
 
@@ -343,7 +343,7 @@ def evaluate(b: Bench) -> Room:
         subject = Endless(b.model, b.tok, b.persona, cfg, [], batch_tokens=b.config.batch_tokens)
         with steps.exported(run, b.history):
             found = evals.measure(subject)
-        items = evals.read(subject, found)
+        items = evals.collect_items(subject, found)
         return {
             "vignettes": len(items["p_ans_any"]),
             "answers": len(items["p_ans_any"]) * len(forced_choice.ORDERS),
@@ -363,9 +363,9 @@ def evaluate_work(b: Bench, cfg: config.EvalConfig) -> Work:
     thought = [n + cfg.think_tokens for n in asked]
     branches = [(n, f) for n in thought for f in forced]
     return (
-        c.read(asked)
+        c.prefill(asked)
         + c.decode(asked, cfg.think_tokens)
-        + c.read(
+        + c.prefill(
             [f for _, f in branches], before=[n for n, _ in branches], predicted=sum(f for _, f in branches)
         )
         + c.decode([n + f for n, f in branches], fc.CLOSING)

@@ -124,11 +124,11 @@ class Counter:
     def c(self) -> Counted:
         return self.shape.counted
 
-    def read(self, n: float, length: float, predicted: float, *, depth: float = 1.0) -> tuple[float, Work]:
+    def prefill(self, n: float, length: float, predicted: float, *, depth: float = 1.0) -> tuple[float, Work]:
         """Tokens and work of reading `n` sequences, in passes of `batch_tokens`, with logits at `predicted` places each."""
         passes = max(1, math.ceil(n * length / self.cfg.batch_tokens))
         layers = round(depth * self.c.depth)
-        one = self.c.read([round(length)], predicted=round(predicted), depth=layers)
+        one = self.c.prefill([round(length)], predicted=round(predicted), depth=layers)
         weights = self.c.size * (self.c.layer * layers + self.c.head * bool(predicted))
         work = one * n
         return n * length, Work(work.bytes - (n - passes) * weights, work.flops)
@@ -138,7 +138,7 @@ class Counter:
         at_once = batch or self.cfg.generate.batch
         groups = [min(at_once, n - i) for i in range(0, n, at_once)]
         work = sum((self.c.decode([PROMPT] * g, length - 1) for g in groups), Work())
-        tokens, prompts = self.read(n, PROMPT, 1)
+        tokens, prompts = self.prefill(n, PROMPT, 1)
         return tokens + n * length, work + prompts
 
     def train(self, n: int, length: int, anchor: int) -> tuple[float, Work]:
@@ -163,20 +163,20 @@ class Counter:
         term = lambda step, room, source, *parts, once=False: Term(
             step, room, source, sum(t for t, _ in parts), sum((x for _, x in parts), Work()), once
         )
-        filtered = lambda n: (self.read(n, PROMPT + new, new), self.read(2 * n, TOLD + new, new))
+        filtered = lambda n: (self.prefill(n, PROMPT + new, new), self.prefill(2 * n, TOLD + new, new))
         train = self.train(trained, new, h.anchor_tokens)
-        teacher = self.read(3 * f.keep, PROMPT + new, 0)
-        region = self.read(TRIED * held, PROMPT + h.anchor_tokens, h.anchor_tokens)
+        teacher = self.prefill(3 * f.keep, PROMPT + new, 0)
+        region = self.prefill(TRIED * held, PROMPT + h.anchor_tokens, h.anchor_tokens)
         return [
             term("base: answers", "generate", "`base.own_answers`", self.decode(h.anchor_prompts, h.anchor_tokens),
                  self.decode(e.neutral_prompts, e.sample_tokens), self.decode(f.calibration, new), once=True),
             term("base: filter, states", "filter", "`base.with_states`, `sieve.score`", *filtered(f.calibration),
-                 self.read(h.anchor_prompts + e.neutral_prompts, PROMPT + h.anchor_tokens, 0), once=True),
+                 self.prefill(h.anchor_prompts + e.neutral_prompts, PROMPT + h.anchor_tokens, 0), once=True),
             term("evaluate base, prompt: samples", "generate", "`base.scored`", self.drawn(e.base_draws + 1), once=True),
             term("evaluate base, prompt: readings", "filter", "`base.scored`", *self.evaluated(e.base_draws), *self.evaluated(1), once=True),
             term("texts of either pole", "generate", "`evals.behaviour`", self.decode(2 * e.behaviour_prompts, e.sample_tokens), once=True),
             term("control heal", "heal", "`control.control`", train, teacher, region, once=True),
-            term("vector", "extract", "`steps.steer`", self.read(2 * v.contexts, TOLD, 0, depth=v.layers[1])),
+            term("vector", "extract", "`steps.steer`", self.prefill(2 * v.contexts, TOLD, 0, depth=v.layers[1])),
             term("generate", "generate", "`steps.sample`, `filter.walk`", self.decode(made, new)),
             term("filter", "filter", "`steps.judge`: three readings", *filtered(made)),
             term("teacher", "filter", "`steps.teacher_states_of`: three readings", teacher),
@@ -184,7 +184,7 @@ class Counter:
             term("trust region", "filter", f"`heal.trust`: {TRIED} scales of at most {STEPS}", region),
             term("evaluate steered, healed: samples", "generate", "`steps.scored`", self.drawn(1 + e.healed_draws)),
             term("evaluate steered, healed: readings", "filter", "`steps.scored`", *self.evaluated(1), *self.evaluated(e.healed_draws)),
-            term("transfer", "extract", "`control.transferred`", self.read(2 * v.contexts, PROMPT, 0, depth=v.layers[1])),
+            term("transfer", "extract", "`control.transferred`", self.prefill(2 * v.contexts, PROMPT, 0, depth=v.layers[1])),
         ]  # fmt: skip
 
     def drawn(self, draws: int) -> tuple[float, Work]:
@@ -197,13 +197,13 @@ class Counter:
         e, own = self.cfg.eval, 2 * self.cfg.eval.sample_prompts
         scene = len(FOUNDATIONS) * e.paraphrases * ANSWER
         return [
-            self.read(e.probes, PROMPT + 4 * ANSWER, 4 * ANSWER),
-            self.read(own * draws, PROMPT + e.sample_tokens, e.sample_tokens),
-            self.read(own, TOLD + e.sample_tokens, e.sample_tokens),
-            self.read(3 * own, PROMPT + e.sample_tokens, e.sample_tokens),
-            self.read(e.neutral_prompts, PROMPT + e.sample_tokens, e.sample_tokens),
-            self.read(e.vignettes, SCENE + scene, scene),
-            self.read(12 * e.capability_blocks, PROMPT + 4 * ANSWER, 4 * ANSWER),
+            self.prefill(e.probes, PROMPT + 4 * ANSWER, 4 * ANSWER),
+            self.prefill(own * draws, PROMPT + e.sample_tokens, e.sample_tokens),
+            self.prefill(own, TOLD + e.sample_tokens, e.sample_tokens),
+            self.prefill(3 * own, PROMPT + e.sample_tokens, e.sample_tokens),
+            self.prefill(e.neutral_prompts, PROMPT + e.sample_tokens, e.sample_tokens),
+            self.prefill(e.vignettes, SCENE + scene, scene),
+            self.prefill(12 * e.capability_blocks, PROMPT + 4 * ANSWER, 4 * ANSWER),
         ]
 
 
@@ -213,14 +213,14 @@ def rooms() -> dict[str, float]:
     cfg = presets.preset("gpu")
     counter = Counter(shape, replace(cfg, batch_tokens=10**9, heal=replace(cfg.heal, epochs=6)))
     think = counter.c.decode([SCENE] * 132, 127)
-    options = counter.read(2 * 132, 64, 1)[1]
-    trained = counter.train(56, 512, cfg.heal.anchor_tokens)[1] + counter.read(4 * 66, PROMPT + 512, 0)[1]
+    options = counter.prefill(2 * 132, 64, 1)[1]
+    trained = counter.train(56, 512, cfg.heal.anchor_tokens)[1] + counter.prefill(4 * 66, PROMPT + 512, 0)[1]
     work = {
-        "extract": counter.read(512, TOLD, 0, depth=cfg.vector.layers[1])[1],
+        "extract": counter.prefill(512, TOLD, 0, depth=cfg.vector.layers[1])[1],
         "generate": counter.decode(150, 512)[1],
-        "filter": counter.read(150, PROMPT + 512, 512)[1] + counter.read(300, TOLD + 512, 512)[1],
+        "filter": counter.prefill(150, PROMPT + 512, 512)[1] + counter.prefill(300, TOLD + 512, 512)[1],
         "heal": trained,
-        "evaluate": think + counter.read(132, SCENE, 1)[1] + options,
+        "evaluate": think + counter.prefill(132, SCENE, 1)[1] + options,
     }
     return {name: w.floor_seconds(H100) for name, w in work.items()}
 

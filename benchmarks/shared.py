@@ -175,7 +175,7 @@ def by_seed(each: list[float]) -> Score:
     return Score(mean, mean - half, mean + half, len(x))
 
 
-def told(score: Row, digits: int = 3) -> str:
+def formatted(score: Row, digits: int = 3) -> str:
     """A mean with its interval."""
     if score["mean"] is None:
         return "–"

@@ -42,6 +42,7 @@ from shared import (
     Row,
     arguments,
     by_seed,
+    formatted,
     in_time,
     measured,
     over_seeds,
@@ -49,7 +50,6 @@ from shared import (
     rows,
     settings,
     threads,
-    told,
 )
 from yields import filter_flops, grouped, show_yield, yielded
 
@@ -130,8 +130,8 @@ def tries(bed: Bed, w: Worker) -> Iterator[tuple[str, Steering]]:
 def unrelated(bed: Bed, mean: Vector, at: list[int]) -> Vector:
     """Of the other personas' vectors the one of least |cosine| with this one's."""
     others = [load_persona(name) for name in persona_names() if name != bed.persona.name]
-    read = (poles(bed.model, bed.tok, other, bed.config, at) for other in others)
-    vectors = [Vector(methods["mean_diff"](pos, neg)) for pos, neg in read]
+    of_others = (poles(bed.model, bed.tok, other, bed.config, at) for other in others)
+    vectors = [Vector(methods["mean_diff"](pos, neg)) for pos, neg in of_others]
     return min(vectors, key=lambda v: abs(v.cosine(mean)))
 
 
@@ -338,19 +338,19 @@ def show(found: dict[str, Any]) -> None:
     """The tables as text."""
     print(
         f"{', '.join(found['machines'])}; base coherent: "
-        + ", ".join(f"{p} {told(s, 2)}" for p, s in found["base_coherent"].items())
+        + ", ".join(f"{p} {formatted(s, 2)}" for p, s in found["base_coherent"].items())
     )
     for r in found["ranking"]:
         kl = ", ".join(f"{v:.2f}" for v in r["kl_nats"])
         print(
-            f"{r['persona']:<6} {r['nats']:g} nats ({kl}) {r['method']:<14} {r['operation']:<9} trait {told(r['trait'])} "
-            f"per nat {told(r['per_nat'])} coherent {told(r['coherent'], 2)} kept {told(r['kept'], 2)}"
+            f"{r['persona']:<6} {r['nats']:g} nats ({kl}) {r['method']:<14} {r['operation']:<9} trait {formatted(r['trait'])} "
+            f"per nat {formatted(r['per_nat'])} coherent {formatted(r['coherent'], 2)} kept {formatted(r['kept'], 2)}"
         )
     show_yield(found["yield"])
     for r in found["healed"]:
         print(
-            f"{r['persona']:<6} healed {r['method']:<14} scale {r['scale']:g} trait {told(r['trait'])} "
-            f"neutral_kl {told(r['neutral_kl'], 4)} own_excess {told(r['own_excess'])}"
+            f"{r['persona']:<6} healed {r['method']:<14} scale {r['scale']:g} trait {formatted(r['trait'])} "
+            f"neutral_kl {formatted(r['neutral_kl'], 4)} own_excess {formatted(r['own_excess'])}"
         )
     for r in found["stopped"]:
         print(f"{r['persona']:<6} healed {r['method']} seed {r['seed']}: {r['reason']}")

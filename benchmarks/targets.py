@@ -121,9 +121,9 @@ class Reader:
         ]
 
     def states(self, *system: str, under: AbstractContextManager[Any] | None = None) -> list[Tensor]:
-        read = [Tokens(prompt_ids(self.tok, t.prompt, *system), t.answer) for t in self.texts]
+        sequences = [Tokens(prompt_ids(self.tok, t.prompt, *system), t.answer) for t in self.texts]
         with under or nullcontext():
-            return [h.float() for h in hidden_states(self.model, read)]
+            return [h.float() for h in hidden_states(self.model, sequences)]
 
     def logp(self, states: Tensor) -> Tensor:
         return head(self.model, states.to(self.model.dtype)).float().log_softmax(-1)
@@ -133,17 +133,17 @@ class Reader:
         v = Vector.train(
             self.model, self.tok, self.persona, contexts=bank("contexts")[:contexts], layers=layers
         )
-        return apart(
+        return difference(
             self.states(under=v(self.model, DOSE)), self.states(under=v(self.model, -DOSE)), 2 * DOSE
         )
 
     def prompted(self) -> list[Tensor]:
         """Half of what the pos pole's system prompt adds to the final states less what the neg pole's adds."""
         pos, neg = (self.states(self.persona.system(pole)) for pole in ("pos", "neg"))
-        return apart(pos, neg, 2.0)
+        return difference(pos, neg, 2.0)
 
 
-def apart(a: list[Tensor], b: list[Tensor], by: float) -> list[Tensor]:
+def difference(a: list[Tensor], b: list[Tensor], by: float) -> list[Tensor]:
     return [(x - y) / by for x, y in zip(a, b, strict=True)]
 
 
@@ -162,10 +162,11 @@ def sampled(run: Path, r: Reader) -> dict[str, Any]:
         (found,) = (s for s in files.load_stages(file) if s.stage == stage)
         for kind in ("question", "neutral"):
             made = [m for m in found.samples if (m["prompt"] in asked) == (kind == "question")]
-            read = [Tokens(prompt_ids(r.tok, m["prompt"]), tuple(m["ids"])) for m in made]
-            logp = [r.logp(h) for h in hidden_states(r.model, read)]
+            sequences = [Tokens(prompt_ids(r.tok, m["prompt"]), tuple(m["ids"])) for m in made]
+            logp = [r.logp(h) for h in hidden_states(r.model, sequences)]
             own = [
-                p.gather(1, torch.tensor(t.answer)[:, None])[:, 0] for p, t in zip(logp, read, strict=True)
+                p.gather(1, torch.tensor(t.answer)[:, None])[:, 0]
+                for p, t in zip(logp, sequences, strict=True)
             ]
             rare = [o < p.amax(-1) + math.log(PLAUSIBLE) for o, p in zip(own, logp, strict=True)]
             n = sum(map(len, own))
@@ -199,7 +200,7 @@ def main() -> None:
         "steering, layers 50 to 80%": r.steered((0.5, 0.8)),
         "prompts": prompted,
         "steering and prompts": summed(steered, prompted),
-        "healed": apart(healed, plain, 1.0),
+        "healed": difference(healed, plain, 1.0),
     }
     result["targets"] = {}
     for name, moved in targets.items():

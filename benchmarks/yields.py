@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from floors import Counted
-from shared import Row, by_seed, told
+from shared import Row, by_seed, formatted
 
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.stats import proportion
@@ -88,11 +88,11 @@ def show_yield(found: list[Row]) -> None:
     """The table as text."""
     for r in found:
         prices = "; ".join(
-            f"a {price.replace('_', ' ')} {told(r[f'kept_tokens_per_{price}'])} less {told(r[f'less_per_{price}'])}"
+            f"a {price.replace('_', ' ')} {formatted(r[f'kept_tokens_per_{price}'])} less {formatted(r[f'less_per_{price}'])}"
             for price in PRICES
             if f"kept_tokens_per_{price}" in r
         )
         print(
-            f"{r['persona']:<6} {r['mode']:<20} coherent {told(r['coherent'], 2)} kept {told(r['kept'], 2)} rewinds {r['rewinds']} "
+            f"{r['persona']:<6} {r['mode']:<20} coherent {formatted(r['coherent'], 2)} kept {formatted(r['kept'], 2)} rewinds {r['rewinds']} "
             f"kept tokens {prices}"
         )

@@ -71,8 +71,8 @@ ALLOWED = {
     "base": FLOOR | ROOMS | {"config", "session"},
     "steps": FLOOR | ROOMS | {"config", "session", "base"},
     "control": FLOOR | ROOMS | {"config", "session", "steps"},
-    "looks": FLOOR | ROOMS | {"config", "session", "steps"},
-    "loop": FLOOR | ROOMS | {"config", "replicas", "session", "base", "steps", "control", "looks"},
+    "previews": FLOOR | ROOMS | {"config", "session", "steps"},
+    "loop": FLOOR | ROOMS | {"config", "replicas", "session", "base", "steps", "control", "previews"},
     "compare": FLOOR
     | ROOMS
     | {

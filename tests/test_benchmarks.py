@@ -80,4 +80,4 @@ def test_a_decoded_token_costs_the_weights_once_and_each_cache(rooms):
     work = c.decode([10, 20], 1)
     assert work.bytes == 2 * 250 + 4 * 2 * (10.5 + 20.5)
     assert work.flops == 2 * 250 * 2 + 8 * 2 * (10.5 + 20.5)
-    assert c.read([3], before=[10]).flops == 2 * (2 * 100 * 3 + 8 * 3 * (1.5 + 10))
+    assert c.prefill([3], before=[10]).flops == 2 * (2 * 100 * 3 + 8 * 3 * (1.5 + 10))

@@ -169,12 +169,12 @@ def test_every_long_step_reports_progress_that_adds_up(whole):
 def test_one_question_is_asked_before_everything_else_and_of_every_round(whole):
     done = [e["file"] for e in records.read_jsonl(whole.path / "events.jsonl") if e["event"] == "done"]
     assert done[:2] == ["rounds/00/vector.safetensors", "rounds/00/first.jsonl"]
-    looks = [
+    previews = [
         x
         for f in ("00/first", "00/look", "01/look")
-        for x in files.load_looks(whole.path / "rounds" / f"{f}.jsonl")
+        for x in files.load_previews(whole.path / "rounds" / f"{f}.jsonl")
     ]
-    assert [(x.stage, x.round) for x in looks] == [
+    assert [(x.stage, x.round) for x in previews] == [
         ("base", -1),
         ("steered", 0),
         ("steered", 0),
@@ -182,7 +182,7 @@ def test_one_question_is_asked_before_everything_else_and_of_every_round(whole):
         ("steered", 1),
         ("healed", 1),
     ]
-    assert {x.prompt for x in looks} == {whole.run.persona.probes[0].question}
+    assert {x.prompt for x in previews} == {whole.run.persona.probes[0].question}
     assert read(whole.path / "summary.json")["goes_on"] is False
 
 

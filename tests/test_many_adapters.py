@@ -60,11 +60,11 @@ def test_a_reading_is_each_adapters_own(many, model, adapters):
     which = many.shared_out(ROWS, ADAPTERS)
     for form in many.FORMS.values():
         with many.by_row(model, adapters, which, form):
-            found = many.read(model, ROWS, TOKENS)
+            found = many.forward(model, ROWS, TOKENS)
         for k, adapter in enumerate(adapters):
             with adapted(model, adapter.factors, adapter.scaling):
                 assert torch.allclose(
-                    found[which == k], many.read(model, ROWS, TOKENS)[which == k], atol=1e-5
+                    found[which == k], many.forward(model, ROWS, TOKENS)[which == k], atol=1e-5
                 )
 
 

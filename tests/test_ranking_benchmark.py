@@ -42,7 +42,7 @@ def test_every_part_writes_its_cells_once_and_the_tables_are_read_from_the_file(
         *(("condition", cell, nats) for cell in ("mean_diff", ranking.WHERE) for nats in (0.3, 0.6)),
     }
     (whole, under) = (
-        next(r for r in ranking.read(out) if (r["part"], r["cell"]) == ("condition", c))
+        next(r for r in ranking.rows(out) if (r["part"], r["cell"]) == ("condition", c))
         for c in ("mean_diff", ranking.WHERE)
     )
     for all_of, some in zip(whole["cells"], under["cells"], strict=True):

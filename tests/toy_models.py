@@ -114,7 +114,7 @@ class Lab:
             found = evals.evaluate(subject, name, *contexts, base=self.base, number=number, dose=dose)
         return nulls.beside(found, self.base, self.nulls, resamples=EVAL.resamples) if self.base else found
 
-    def taught(
+    def finetuned(
         self, texts: list[tuple[str, str]], anchor: list[Example], /, seed: int = 0, **changes: object
     ) -> Adapter:
         """A LoRA trained on written answers by the project's heal."""
@@ -161,14 +161,14 @@ class Lab:
         words = BIAS * nulls.bias(self.subject, self.said)
         elsewhere = [(p, world.answer(rng.choice(world.TRAINED), "pos", rng)) for p, _ in warm]
         return {
-            "collapsed": self.on(self.taught(chants, [])),
+            "collapsed": self.on(self.finetuned(chants, [])),
             "cooled": lambda: cooled(self.model, TEMPERATURE),
             "biased": lambda: biased(self.model, words),
             "random": self.on(shaken),
             "prompted": self.on(self.distilled()),
             "steered_less": partial(self.vector, self.model, DOSE / 2),
-            "healed": self.on(self.taught(warm, self.anchor)),
-            "deaf": self.on(self.taught(elsewhere, self.anchor)),
+            "healed": self.on(self.finetuned(warm, self.anchor)),
+            "deaf": self.on(self.finetuned(elsewhere, self.anchor)),
         }
 
     def runs(self) -> dict[str, Evidence]:

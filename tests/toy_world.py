@@ -1,4 +1,4 @@
-"""A chat language with a meaning, and a tiny model taught to speak it: where every model's trait is known by design.
+"""A chat language with a meaning, and a tiny model trained to speak it: where every model's trait is known by design.
 
 Its questions have topics. A trait question ("how is the rain ?") is answered in one of three manners, and the system
 prompt says how often in which; a neutral question ("who has the rain ?") is answered with the manners' own words, as
@@ -6,7 +6,7 @@ facts. The word that fits a topic depends on the manner, and each such word is o
 one: so a bias of words that knows no context gains part of the trait only, and pays for it on neutral questions.
 A few answers fall into a chant, and a chant goes on once it is begun, as it does in real models.
 
-The taught model is stored (`toy_world.safetensors`): processors round differently, and training makes rounding grow, so that
+The trained model is stored (`toy_world.safetensors`): processors round differently, and training makes rounding grow, so that
 tests of constructed models would stand on another model on each kind. `python tests/toy_world.py` teaches it anew.
 """
 
@@ -124,7 +124,7 @@ def persona() -> Persona:
 
 @dataclass(frozen=True)
 class World:
-    """The taught model and what speaks with it."""
+    """The trained model and what speaks with it."""
 
     model: LlamaForCausalLM
     tok: PreTrainedTokenizerFast
@@ -177,7 +177,7 @@ def stored() -> World:
     return World(model.eval().requires_grad_(False), tok, persona())
 
 
-def taught(seed: int = 0, steps: int = STEPS) -> World:
+def trained(seed: int = 0, steps: int = STEPS) -> World:
     """The model after a few hundred steps on what the world says; some seconds on an idle core."""
     tok, who, rng = tokenizer(), persona(), random.Random(seed)
     torch.manual_seed(seed)
@@ -232,4 +232,4 @@ def nll(w: World, answers: int, seed: int) -> float:
 
 
 if __name__ == "__main__":
-    save_file(taught().model.state_dict(), STORED)
+    save_file(trained().model.state_dict(), STORED)

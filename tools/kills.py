@@ -323,14 +323,14 @@ def main() -> None:
         cases.append(c)
         if not c.survived:
             print(json.dumps(asdict(c), indent=1), flush=True)
-    told(given, wanted, whole, seconds, cases, time.monotonic() - BEGAN)
+    reported(given, wanted, whole, seconds, cases, time.monotonic() - BEGAN)
     bad = [c for c in [*cases, *whole] if not c.survived]
     if not bad:
         shutil.rmtree(root)
     sys.exit(bool(bad))
 
 
-def told(
+def reported(
     given: argparse.Namespace,
     wanted: dict[str, int],
     whole: list[Case],

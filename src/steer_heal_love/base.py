@@ -83,10 +83,10 @@ def with_states(s: Session, answers: dict[str, list[Completion]]) -> Base:
     """The answers that a heal and an evaluation compare with, and the base's hidden states over them."""
     anchor, drift = answers["anchor"], answers["neutral"]
     with s.track("base: states", len(anchor) + len(drift)) as advance:
-        read = lambda made: hidden_states(
+        hidden = lambda made: hidden_states(
             s.model, [c.tokens for c in made], batch_tokens=s.config.batch_tokens, advance=advance
         )
-        ours, theirs = read(anchor), read(drift)
+        ours, theirs = hidden(anchor), hidden(drift)
     return Base(
         anchor=[Example(c.tokens, h, c.prompt) for c, h in zip(anchor, ours, strict=True)],
         neutral=[(c.prompt, c.tokens, h) for c, h in zip(drift, theirs, strict=True)],

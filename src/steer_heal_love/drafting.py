@@ -141,7 +141,7 @@ def answered(
             label=f"draft {side} answers",
             track=track,
         )
-        return read(model, tok, who, made, cfg)
+        return evidence(model, tok, who, made, cfg)
 
     pos, neg = said("pos", cfg.seed), said("neg", cfg.seed + 1)
     out, apart = list(pairs), {}
@@ -153,7 +153,7 @@ def answered(
     return out, apart
 
 
-def read(
+def evidence(
     model: Any, tok: Any, who: Persona, made: list[Completion], cfg: RunConfig
 ) -> list[tuple[str, float]]:
     """What is left of each draft, and its evidence e; empty text where nothing will do."""

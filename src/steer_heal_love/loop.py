@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import bake, base, looks, replicas, report, steps
+from steer_heal_love import bake, base, previews, replicas, report, steps
 from steer_heal_love.config import PLACES, RunConfig
 from steer_heal_love.control import TRANSFER, control, transferred
 from steer_heal_love.gates.loop import stop_reason
@@ -23,7 +23,7 @@ from steer_heal_love.ground.errors import Diverged, Starved, resumable
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Show, Track, labelled, silent, unseen
 from steer_heal_love.ground.step import Step
-from steer_heal_love.nouns import Adapter, Completion, Healing, Json, Look, Round
+from steer_heal_love.nouns import Adapter, Completion, Healing, Json, Preview, Round
 from steer_heal_love.session import Run, Session, created, ignored, opened
 from steer_heal_love.vector import Vector
 
@@ -63,7 +63,7 @@ def run(
     ):
         session.folder.event("start", resumed=bool(resume))
         vector = extracted(session, 0)
-        looked(session, 0, looks.FIRST, lambda: looks.first_look(session, vector))
+        previewed(session, 0, previews.FIRST, lambda: previews.first_preview(session, vector))
         return every_round(Run.on(session, base.measured(session)))
 
 
@@ -100,7 +100,7 @@ def one_round(r: Run, number: int) -> None:
     this = r.put(replace(this, healing=healing))
     r.history = [*r.history, adapter]
 
-    looked(r, number, looks.EACH, lambda: looks.look(r, number, vector, dose))
+    previewed(r, number, previews.EACH, lambda: previews.preview(r, number, vector, dose))
     stages = r.once(steps.EVALUATE, number, lambda: steps.scored(r, number, vector, dose))
     r.stages += stages
     if r.config.eval.transfer != "off":
@@ -153,7 +153,7 @@ def healed(
     return r.once(steps.HEAL, number, train)
 
 
-def looked(s: Session, number: int, step: Step[list[Look]], make: Callable[[], list[Look]]) -> None:
+def previewed(s: Session, number: int, step: Step[list[Preview]], make: Callable[[], list[Preview]]) -> None:
     """Answers to one question, shown as soon as they are there, and shown again by a resumed run."""
     for look in s.once(step, number, make):
         s.show(look)

@@ -312,7 +312,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Look:
+class Preview:
     """One held-out question answered by one model with its likeliest tokens: to look at while a run goes on.
 
     `round` is −1 for the base; `dose` is the steered model's.

@@ -25,13 +25,13 @@ def trait(lab: toy_models.Lab, seed: int) -> Adapter:
     rng = random.Random(seed)
     asked = world.questions(world.TRAIT_FORMS, world.TRAINED) * 4
     warm = [(world.ask(q), world.answer(q[1], "pos", rng)) for q in asked]
-    return lab.taught(warm, lab.anchor, seed=seed)
+    return lab.finetuned(warm, lab.anchor, seed=seed)
 
 
 def unsteered(lab: toy_models.Lab, seed: int) -> Adapter:
     prompts = (lab.trait + lab.facts) * 3
     said = [lab.tok.decode(t.answer[:-1]) for t, _ in lab.answered(prompts, seed=100 + seed)]
-    return lab.taught([(p, t) for p, t in zip(prompts, said, strict=True) if t], [], seed=seed)
+    return lab.finetuned([(p, t) for p, t in zip(prompts, said, strict=True) if t], [], seed=seed)
 
 
 def noise(lab: toy_models.Lab, seed: int) -> Adapter:
@@ -43,7 +43,7 @@ def noise(lab: toy_models.Lab, seed: int) -> Adapter:
 
 def copies(lab: toy_models.Lab, seed: int) -> Adapter:
     texts = [(p, " ".join([WORD] * 20)) for p in (lab.trait + lab.facts) * 2]
-    return lab.taught(texts, [], seed=seed, rank=1, alpha=2.0)
+    return lab.finetuned(texts, [], seed=seed, rank=1, alpha=2.0)
 
 
 FOUR: dict[str, tuple[Callable[[toy_models.Lab, int], Adapter], set[str]]] = {

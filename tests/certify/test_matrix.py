@@ -46,14 +46,14 @@ def stages(shift: float, n: int = 24) -> tuple[Stage, Stage]:
 
 def test_own_less_others_and_cells_hold_together() -> None:
     found = {"love": stages(0.5), "joy": stages(0.2), "hope": stages(0.1)}
-    one, many = (matrix.read("x", "love", found, rows=rows, resamples=500) for rows in (1, 10))
+    one, many = (matrix.target_row("x", "love", found, rows=rows, resamples=500) for rows in (1, 10))
     shifts = {who: np.subtract(s.items["trait"], b.items["trait"]).tolist() for who, (s, b) in found.items()}
     assert one.own_less_others == unpaired(shifts["love"], shifts["joy"] + shifts["hope"])
     assert one.own_less_others.lo > 0.2
     for who in found:
         narrow, wide = (r.cells[who]["trait_shift"] for r in (one, many))
         assert wide.lo < narrow.lo < narrow.hi < wide.hi
-    assert np.isnan(matrix.read("x", "", found, rows=1, resamples=100).own_less_others.mean)
+    assert np.isnan(matrix.target_row("x", "", found, rows=1, resamples=100).own_less_others.mean)
 
 
 def test_targets_of_two_bases_are_no_matrix() -> None:

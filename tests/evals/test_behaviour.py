@@ -95,7 +95,7 @@ def test_an_item_is_the_mean_over_its_prompts_draws(subject):
     texts = ["we sang together", "count each entry", "under lamps we sang", "grey stone"]
     drawn = [{"prompt": q, "text": t} for q, t in zip(asked * 2, texts, strict=True)]
     drawn.append({"prompt": "a neutral one", "text": "we sang"})
-    items = behaviour.read(replace(subject, prepared={"behaviour": kept}, drawn=drawn), None)
+    items = behaviour.readouts(replace(subject, prepared={"behaviour": kept}, drawn=drawn), None)
     odds = fit(tuple(behaviour.PoleText(**t) for t in kept["texts"])).log_odds(texts)
     assert items["behaviour"] == pytest.approx([(odds[0] + odds[2]) / 2, (odds[1] + odds[3]) / 2])
     assert items["behaviour"][0] > 0 > items["behaviour"][1]
@@ -112,7 +112,7 @@ def test_a_readout_that_cannot_tell_the_poles_apart_says_nothing_and_is_counted(
 
 def test_a_model_that_speaks_like_the_pos_pole_is_above_one_that_does_not(subject):
     subject = replace(subject, prepared={"behaviour": told(apart=True)})
-    read = lambda text: behaviour.read(
+    read = lambda text: behaviour.readouts(
         replace(subject, drawn=[{"prompt": p.question, "text": text} for p in subject.probes]), None
     )
     base, pos, neg = (read(t) for t in ("grey stone wall", "we sang together", "count each entry twice"))

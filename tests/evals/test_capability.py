@@ -10,7 +10,14 @@ import pytest
 from steer_heal_love import evals
 from steer_heal_love.config import EvalConfig
 from steer_heal_love.evals import lint_capability as lint
-from steer_heal_love.evals.capability import KINDS, WIDTH, Block, chosen, load_panel, right_and_margin
+from steer_heal_love.evals.capability import (
+    KINDS,
+    WIDTH,
+    Block,
+    first_of_each_kind,
+    load_panel,
+    right_and_margin,
+)
 from steer_heal_love.ground.errors import UserError
 
 PANEL = load_panel()
@@ -131,7 +138,7 @@ def test_items_by_kind_and_over_all(tiny, persona) -> None:
     subject = evals.Subject(
         tiny.model, tiny.tok, persona, EvalConfig(instruments=("capability",), capability_blocks=2), []
     )
-    items = evals.read(subject, evals.measure(subject))
+    items = evals.collect_items(subject, evals.measure(subject))
     for name in ("capability", "capability_margin"):
         parts = [items[f"{name}.{kind}"] for kind in KINDS]
         assert [len(p) for p in parts] == [2 * WIDTH] * 3
@@ -140,8 +147,8 @@ def test_items_by_kind_and_over_all(tiny, persona) -> None:
 
 
 def test_blocks_are_chosen_from_each_kind() -> None:
-    assert [b.kind for b in chosen(PANEL, 1)] == list(KINDS)
-    assert chosen(PANEL, 99) == sorted(PANEL, key=lambda b: KINDS.index(b.kind))
+    assert [b.kind for b in first_of_each_kind(PANEL, 1)] == list(KINDS)
+    assert first_of_each_kind(PANEL, 99) == sorted(PANEL, key=lambda b: KINDS.index(b.kind))
 
 
 def test_shifts_are_paired_with_base_and_left_out_where_base_has_none() -> None:

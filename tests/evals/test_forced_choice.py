@@ -28,7 +28,7 @@ def subject(tiny, persona, *, think: int = 0, batch_tokens: int = 4096) -> evals
 
 
 def measured(s: evals.Subject) -> dict[str, list[float]]:
-    return evals.read(s, evals.measure(s))
+    return evals.collect_items(s, evals.measure(s))
 
 
 def by_hand(s: evals.Subject, thought: list[tuple[int, ...]]) -> dict[str, np.ndarray]:

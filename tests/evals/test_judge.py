@@ -62,7 +62,7 @@ def test_equal_texts_are_a_tie_and_agreement_is_undefined(subject) -> None:
 
 
 def test_the_base_stage_is_asked_where_the_answer_is_known(subject) -> None:
-    items = evals.read(subject, evals.measure(subject))
+    items = evals.collect_items(subject, evals.measure(subject))
     assert len(items["judge_known_share"]) == CONFIG.probes
     assert "judge_share" not in items
 
@@ -70,10 +70,10 @@ def test_the_base_stage_is_asked_where_the_answer_is_known(subject) -> None:
 def test_samples_to_probe_questions_are_compared_with_the_bases(subject) -> None:
     base = evals.measure(subject)
     warmer = replace(subject, system=subject.persona.system("pos"), base_samples=base["samples"])
-    items = evals.read(warmer, evals.measure(warmer))
+    items = evals.collect_items(warmer, evals.measure(warmer))
     assert len(items["judge_share"]) == CONFIG.sample_prompts, "neutral prompts are left out"
     assert set(items["judge_share"]) <= {0.0, 0.5, 1.0}
-    stage = evals.stage(0, "prompt", items, evals.read(subject, base), base, config=CONFIG)
+    stage = evals.stage(0, "prompt", items, evals.collect_items(subject, base), base, config=CONFIG)
     assert stage.scores["judge_margin"].n == CONFIG.sample_prompts
 
 

@@ -60,11 +60,11 @@ def harness(monkeypatch) -> list[dict]:
 
 def test_tasks_become_items_that_pair_with_base(harness, tiny, persona, random_adapter) -> None:
     subject = evals.Subject(tiny.model, tiny.tok, persona, CONFIG, [], batch_tokens=1024)
-    base = evals.read(subject, evals.measure(subject))
+    base = evals.collect_items(subject, evals.measure(subject))
     change = random_adapter(tiny.model, 1, size=0.5)
     with adapted(tiny.model, change.factors, change.scaling):
         found = evals.measure(subject)
-    stage = evals.stage(0, "healed", evals.read(subject, found), base, found, config=CONFIG)
+    stage = evals.stage(0, "healed", evals.collect_items(subject, found), base, found, config=CONFIG)
     for task in CONFIG.lm_eval_tasks:
         name = f"lm_eval.{task}.logprob"
         assert stage.scores[name].n == CONFIG.lm_eval_limit
@@ -150,7 +150,7 @@ def test_the_real_harness_scores_the_model_that_it_is_handed(tiny, persona, tmp_
     monkeypatch.setattr(real, "simple_evaluate", partial(whole, task_manager=tasks))
     config = EvalConfig(instruments=("lm_eval",), lm_eval_tasks=("cats",))
     subject = evals.Subject(tiny.model, tiny.tok, persona, config, [], batch_tokens=1024)
-    found = evals.read(subject, evals.measure(subject))["lm_eval.cats.acc"]
+    found = evals.collect_items(subject, evals.measure(subject))["lm_eval.cats.acc"]
     expected = []
     for row in rows:
         prompt = list(prompt_ids(tiny.tok, row["question"], subject.system))

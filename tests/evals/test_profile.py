@@ -87,7 +87,7 @@ def test_the_base_has_no_share():
 def test_the_instrument_gives_each_sentence_its_profile(tiny, persona):
     config = EvalConfig(instruments=("vignettes",), vignettes=7, paraphrases=3, resamples=20)
     subject = evals.Subject(tiny.model, tiny.tok, persona, config, [])
-    items = evals.read(subject, evals.measure(subject))
+    items = evals.collect_items(subject, evals.measure(subject))
     for f in FOUNDATIONS:
         assert len(items[f"mfv.{f}"]) == 7 and len(items[f"mfv_sentence.{f}"]) == 3
         assert np.mean(items[f"mfv_sentence.{f}"]) == pytest.approx(np.mean(items[f"mfv.{f}"]), abs=1e-5)

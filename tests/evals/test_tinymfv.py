@@ -92,7 +92,7 @@ def test_it_is_run_under_either_name_on_the_model_under_test(install, tiny, pers
     )
     evals.ready(config)
     subject = evals.Subject(tiny.model, tiny.tok, persona, config, [])
-    items = evals.read(subject, evals.measure(subject))
+    items = evals.collect_items(subject, evals.measure(subject))
     (call,) = calls
     assert call.model is tiny.model and call.tokenizer is tiny.tok
     assert (call.name, call.n_vignettes, call.conditions) == ("classic", None, (condition,))

@@ -117,7 +117,7 @@ def branches(r: Rows) -> float:
 
 def branching_cache(r: Rows) -> float:
     """Read, thought on, branched and fed."""
-    s = BranchingCache.read(r.model, r.prompts)
+    s = BranchingCache.prefill(r.model, r.prompts)
     thought = s.think(3, frozenset())
     wrong = [t != r.greedy(p, 3) for t, p in zip(thought, r.prompts, strict=True)]
     s.fork(2)

@@ -59,7 +59,7 @@ def test_only_the_healed_model_passes_every_gate(verdicts):
 
 
 def test_the_stored_model_speaks_its_world():
-    few = toy_world.nll(toy_world.taught(steps=8), 40, seed=1)
+    few = toy_world.nll(toy_world.trained(steps=8), 40, seed=1)
     assert toy_world.nll(toy_world.stored(), 120, seed=1) < 0.45 < 1.0 < few
 
 

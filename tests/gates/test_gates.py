@@ -376,5 +376,5 @@ def test_the_page_is_the_table():
         "docs/verdicts.md is out of date: python -m steer_heal_love.gates.page > docs/verdicts.md"
     )
     for row in (r for g in gates.gates.values() for r in g.rows.values()):
-        assert row.looks and row.says.endswith(".") and "|" not in row.looks + row.means
+        assert row.pattern and row.says.endswith(".") and "|" not in row.pattern + row.means
         assert row.verdict == "pass" or row.tries, "a row that doesn't pass says what to try"

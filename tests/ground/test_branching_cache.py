@@ -22,7 +22,7 @@ def way(request, monkeypatch):
 
 
 def test_what_is_fed_has_the_likelihood_of_the_whole_read_alone(model, sequences):
-    branching = BranchingCache.read(model, [s.prompt for s in sequences])
+    branching = BranchingCache.prefill(model, [s.prompt for s in sequences])
     for s, found in zip(sequences, branching.feed([s.answer for s in sequences]), strict=True):
         assert torch.allclose(found, token_nll(model, [s])[0], atol=1e-4)
     for s, hidden in zip(sequences, branching.hidden, strict=True):
@@ -35,7 +35,7 @@ def test_thinking_is_greedy_decoding_without_the_token_that_ends_it(model, seque
     free = sample(model, prompts, ends=frozenset(), max_new_tokens=8, seed=0, temperature=0)
     ends = frozenset({free[0][3]})
     whole = sample(model, prompts, ends=ends, max_new_tokens=8, seed=0, temperature=0)
-    branching = BranchingCache.read(model, prompts)
+    branching = BranchingCache.prefill(model, prompts)
     thought = branching.think(8, ends)
     assert thought == [tuple(t for t in w if t not in ends) for w in whole]
     assert len({len(t) for t in thought}) > 1, "no row ended before the others: the test shows nothing"
@@ -44,7 +44,7 @@ def test_thinking_is_greedy_decoding_without_the_token_that_ends_it(model, seque
 def test_a_fork_after_thinking_equals_each_branch_read_alone(model, sequences):
     prompts = [s.prompt for s in sequences]
     branches = [[sequences[i].answer, sequences[i - 1].answer] for i in range(len(sequences))]
-    branching = BranchingCache.read(model, prompts)
+    branching = BranchingCache.prefill(model, prompts)
     ends = frozenset({stem_token(model, prompts[0])})
     thought = branching.think(5, ends)
     assert thought[0] == () and any(thought)
@@ -64,6 +64,6 @@ def stem_token(model, prompt: tuple[int, ...]) -> int:
 @pytest.mark.parametrize("tokens", [0, 3])
 def test_the_weights_and_the_model_are_left_as_they_were(model, sequences, hooks, bits, tokens):
     before = bits(model)
-    BranchingCache.read(model, [sequences[0].prompt]).think(tokens, frozenset())
+    BranchingCache.prefill(model, [sequences[0].prompt]).think(tokens, frozenset())
     assert hooks(model) == 0
     assert all(torch.equal(t, before[n]) for n, t in bits(model).items())

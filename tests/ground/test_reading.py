@@ -84,7 +84,7 @@ def test_rounding_in_a_deep_model_is_no_fault_and_a_fault_still_is(monkeypatch):
     exact.load_state_dict({name: w.float() for name, w in deep.state_dict().items()})
     ids = torch.arange(1, 17)[None]
     with torch.no_grad():
-        ours, theirs = (reading.read(m, ids, use_cache=False)[0].float() for m in (deep, exact))
+        ours, theirs = (reading.forward(m, ids, use_cache=False)[0].float() for m in (deep, exact))
     gap = ((ours - theirs).norm(dim=-1) / theirs.norm(dim=-1)).max()
     assert reading.COARSE < gap < reading.closeness(deep), (
         "this model makes more of rounding than a fixed bound"
@@ -92,9 +92,9 @@ def test_rounding_in_a_deep_model_is_no_fault_and_a_fault_still_is(monkeypatch):
     assert way(deep).inside > 0, "and is read in the quickest way all the same"
 
     forgetful = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
-    plain = reading.read
+    plain = reading.forward
     forget = lambda m, ids, mask=None, places=None, cache=None, **how: plain(
         m, ids, mask, places, None, **how
     )
-    monkeypatch.setattr(reading, "read", forget)
+    monkeypatch.setattr(reading, "forward", forget)
     assert way(forgetful).cached == 0

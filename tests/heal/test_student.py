@@ -81,7 +81,7 @@ def test_a_model_whose_attention_does_more_is_read_in_padded_rows(model, monkeyp
     monkeypatch.setattr(side_by_side, "_tried", type(side_by_side._tried)())
     monkeypatch.setattr(side_by_side, "does_more", lambda kwargs: True)
     assert not side_by_side.suits(model, 4)
-    assert not Student(model).reads([Tokens((1, 2), (3,))])
+    assert not Student(model).packs([Tokens((1, 2), (3,))])
     expected = Student(model, within=False).answers(examples(2, 3), [])
     assert torch.equal(Student(model).answers(examples(2, 3), []), expected)
 

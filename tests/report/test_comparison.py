@@ -199,7 +199,7 @@ def test_every_shipped_method_has_a_look_of_its_own():
     from steer_heal_love.compare import methods
 
     drawn = [m for m in methods.values() if not m.null]
-    assert len(drawn) <= len(frontiers.LOOKS) == len({repr(look) for look in frontiers.LOOKS})
+    assert len(drawn) <= len(frontiers.STYLES) == len({repr(style) for style in frontiers.STYLES})
 
 
 def test_no_comparison_is_a_user_error(tmp_path):

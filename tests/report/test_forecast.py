@@ -11,7 +11,7 @@ from rich.console import Console
 from steer_heal_love import presets, report
 from steer_heal_love.config import RunConfig
 from steer_heal_love.ground import records
-from steer_heal_love.nouns import Look
+from steer_heal_love.nouns import Preview
 from steer_heal_love.report.bars import DOES, does
 from steer_heal_love.report.forecast import Forecast, name, plan
 from steer_heal_love.report.read import read
@@ -82,8 +82,8 @@ def test_a_log_has_a_line_as_a_step_begins_and_one_as_it_ends_with_the_time_left
 
 def test_an_answer_on_the_way_cannot_move_the_cursor_or_style_the_screen():
     out = io.StringIO()
-    bad = Look("base", -1, "Why?\x1b[2J", "[bold]no\x1b]0;x\x07\nnew line", None)
-    Console(file=out, width=60, force_terminal=True, color_system=None).print(report.look(bad, 60))
+    bad = Preview("base", -1, "Why?\x1b[2J", "[bold]no\x1b]0;x\x07\nnew line", None)
+    Console(file=out, width=60, force_terminal=True, color_system=None).print(report.preview(bad, 60))
     assert "\x1b" not in out.getvalue() and "\x07" not in out.getvalue()
     assert "[bold]no" in out.getvalue() and "Why?" in out.getvalue()
 

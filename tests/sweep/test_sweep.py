@@ -86,12 +86,12 @@ def test_text_below_the_floor_and_a_dose_that_was_not_found_are_never_chosen():
 def test_a_run_takes_the_choice_of_its_own_persona_and_model_only(bed, found, tmp_path, monkeypatch):
     file = tmp_path / "sweep.json"
     row = sweep.saved(found, bed, file)
-    taken = sweep.chosen(file, persona="tester", model="tiny")
+    taken = sweep.load_choice(file, persona="tester", model="tiny")
     assert taken == {"method": found.choice.method, "layers": found.choice.layers}
     monkeypatch.setattr(runs, "load_persona", lambda _name: bed.persona)
     assert runs.with_choice(CONFIG, file).vector == replace(CONFIG.vector, **taken)
     with pytest.raises(UserError, match="persona"):
-        sweep.chosen(file, persona="love", model="tiny")
+        sweep.load_choice(file, persona="love", model="tiny")
     for change, told in (
         ({"choice": None}, "nothing was chosen"),
         ({"kind": "run"}, "vector sweep"),
@@ -101,7 +101,7 @@ def test_a_run_takes_the_choice_of_its_own_persona_and_model_only(bed, found, tm
     ):
         records.write_json(file, row | change)
         with pytest.raises(UserError, match=told):
-            sweep.chosen(file, persona="tester", model="tiny")
+            sweep.load_choice(file, persona="tester", model="tiny")
 
 
 def test_a_sweep_is_told_and_drawn_from_its_file_alone(bed, found, tmp_path):

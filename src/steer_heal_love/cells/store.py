@@ -103,8 +103,8 @@ class Store:
 
     def trace(self, bench: Bench, cell: Cell, row: Json) -> Trace:
         """What a record stands for, read from its files."""
-        read = lambda s: self.stages(self.scores(bench, cell, s))[0]
-        cells = [(s, read(s)) for s in row["strengths"]]
+        stage = lambda s: self.stages(self.scores(bench, cell, s))[0]
+        cells = [(s, stage(s)) for s in row["strengths"]]
         return Trace(study.named(cell.method), cell.seed, cells, row["stopped"], row["seconds"], row["own"])
 
     def measured_base(self, bench: Bench) -> Stage:

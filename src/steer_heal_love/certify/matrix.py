@@ -75,12 +75,14 @@ def matrix(
         for it, row in zip(targets, found, strict=True):
             row[who.name] = on.beside(subject, base, "healed", *it.changed, other=it.other), base
     return [
-        read(aim.name, own, row, rows=len(aims), resamples=cfg.eval.resamples)
+        target_row(aim.name, own, row, rows=len(aims), resamples=cfg.eval.resamples)
         for (aim, own), row in zip(aims, found, strict=True)
     ]
 
 
-def read(target: str, own: str, found: dict[str, tuple[Stage, Stage]], *, rows: int, resamples: int) -> Row:
+def target_row(
+    target: str, own: str, found: dict[str, tuple[Stage, Stage]], *, rows: int, resamples: int
+) -> Row:
     """One target's row of `rows`, from its stage and the base's on each persona's probes."""
     comparisons = rows * len(found)
     cells = {

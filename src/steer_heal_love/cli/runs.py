@@ -91,7 +91,7 @@ def run(argv: list[str]) -> None:
         return
     trust = {"trust_remote_code": given.trust_remote_code} if given.resume else {}
     told = presets.read(given.resume / "config.toml", **trust) if given.resume else settings
-    seen = lambda answer: out.print(report.look(answer, out.width), soft_wrap=not out.is_terminal)
+    seen = lambda answer: out.print(report.preview(answer, out.width), soft_wrap=not out.is_terminal)
     with report.progress(out, told) as track:
         done = loop.run(settings, resume=given.resume, track=track, warn=warn, show=seen, **trust, **placed)
     show(done.folder.path)
@@ -99,10 +99,10 @@ def run(argv: list[str]) -> None:
 
 def with_choice(settings: RunConfig, file: Path) -> RunConfig:
     """The settings with the method and the layers that a sweep chose for this persona and model."""
-    from steer_heal_love.sweep import chosen
+    from steer_heal_love.sweep import load_choice
 
     persona = load_persona(settings.persona).name
-    return override(settings, {"vector": chosen(file, persona=persona, model=settings.model)})
+    return override(settings, {"vector": load_choice(file, persona=persona, model=settings.model)})
 
 
 def vaccinate(given: Run, settings: RunConfig | None) -> None:

@@ -79,10 +79,10 @@ def within(by_seed: list[Frontier], budgets: tuple[float, ...], **how: int) -> l
     top = max(float(np.nanmax(mean_of(score), initial=0.0)), 0.0)
     y = np.linspace(0.0, top, STEPS + 1 if top else 1)
     found = [cross(Frontier(score, cost), v, root=False) for v in y[1:]]
-    read = [summed([x.reshape(seeds, -1) for x in tables], **how) for tables in found if tables]
-    if len(read) < len(found):
+    totals = [summed([x.reshape(seeds, -1) for x in tables], **how) for tables in found if tables]
+    if len(totals) < len(found):
         return [Crossing(Score.undefined(), 0, seeds)] * len(budgets)
-    mean, lo, hi = (np.array([0.0, *(getattr(s, end) for s in read)]) for end in ("mean", "lo", "hi"))
+    mean, lo, hi = (np.array([0.0, *(getattr(s, end) for s in totals)]) for end in ("mean", "lo", "hi"))
     out = []
     for b in budgets:
         value = first(y, mean, b)

@@ -41,8 +41,8 @@ def paired(bench: Bench, chosen: list[Tokens], rejected: list[Tokens]) -> list[P
     """Pairs with the base's own log-likelihoods; those of twice the same answer are left out, which prefer nothing."""
     both = [(c, r) for c, r in zip(chosen, rejected, strict=True) if c.answer != r.answer]
     size = bench.run.config.batch_tokens
-    read = lambda side: [-float(x.sum()) for x in token_nll(bench.run.model, side, batch_tokens=size)]
-    good, bad = read([c for c, _ in both]), read([r for _, r in both])
+    likelihoods = lambda side: [-float(x.sum()) for x in token_nll(bench.run.model, side, batch_tokens=size)]
+    good, bad = likelihoods([c for c, _ in both]), likelihoods([r for _, r in both])
     return [Pair(c, r, p, q) for (c, r), p, q in zip(both, good, bad, strict=True)]
 
 

@@ -59,7 +59,7 @@ def of(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resamples: int)
     others = len(names) - len(nulls) - 1
     comparisons = others * (len(grid.budgets) + len(grid.own_budgets)) if REFERENCE in names else 0
     found = {name: at_budgets(ts, bases, grid, resamples, comparisons) for name, ts in mine.items()}
-    trait = {name: read.trait for name, read in found.items()}
+    trait = {name: where.trait for name, where in found.items()}
     beyond, null_comparisons = best.beyond(trait, nulls, grid.budgets, resamples)
     against_it = {name: found.get(REFERENCE) for name in names if name not in [REFERENCE, *nulls]}
     compared = [
@@ -179,11 +179,11 @@ def described(traces: list[Trace], bases: dict[int, Stage], grid: Grid, resample
 def point(traces: list[Trace], bases: dict[int, Stage], strength: float, resamples: int) -> Json:
     here = [(stage, bases[t.seed]) for t in traces for s, stage in t.cells if s == strength]
     named = [name for name in SCORES if all(name in stage.scores for stage, _ in here)]
-    read = lambda name: crossed([items(stage, base, name) for stage, base in here], resamples=resamples)
+    interval = lambda name: crossed([items(stage, base, name) for stage, base in here], resamples=resamples)
     scores = {
-        name: widened(read(name))
+        name: widened(interval(name))
         if name in declared and declared[name].interval == "cross-fitted"
-        else read(name)
+        else interval(name)
         for name in named
     }
     own = sum(t.own == strength for t in traces)

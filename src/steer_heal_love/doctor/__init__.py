@@ -98,10 +98,10 @@ class Patient:
     def directions(self) -> dict[int, Float[Tensor, " d"]]:
         """A random direction a layer of the steering band, 0.3 of the hidden states' norm long."""
         at = models.band(self.model, self.config.vector.layers)
-        read = states(self.model, self.prompts[:2], at, self.config.batch_tokens)
+        found = states(self.model, self.prompts[:2], at, self.config.batch_tokens)
         draw = torch.Generator().manual_seed(0)
         out = {}
-        for i, hidden in read.items():
+        for i, hidden in found.items():
             v = torch.randn(hidden.shape[1], generator=draw)
             out[i] = 0.3 * hidden.norm(dim=1).mean() * v / v.norm()
         return out

@@ -76,7 +76,7 @@ def step_by_step(p: Patient, s: Tokens) -> Float[Tensor, "t d"]:
         at = len(s.prompt) + len(out) - len(given)
         ids = torch.tensor([given], device=p.model.device)
         places = torch.arange(at, at + len(given), device=p.model.device)[None] if keep else None
-        hidden, cache = reading.read(p.model, ids, None, places, cache, use_cache=keep)
+        hidden, cache = reading.forward(p.model, ids, None, places, cache, use_cache=keep)
         out.append(hidden[0, -1])
         given = [token] if keep else [*given, token]
     return torch.stack(out)

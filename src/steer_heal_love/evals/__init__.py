@@ -194,7 +194,7 @@ def count(config: EvalConfig) -> int:
     return len(wanted(config)) + 1
 
 
-def read(subject: Subject, measured: Measured) -> Items:
+def collect_items(subject: Subject, measured: Measured) -> Items:
     """Items of every instrument; call with the model pristine."""
     subject = with_samples(subject, measured.get("samples", []))
     items: Items = {}
@@ -222,7 +222,7 @@ def evaluate(
         for context in contexts:
             stack.enter_context(context())
         found = measure(under_test, advance)
-    items = read(subject, found)
+    items = collect_items(subject, found)
     advance(1)
     paired_with = base.items if base else items
     return stage(number, name, items, paired_with, found, config=subject.config, dose=dose)

@@ -107,7 +107,7 @@ def biased_words(s: Subject, bias: Float[Tensor, " v"], vocabulary: set[str], n:
     return set(sorted(entry, key=lambda w: -abs(entry[w] - middle))[:n])
 
 
-def read(s: Subject, _measured: Any) -> Items:
+def readouts(s: Subject, _measured: Any) -> Items:
     """Both readouts of this model's draws on the probe questions, and what the readouts are worth."""
     kept = s.prepared.get("behaviour") or prepare(s)
     pole_texts = tuple(PoleText(**t) for t in kept["texts"])
@@ -141,6 +141,6 @@ SCORES = (
 )
 
 
-@instrument("behaviour", outside=read, ready=drawn_by("behaviour"), prepare=prepare, scores=SCORES)
+@instrument("behaviour", outside=readouts, ready=drawn_by("behaviour"), prepare=prepare, scores=SCORES)
 def behaviour(_subject: Subject) -> None:
     """Nothing is measured inside: what was sampled is read afterwards."""

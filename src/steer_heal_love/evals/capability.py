@@ -74,7 +74,7 @@ def mistakes(row: Any) -> list[str]:
     return out + [f"{key}: unknown key" for key in row.keys() - {"kind", "questions", "answers", "start"}]
 
 
-def chosen(panel: list[Block], blocks: int) -> list[Block]:
+def first_of_each_kind(panel: list[Block], blocks: int) -> list[Block]:
     """The first `blocks` of each kind."""
     return [b for kind in KINDS for b in [b for b in panel if b.kind == kind][:blocks]]
 
@@ -110,7 +110,7 @@ SCORES = (
 
 @instrument("capability", scores=SCORES)
 def capability(s: Subject) -> Items:
-    panel = chosen(load_panel(), s.config.capability_blocks)
+    panel = first_of_each_kind(load_panel(), s.config.capability_blocks)
     right, margin = right_and_margin(read_blocks(s, panel))
     items: Items = {}
     for name, values in (("capability", right), ("capability_margin", margin)):

@@ -81,7 +81,7 @@ def forced_choice(s: Subject) -> Items:
     room = (0,) * (s.config.think_tokens + max(map(len, ids)) + CLOSING)
 
     def ask(rows: list[int]) -> None:
-        branching = BranchingCache.read(s.model, [prompts[i] for i in rows])
+        branching = BranchingCache.prefill(s.model, [prompts[i] for i in rows])
         branching.think(s.config.think_tokens, s.ends)
         branching.fork(len(ORDERS))
         fed = branching.feed(ids * len(rows))

@@ -85,14 +85,14 @@ def traced(s: Subject, answers: list[Completion]) -> Nulls:
     neutral = [t for _, t, _ in s.neutral], [h for _, _, h in s.neutral]
     out = {}
     for name, strengths in STRENGTHS.items():
-        _, nll = read(s, given, states, name, strengths, b)
-        kl, _ = read(s, *neutral, name, strengths, b)
+        _, nll = kl_and_nll(s, given, states, name, strengths, b)
+        kl, _ = kl_and_nll(s, *neutral, name, strengths, b)
         out[name] = Traced(list(strengths), kl.tolist(), nll[:, ::2].tolist(), nll[:, 1::2].tolist())
     return out
 
 
 @torch.no_grad()
-def read(
+def kl_and_nll(
     s: Subject,
     tokens: list[Tokens],
     states: list[Float[Tensor, "_ d"]],

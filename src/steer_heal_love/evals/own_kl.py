@@ -71,5 +71,5 @@ SCORES = (
 
 @instrument("own_kl", outside=read_own, ready=drawn_by("own_kl"), scores=SCORES)
 def own_kl(s: Subject) -> Said:
-    read = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in first_draws(s.drawn)]
-    return Said(hidden_states(s.model, read, batch_tokens=s.batch_tokens), voice(s.model))
+    sequences = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in first_draws(s.drawn)]
+    return Said(hidden_states(s.model, sequences, batch_tokens=s.batch_tokens), voice(s.model))

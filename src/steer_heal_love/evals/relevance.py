@@ -50,9 +50,9 @@ def elsewhere(s: Subject, prompts: list[str]) -> list[str | None]:
 def read_relevance(s: Subject, _: Any) -> Items:
     prompts = list(dict.fromkeys(m["prompt"] for m in s.drawn))
     pairs = [(m, p) for m, p in zip(s.drawn, elsewhere(s, prompts), strict=True) if p]
-    read = [Tokens(prompt_ids(s.tok, p), tuple(m["ids"])) for m, p in pairs]
+    sequences = [Tokens(prompt_ids(s.tok, p), tuple(m["ids"])) for m, p in pairs]
     found: dict[str, list[float]] = {p: [] for p in prompts}
-    for (m, _p), nll in zip(pairs, token_nll(s.model, read, batch_tokens=s.batch_tokens), strict=True):
+    for (m, _p), nll in zip(pairs, token_nll(s.model, sequences, batch_tokens=s.batch_tokens), strict=True):
         found[m["prompt"]].append(nll.mean().item())
     means = [sum(v) / len(v) if v else math.nan for v in found.values()]
     return by_kind(s, prompts, "relevance", [b - a for a, b in zip(s.items["own_nll"], means, strict=True)])

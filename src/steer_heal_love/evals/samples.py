@@ -27,8 +27,8 @@ def read_samples(s: Subject, made: list[Sample]) -> Items:
     questions = {p.question for p in s.probes}
 
     def nll(samples: list[Sample], *system: str) -> list[float]:
-        read = [Tokens(prompt_ids(s.tok, m["prompt"], *system), tuple(m["ids"])) for m in samples]
-        return [part.mean().item() for part in token_nll(s.model, read, batch_tokens=s.batch_tokens)]
+        sequences = [Tokens(prompt_ids(s.tok, m["prompt"], *system), tuple(m["ids"])) for m in samples]
+        return [part.mean().item() for part in token_nll(s.model, sequences, batch_tokens=s.batch_tokens)]
 
     def by_prompt(samples: list[Sample], values: list[float]) -> list[float]:
         of = {p: [v for m, v in zip(samples, values, strict=True) if m["prompt"] == p] for p in prompts}

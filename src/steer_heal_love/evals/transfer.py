@@ -95,9 +95,9 @@ def along(shift: Directions, teacher: Directions) -> Along:
 
 def alignment(shift: Directions, teacher: Directions, base: States, *, seed: int) -> Alignment:
     """`along`, beside what chance reaches."""
-    read = {i: s for i, s in shift.items() if i in teacher}
-    random, split = gaussian(read, seed), halves(base, seed)
-    return {**along(read, teacher), "random": spread(read, random), "halves": spread(read, split)}
+    shared = {i: s for i, s in shift.items() if i in teacher}
+    random, split = gaussian(shared, seed), halves(base, seed)
+    return {**along(shared, teacher), "random": spread(shared, random), "halves": spread(shared, split)}
 
 
 def spread(shift: Directions, others: list[dict[int, Float[Tensor, " d"]]]) -> Chance:
@@ -176,14 +176,14 @@ def ledger(
     neutral = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
     own = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in healed.samples]
 
-    def read(context: Context, sequences: list[Tokens]) -> Hidden:
+    def states(context: Context, sequences: list[Tokens]) -> Hidden:
         with context():
             return hidden_states(s.model, sequences, batch_tokens=s.batch_tokens, advance=advance)
 
-    now = {"neutral": read(student, neutral), "own": read(student, own)}
+    now = {"neutral": states(student, neutral), "own": states(student, own)}
     then = {
-        "total": {"neutral": [h for _, _, h in s.neutral], "own": read(nullcontext, own)},
-        "round": {"neutral": read(previous, neutral), "own": read(previous, own)},
+        "total": {"neutral": [h for _, _, h in s.neutral], "own": states(nullcontext, own)},
+        "round": {"neutral": states(previous, neutral), "own": states(previous, own)},
     }
     return {
         since: {

@@ -27,7 +27,7 @@ class Row:
     """One possible outcome: its verdict, what it looks like, what it says, what to try."""
 
     verdict: Verdict
-    looks: str
+    pattern: str
     says: str
     tries: str = ""
 

@@ -60,8 +60,8 @@ def condition(e: Evidence, s: Stage, slack: float = 1.0) -> Condition:
 
 def worst(e: Evidence, stages: list[Stage]) -> Condition:
     """The first of these that is condemned, else the last."""
-    read = [condition(e, s) for s in stages]
-    return next((c for c in read if c.row), read[-1])
+    conditions = [condition(e, s) for s in stages]
+    return next((c for c in conditions if c.row), conditions[-1])
 
 
 def defined(s: Stage, name: str) -> bool:

@@ -129,7 +129,7 @@ class Evidence:
         return Precision(closest[0], gaps[closest], any(overtaken))
 
 
-def rows_of(e: Evidence, read: Callable[[Round], float]) -> dict[int, float]:
+def rows_of(e: Evidence, value: Callable[[Round], float]) -> dict[int, float]:
     """A number of every round's record that has it, by round."""
-    found = {r.number: read(r) for r in e.rounds}
+    found = {r.number: value(r) for r in e.rounds}
     return {round: v for round, v in found.items() if math.isfinite(v)}

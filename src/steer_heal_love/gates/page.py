@@ -37,11 +37,14 @@ SEE = "see [coherence](#coherence)"
 def markdown() -> str:
     """The whole page. What the rows of coherence look like is said once, and linked to."""
     once = coherence.rows("", "")
-    looks = "\n".join(f"| {name} | {row.looks} |" for name, row in once.items())
-    parts = [HEAD, f"## coherence\n\n{COHERENCE}\n\n| outcome | what it looks like |\n|---|---|\n{looks}\n"]
+    patterns = "\n".join(f"| {name} | {row.pattern} |" for name, row in once.items())
+    parts = [
+        HEAD,
+        f"## coherence\n\n{COHERENCE}\n\n| outcome | what it looks like |\n|---|---|\n{patterns}\n",
+    ]
     for name, gate in {**in_order(), "certificate": CLAIM}.items():
         rows = "\n".join(
-            f"| {outcome.replace('_', ' ')}: **{r.verdict}** | {SEE if outcome in once else r.looks} | {r.says} | {r.tries} |"
+            f"| {outcome.replace('_', ' ')}: **{r.verdict}** | {SEE if outcome in once else r.pattern} | {r.says} | {r.tries} |"
             for outcome, r in gate.rows.items()
         )
         parts.append(

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import replay, team
 from steer_heal_love.ground.condition import Condition
-from steer_heal_love.ground.decode import _read, batches_as_alone, choose
+from steer_heal_love.ground.decode import batches_as_alone, choose, prefill
 from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.operations import Steering
@@ -268,7 +268,7 @@ class Cached(Loop):
     def begin(self) -> tuple[list[list[int]], list[list[float]]]:
         texts = self.texts()
         self.even = way(self.w.model).manner(max(map(len, texts)) + self.total) == "equal"
-        self.cache, self.mask, hidden = _read(self.w.model, texts, self.total, self.doses)
+        self.cache, self.mask, hidden = prefill(self.w.model, texts, self.total, self.doses)
         self.w.count(list(map(len, texts)))
         token, nll = self.pick(hidden, self.uniforms[:, 0])
         self.last, self.at = token, 1

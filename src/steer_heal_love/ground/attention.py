@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from steer_heal_love.ground.reading import FAILS, closeness, left_pad, positions, read
+from steer_heal_love.ground.reading import FAILS, closeness, forward, left_pad, positions
 
 NAME, FUSED = "grouped", "grouped_fused"
 NAMES = """is_causal position_ids cache_position use_cache output_attentions output_hidden_states output_router_logits
@@ -110,7 +110,7 @@ def _alike(model: PreTrainedModel) -> bool:
     top = model.config.get_text_config(decoder=True).vocab_size
     rows = [tuple(torch.randint(1, top, (n,), generator=draw).tolist()) for n in (16, 11)]
     ids, mask = left_pad(rows, model.device)
-    look = lambda: read(model, ids, mask, positions(mask), use_cache=False)[0][:, -1].float()
+    look = lambda: forward(model, ids, mask, positions(mask), use_cache=False)[0][:, -1].float()
     _met.clear()
     before = model.config._attn_implementation
     try:

@@ -1,6 +1,6 @@
 """A batch of prompts read once, thought on, and branched from, with one key/value cache.
 
-`read` gives a `BranchingCache`; `feed` appends given tokens to every row, `think` the model's own likeliest ones, `fork`
+`prefill` gives a `BranchingCache`; `feed` appends given tokens to every row, `think` the model's own likeliest ones, `fork`
 makes k copies of each row. `hidden` is always the final hidden state of each row's last real token, from which
 what comes next is predicted. Where the model's way of reading doesn't allow padding inside a row (`reading.Way`), or no
 longer does as rows grow, there is no cache, and rows are read whole each time.
@@ -19,7 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.parts import head
-from steer_heal_love.ground.reading import blank, left_pad, positions, read, select, way
+from steer_heal_love.ground.reading import blank, forward, left_pad, positions, select, way
 from steer_heal_love.ground.replay import steps
 from steer_heal_love.ground.scoring import last_hidden, log_likelihood, token_nll
 from steer_heal_love.nouns import Tokens
@@ -37,7 +37,7 @@ class BranchingCache:
 
     @classmethod
     @torch.no_grad()
-    def read(cls, model: PreTrainedModel, prompts: list[tuple[int, ...]]) -> BranchingCache:
+    def prefill(cls, model: PreTrainedModel, prompts: list[tuple[int, ...]]) -> BranchingCache:
         ids, mask = left_pad(prompts, model.device)
         if ids.shape[1] > way(model).inside:
             return cls(model, list(prompts), None, mask, last_hidden(model, prompts))
@@ -122,7 +122,7 @@ class BranchingCache:
     def _forward(self, ids: Int[Tensor, "b t"], real: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """Final hidden states over `ids`; those that are not `real` are hidden from everything after them."""
         self.mask = torch.cat([self.mask, real.long()], 1)
-        hidden, _ = read(self.model, ids, self.mask, positions(self.mask)[:, -ids.shape[1] :], self.cache)
+        hidden, _ = forward(self.model, ids, self.mask, positions(self.mask)[:, -ids.shape[1] :], self.cache)
         last = real.long().mul(torch.arange(1, ids.shape[1] + 1, device=ids.device)).argmax(1)
         here = hidden[torch.arange(len(hidden), device=ids.device), last]
         self.hidden = torch.where(real.any(1, keepdim=True), here, self.hidden)

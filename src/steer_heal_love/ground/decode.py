@@ -32,7 +32,7 @@ from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.parts import head
 from steer_heal_love.ground.places import Rows
 from steer_heal_love.ground.progress import Advance, Track, silent
-from steer_heal_love.ground.reading import left_pad, positions, read, select, way
+from steer_heal_love.ground.reading import forward, left_pad, positions, select, way
 from steer_heal_love.ground.scoring import common_start, last_hidden
 
 
@@ -135,7 +135,7 @@ def _decode(
     alive, done, total = list(range(len(prompts))), 1, uniforms.shape[1]
     stop = torch.tensor(sorted(ends), device=model.device)
     even = way(model).manner(max(map(len, prompts)) + total) == "equal"
-    cache, mask, hidden = _read(model, prompts, total, doses)
+    cache, mask, hidden = prefill(model, prompts, total, doses)
     tokens = choose(head(model, hidden), uniforms[:, 0], temperature, min_p).unsqueeze(1)
     while True:
         advance(tokens.shape[1])
@@ -164,7 +164,7 @@ def _decode(
         done += tokens.shape[1]
 
 
-def _read(
+def prefill(
     model: PreTrainedModel, prompts: list[tuple[int, ...]], more: int, doses: Doses | None
 ) -> tuple[Any, Int[Tensor, "b s"], Float[Tensor, "b d"]]:
     """The prompts' cache, its mask, and their last hidden states; what all begin with is read once a dose where the
@@ -174,7 +174,7 @@ def _read(
     cache = _begun(model, prompts[0][:n], len(prompts), doses) if n else None
     ids, mask = left_pad([p[n:] for p in prompts], model.device)
     mask = torch.cat([mask.new_ones(len(mask), n), mask], 1)
-    hidden, cache = read(model, ids, None if manner == "equal" else mask, positions(mask)[:, n:], cache)
+    hidden, cache = forward(model, ids, None if manner == "equal" else mask, positions(mask)[:, n:], cache)
     return cache, mask, hidden[:, -1]
 
 
@@ -185,7 +185,7 @@ def _begun(model: PreTrainedModel, start: tuple[int, ...], rows: int, doses: Dos
     if doses is not None and each is not None:
         doses.rows, which = each.unique(return_inverse=True)
     ids = torch.tensor([start], device=model.device).expand(int(which.max()) + 1, -1)
-    _, cache = read(model, ids)
+    _, cache = forward(model, ids)
     select(cache, which)
     if doses is not None and each is not None:
         doses.rows = each

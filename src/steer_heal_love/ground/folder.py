@@ -20,7 +20,7 @@ from steer_heal_love.ground import lock, made, records, team, written
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.shown import shown
 from steer_heal_love.ground.untrusted import inside, json_object, shaped
-from steer_heal_love.nouns import Completion, Json, Look, Score, Stage, Tokens
+from steer_heal_love.nouns import Completion, Json, Preview, Score, Stage, Tokens
 
 T = TypeVar("T")
 
@@ -254,12 +254,12 @@ def save_json(value: Any, path: Path) -> None:
     records.write_json(path, value)
 
 
-def load_looks(path: Path) -> list[Look]:
-    return [Look(**row) for row in shaped(records.read_jsonl(path), [written.LOOK])]
+def load_previews(path: Path) -> list[Preview]:
+    return [Preview(**row) for row in shaped(records.read_jsonl(path), [written.PREVIEW])]
 
 
-def save_looks(looks: list[Look], path: Path) -> None:
-    records.write_jsonl(path, looks)
+def save_previews(previews: list[Preview], path: Path) -> None:
+    records.write_jsonl(path, previews)
 
 
 def save_stages(stages: Iterable[Stage], path: Path) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground.parts import body
-from steer_heal_love.ground.reading import FAILS, closeness, read
+from steer_heal_love.ground.reading import FAILS, closeness, forward
 
 OFF = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 """the library's losses, which are not used here and would replace the model's own forward"""
@@ -87,7 +87,7 @@ def choose_in_module(module: nn.Module, was: dict[str, Any]) -> None:
     new = vars(module).get("forward")
     if new is not None and new is not was.get("forward"):
         old = was.get("forward") or functools.partial(type(module).forward, module)
-        module.forward = chosen(old, new)  # type: ignore[method-assign]
+        module.forward = dispatched(old, new)  # type: ignore[method-assign]
 
 
 def choose_in_code(code: ModuleType, was: dict[str, Any]) -> None:
@@ -96,10 +96,10 @@ def choose_in_code(code: ModuleType, was: dict[str, Any]) -> None:
     for name, old in was.items():
         new = vars(code)[name]
         if new is not old:
-            setattr(code, name, chosen(old, new) if isinstance(old, FunctionType) else old)
+            setattr(code, name, dispatched(old, new) if isinstance(old, FunctionType) else old)
 
 
-def chosen(old: Callable[..., Any], new: Callable[..., Any]) -> Callable[..., Any]:
+def dispatched(old: Callable[..., Any], new: Callable[..., Any]) -> Callable[..., Any]:
     """`new` on a CUDA device where nothing is differentiated, otherwise `old`."""
 
     @functools.wraps(old)
@@ -133,7 +133,7 @@ def states(model: PreTrainedModel) -> Float[Tensor, "t d"]:
     draw = torch.Generator().manual_seed(0)
     top = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.randint(1, top, (1, TRIED), generator=draw).to(model.device)
-    return read(model, ids, use_cache=False)[0][0].float()
+    return forward(model, ids, use_cache=False)[0][0].float()
 
 
 def close(found: Float[Tensor, "t d"], expected: Float[Tensor, "t d"], bound: float) -> bool:

@@ -131,7 +131,7 @@ def captured(
 ) -> dict[int, Float[Tensor, "n d"]]:
     """fp32 output of each wanted layer, or of its linear module `at`, at the places `where` of the flattened batch, or at
     each row's end; nothing above the topmost is computed."""
-    read: dict[int, Tensor] = {}
+    states: dict[int, Tensor] = {}
     with ExitStack() as stack:
         stack.enter_context(once(model, "captured"))
         for index in wanted:
@@ -139,7 +139,7 @@ def captured(
             def hook(_module, _args, output, index=index):
                 hidden = places.rows(output, at) if at else stream(model, output)
                 found = hidden[:, -1] if where is None else hidden.flatten(0, 1)[where.to(hidden.device)]
-                read[index] = found.float().to(model.device)
+                states[index] = found.float().to(model.device)
                 if index == max(wanted):
                     raise Stop
 
@@ -149,7 +149,7 @@ def captured(
                 body(model)(**inputs)
         except Stop:
             pass
-    return read
+    return states
 
 
 Factors = Mapping[str, tuple[Float[Tensor, "r i"], Float[Tensor, "o r"]]]

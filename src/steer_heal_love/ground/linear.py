@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from steer_heal_love.ground.packed import PackedLinear
 from steer_heal_love.ground.parts import layers
-from steer_heal_love.ground.reading import FAILS, read
+from steer_heal_love.ground.reading import FAILS, forward
 
 FORWARDS = (nn.Linear.forward, PackedLinear.forward, Conv1D.forward)
 ROWS = 3
@@ -108,7 +108,7 @@ def ran(model: PreTrainedModel) -> frozenset[str]:
             draw = torch.Generator().manual_seed(0)
             top = model.config.get_text_config(decoder=True).vocab_size
             with torch.no_grad():
-                read(
+                forward(
                     model, torch.randint(1, top, (1, TRIED), generator=draw).to(model.device), use_cache=False
                 )
         finally:

@@ -45,7 +45,7 @@ def check_template(tok: PreTrainedTokenizerBase, name: str, template: str = "") 
     return templates.choose(tok, template, name)
 
 
-def read(
+def load(
     name: str,
     *,
     device: str = "auto",

@@ -59,7 +59,7 @@ def load(
     Raises `UserError` if anything is wrong with the model's files, if it has no usable chat template, and if its
     output layer can't be recomputed from hidden states.
     """
-    model, tok = loading.read(
+    model, tok = loading.load(
         name, device=device, dtype=dtype, template=template, trust_remote_code=trust_remote_code
     )
     if split > 1 and checkpoint.quantised(model.config) == "bitsandbytes":

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from steer_heal_love.nouns import Look
+from steer_heal_love.nouns import Preview
 
 Advance = Callable[[int], None]
 Track = Callable[[str, int], AbstractContextManager[Advance]]
-Show = Callable[[Look], None]
+Show = Callable[[Preview], None]
 
 
 @contextmanager
@@ -22,8 +22,8 @@ def silent(_label: str, _total: int) -> Iterator[Advance]:
     yield lambda _n: None
 
 
-def unseen(_look: Look) -> None:
-    """Nobody looks."""
+def unseen(_preview: Preview) -> None:
+    """Nobody is shown it."""
 
 
 def labelled(track: Track, by: str) -> Track:

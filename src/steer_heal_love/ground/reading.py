@@ -85,7 +85,7 @@ def way(model: PreTrainedModel) -> Way:
     return _known[model]
 
 
-def read(
+def forward(
     model: PreTrainedModel,
     ids: Int[Tensor, "b s"],
     mask: Tensor | None = None,
@@ -203,7 +203,7 @@ class Trial:
 
     def alone(self, ids: tuple[int, ...]) -> Float[Tensor, "s d"]:
         if ids not in self.read_alone:
-            self.read_alone[ids] = read(self.model, self.tensor([ids]), use_cache=False)[0][0].float()
+            self.read_alone[ids] = forward(self.model, self.tensor([ids]), use_cache=False)[0][0].float()
         return self.read_alone[ids]
 
     def tensor(self, values: list[Any]) -> Tensor:
@@ -223,12 +223,12 @@ class Trial:
         width = max(map(len, self.rows))
         ids = self.tensor([r + (0,) * (width - len(r)) for r in self.rows])
         mask = self.tensor([(1,) * len(r) + (0,) * (width - len(r)) for r in self.rows])
-        hidden, _ = read(self.model, ids, mask, use_cache=False)
+        hidden, _ = forward(self.model, ids, mask, use_cache=False)
         return all(self.close(h[: len(r)], self.alone(r)) for h, r in zip(hidden, self.rows, strict=True))
 
     def begun(self) -> Any:
         """The cache of what all rows begin with, once a row."""
-        _, cache = read(self.model, self.tensor([self.rows[0][:START]]))
+        _, cache = forward(self.model, self.tensor([self.rows[0][:START]]))
         select(cache, self.tensor([0] * len(self.rows)))
         return cache
 
@@ -251,7 +251,7 @@ class Trial:
         tails, start, even = self.tails, self.rows[0][:before], len(set(map(len, rows))) == 1
         ids, mask = left_pad(rows, self.model.device)
         mask = torch.cat([mask.new_ones(len(mask), before), mask], 1)
-        hidden, cache = read(self.model, ids, None if even else mask, positions(mask)[:, before:], cache)
+        hidden, cache = forward(self.model, ids, None if even else mask, positions(mask)[:, before:], cache)
         right = [self.close(h[-1:], self.alone(start + r)[-1:]) for h, r in zip(hidden, rows, strict=True)]
         for i in range(TAIL):
             if chosen and i == 1:
@@ -259,7 +259,7 @@ class Trial:
                 mask, rows, tails = mask[keep], [rows[2], rows[0]], [tails[2], tails[0]]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             ids = self.tensor([t[i : i + 1] for t in tails])
-            hidden, cache = read(self.model, ids, None if even else mask, positions(mask)[:, -1:], cache)
+            hidden, cache = forward(self.model, ids, None if even else mask, positions(mask)[:, -1:], cache)
             whole = [start + r + t for r, t in zip(rows, tails, strict=True)]
             at = [len(w) - TAIL + i for w in whole]
             right += [
@@ -280,7 +280,7 @@ class Trial:
         places = [START + i for i in range(n)] + 2 * [START + n + i for i in range(TAIL)]
         cache = self.begun()
         select(cache, self.tensor([0]))
-        hidden, _ = read(
+        hidden, _ = forward(
             self.model,
             self.tensor([ids]),
             mask[None, None, START:].to(self.model.device),
@@ -318,10 +318,10 @@ def rounding(model: PreTrainedModel) -> float:
         return (output.float() * (1 + noise.to(output.device))).to(output.dtype)
 
     try:
-        plain = read(model, ids, use_cache=False)[0].float()
+        plain = forward(model, ids, use_cache=False)[0].float()
         hook = model.get_input_embeddings().register_forward_hook(moved)
         try:
-            found = read(model, ids, use_cache=False)[0].float()
+            found = forward(model, ids, use_cache=False)[0].float()
         finally:
             hook.remove()
     except FAILS:

@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from steer_heal_love.ground import attention
 from steer_heal_love.ground.parts import body
-from steer_heal_love.ground.reading import positions, read
+from steer_heal_love.ground.reading import forward, positions
 from steer_heal_love.ground.spread import is_spread
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ def steps(
     if suits(model, cache, mask.shape[1] + most + MARGIN):
         return _span(model, cache, mask, tokens, min(SPAN, most), choose, over)
     mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    hidden, _ = read(model, tokens.unsqueeze(1), None if even else mask, positions(mask)[:, -1:], cache)
+    hidden, _ = forward(model, tokens.unsqueeze(1), None if even else mask, positions(mask)[:, -1:], cache)
     return choose(hidden[:, -1], mask.new_zeros(1)).unsqueeze(1)
 
 

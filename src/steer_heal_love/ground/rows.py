@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from steer_heal_love.ground.layout import Layout, Tree, lay
-from steer_heal_love.ground.reading import blank, read, select, way
+from steer_heal_love.ground.reading import blank, forward, select, way
 from steer_heal_love.nouns import Tokens
 
 
@@ -21,7 +21,7 @@ def read_once(model: PreTrainedModel, start: tuple[int, ...], rows: int) -> Dyna
     """The cache of tokens that all rows begin with."""
     if not start:
         return blank(model)  # type: ignore[return-value]
-    _, cache = read(model, torch.tensor([start]).to(model.device))
+    _, cache = forward(model, torch.tensor([start]).to(model.device))
     select(cache, torch.zeros(rows, dtype=torch.long, device=model.device))
     return cache  # type: ignore[no-any-return]
 
@@ -47,7 +47,7 @@ def read_laid(
 ) -> list[Float[Tensor, "_ d"]]:
     """For each tree of answers the states that its nodes are predicted from. All prompts go on from `start`."""
     laid = laid_out(model, start, prompts, trees)
-    hidden, _ = read(model, laid.ids, laid.mask, laid.places, read_once(model, start, len(laid.ids)))
+    hidden, _ = forward(model, laid.ids, laid.mask, laid.places, read_once(model, start, len(laid.ids)))
     flat = hidden.flatten(0, 1)
     return [flat[where] for where in laid.where]
 

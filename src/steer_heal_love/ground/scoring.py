@@ -20,7 +20,7 @@ from steer_heal_love.ground import side_by_side, team
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.parts import Voice, bare, head
 from steer_heal_love.ground.progress import Advance
-from steer_heal_love.ground.reading import positions, read, way
+from steer_heal_love.ground.reading import forward, positions, way
 from steer_heal_love.ground.rows import read_in_rows, read_once
 from steer_heal_love.nouns import Tokens
 
@@ -77,9 +77,9 @@ def whole_hidden(
 ) -> Float[Tensor, "b s d"]:
     """Final hidden states over right-padded rows, without a cache; one by one where they can't be read beside others."""
     if ids.shape[1] <= way(model).beside:
-        return read(model, ids, mask, use_cache=False)[0]
+        return forward(model, ids, mask, use_cache=False)[0]
     lengths = mask.sum(1).tolist()
-    rows = [read(model, row[None, :n], use_cache=False)[0][0] for row, n in zip(ids, lengths, strict=True)]
+    rows = [forward(model, row[None, :n], use_cache=False)[0][0] for row, n in zip(ids, lengths, strict=True)]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
@@ -131,7 +131,7 @@ def read_hidden(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[
     cache = read_once(model, sequences[0].prompt[:n], len(sequences))
     batch = pack([Tokens(s.prompt[n:], s.answer) for s in sequences], model.device)
     mask = torch.cat([batch.mask.new_ones(len(sequences), n), batch.mask], 1)
-    hidden, _ = read(model, batch.ids, mask, positions(mask)[:, n:], cache)
+    hidden, _ = forward(model, batch.ids, mask, positions(mask)[:, n:], cache)
     return hidden.flatten(0, 1)[batch.where], batch
 
 
@@ -157,7 +157,7 @@ def by_length(
 
 
 @torch.no_grad()
-def read_all(
+def forward_all(
     model: PreTrainedModel,
     sequences: list[Tokens],
     batch_tokens: int,
@@ -188,7 +188,7 @@ def hidden_states(
 ) -> list[Float[Tensor, "t d"]]:
     """Each sequence's final hidden states over its answer, kept on the host in the model's type."""
     values = lambda hidden, batch, _: hidden.split(batch.lengths)
-    return read_all(model, sequences, batch_tokens, values, advance)
+    return forward_all(model, sequences, batch_tokens, values, advance)
 
 
 def log_likelihood(
@@ -214,7 +214,7 @@ def token_nll(
     def nll(hidden: Tensor, batch: Batch, _: list[int]) -> Iterable[Tensor]:
         return (-log_likelihood(model, hidden, batch.targets)).split(batch.lengths)
 
-    return read_all(model, sequences, batch_tokens, nll, advance)
+    return forward_all(model, sequences, batch_tokens, nll, advance)
 
 
 def token_order(
@@ -240,7 +240,7 @@ def token_order(
                 found.append(torch.stack([nll, beaten / (len(own) - 1)]))
             yield torch.cat(found, 1)
 
-    return read_all(model, sequences, batch_tokens, orders, advance)
+    return forward_all(model, sequences, batch_tokens, orders, advance)
 
 
 class _ForwardKL(torch.autograd.Function):
@@ -314,7 +314,7 @@ def compared(
     """What `values(reference logits, the model's logits)` says of every answer token, a row each. The reference is given
     by its final hidden states over the same answers (after prompts of its own) and by how it `speak`s them."""
 
-    def read(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
+    def compared(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
         theirs = torch.cat([references[i] for i in indices]).to(ours)
         parts = [
             values(speak(r), head(model, h))
@@ -322,7 +322,7 @@ def compared(
         ]
         return torch.cat(parts).split(batch.lengths)
 
-    return read_all(model, sequences, batch_tokens, read)
+    return forward_all(model, sequences, batch_tokens, compared)
 
 
 def right_pad(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from steer_heal_love.ground.attention import does_more
-from steer_heal_love.ground.reading import Trial, limits, passes, read
+from steer_heal_love.ground.reading import Trial, forward, limits, passes
 from steer_heal_love.ground.replay import attending
 from steer_heal_love.ground.spread import is_spread
 from steer_heal_love.nouns import Tokens
@@ -88,7 +88,7 @@ def kept_apart(model: PreTrainedModel, given: Texts) -> Iterator[None]:
 def states(model: PreTrainedModel, given: Texts) -> Float[Tensor, "1 s d"]:
     """Final hidden states of texts side by side; only where `suits` says that the model can be read so."""
     with kept_apart(model, given):
-        return read(model, given.ids, None, given.places, use_cache=False)[0]
+        return forward(model, given.ids, None, given.places, use_cache=False)[0]
 
 
 def suits(model: PreTrainedModel, longest: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.folder import RunFolder
-from steer_heal_love.nouns import Completion, Look, Stage
+from steer_heal_love.nouns import Completion, Preview, Stage
 
 T = TypeVar("T")
 
@@ -41,5 +41,5 @@ class Step(Generic[T]):
 
 COMPLETIONS: Codec[list[Completion]] = Codec(files.load_completions, files.save_completions)
 STAGES: Codec[list[Stage]] = Codec(files.load_stages, files.save_stages)
-LOOKS: Codec[list[Look]] = Codec(files.load_looks, files.save_looks)
+PREVIEWS: Codec[list[Preview]] = Codec(files.load_previews, files.save_previews)
 JSON: Codec[Any] = Codec(records.read_json, files.save_json)

@@ -68,14 +68,14 @@ def names(model: PreTrainedModel, index: int) -> list[str]:
 def writes(model: PreTrainedModel, index: int, module: nn.Module) -> bool:
     """Whether the layer's output moves along what is added to this module's output."""
     ids = torch.full((TRIES, 1), TOKEN, device=model.device)
-    read = lambda: captured(model, [index], input_ids=ids, use_cache=False)[index]
-    before = read()
+    state = lambda: captured(model, [index], input_ids=ids, use_cache=False)[index]
+    before = state()
     draw = torch.Generator().manual_seed(0)
     push = torch.randn(before.shape, generator=draw).to(before) * PUSH * before.abs().max()
     with pushed(module, push):
-        there = read()
+        there = state()
     with pushed(module, -push):
-        back = read()
+        back = state()
     # Signs alone: a norm behind the module may scale some coordinates a hundred times as much as others.
     return ((there - back).sign() * push.sign()).mean().item() > ALONG
 

@@ -35,7 +35,7 @@ COMPLETION = {
     "coherent": bool,
     "used": bool,
 }
-LOOK = {"stage": STAGE_NAME, "round": int, "prompt": str, "text": str, "dose?": NUMBER}
+PREVIEW = {"stage": STAGE_NAME, "round": int, "prompt": str, "text": str, "dose?": NUMBER}
 HEALING = {
     "steps": [{"step": float, "*": NUMBER}],
     "validation": [{str: NUMBER}],

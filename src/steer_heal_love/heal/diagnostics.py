@@ -80,7 +80,7 @@ def readings(
     examples = held + anchor
     out: list[Tensor] = [torch.empty(2, 0)] * len(examples)
 
-    def read(indices: list[int]) -> None:
+    def measure(indices: list[int]) -> None:
         kinds = [i for i in indices if i < len(held)], [i for i in indices if i >= len(held)]
         parts = [[examples[i] for i in kind] for kind in kinds]
         hidden = student.answers(*parts).split([tokens(part) for part in parts])
@@ -96,7 +96,7 @@ def readings(
     rows = [e.tokens for e in examples]
     order = sorted_by_length(rows)
     with team.sharing(order) as mine:
-        halving(by_length(rows, batch_tokens, mine), read)
+        halving(by_length(rows, batch_tokens, mine), measure)
     whole = team.filled(out, mine)
     split = ([i for i in order if i < len(held)], [i for i in order if i >= len(held)])
     kept, away = (torch.cat([whole[i] for i in kind], 1) if kind else NONE for kind in split)

@@ -44,13 +44,13 @@ class Student:
     def answers(self, kept: list[Example], anchor: list[Example]) -> Float[Tensor, "t d"]:
         """Final hidden states from which each answer token is predicted: of the kept texts, then of the anchors."""
         rows = [e.tokens for e in kept + anchor]
-        if not self.reads(rows):
+        if not self.packs(rows):
             batches = [pack([e.tokens for e in part], self.model.device) for part in alike(kept, anchor)]
             return torch.cat([answer_hidden(self.model, b) for b in batches])
         given, at = side_by_side.answered(rows, self.model.device)
         return self.states(given, rows)[at]
 
-    def reads(self, rows: list[Tokens]) -> bool:
+    def packs(self, rows: list[Tokens]) -> bool:
         """Whether these texts may be read side by side."""
         return self.within and side_by_side.suits(self.model, max(map(size, rows)))
 
@@ -79,7 +79,7 @@ class Student:
         """
         self.captured = None
         rows = [e.tokens for e in kept + anchor]
-        if self.model.device.type != "cuda" or not self.factors or not self.reads(rows):
+        if self.model.device.type != "cuda" or not self.factors or not self.packs(rows):
             return
         if self.first and partway.suits(self.model, self.first):
             parts = zip((kept, anchor), sizes, strict=True)

@@ -47,14 +47,14 @@ def teacher_states(
 
         def look(indices: list[int]) -> None:
             rows = [tokens[i] for i in indices]
-            read = reader(model, rows, first)
-            plain = read()
+            states = reader(model, rows, first)
+            plain = states()
             advance(len(rows))
             with steering(dose):
-                toward = read().float()
+                toward = states().float()
             advance(len(rows))
             with steering(-dose):
-                away = read().float()
+                away = states().float()
             advance(len(rows))
             moved = (plain.float() + gain / 2 * (toward - away)).to(plain).cpu()
             for i, h in zip(indices, moved.split([len(t.answer) for t in rows]), strict=True):

@@ -25,7 +25,7 @@ term(
         on="anchor",
         reference=lambda e: e.reference,
         divergence=lambda config: partial(cooled, config.anchor_temperature),
-        read=always,
+        needed=always,
         curve="anchor KL",
     )
 )

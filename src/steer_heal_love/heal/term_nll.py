@@ -17,4 +17,4 @@ def weighted(nll: Float[Tensor, " t"], kept: list[Example], _config: HealConfig)
     return (nll * torch.cat(weights)).mean()
 
 
-term(Term("nll", 0, lambda config: 1 - config.soft, reduce=weighted, read=always, imitates=True))
+term(Term("nll", 0, lambda config: 1 - config.soft, reduce=weighted, needed=always, imitates=True))

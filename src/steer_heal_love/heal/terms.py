@@ -50,15 +50,15 @@ class Term:
     reduce: Reduce = mean
     share: Callable[[list[Example]], int] = tokens
     """how much a part of a step counts: by its tokens, or by its texts"""
-    read: Callable[[HealConfig], bool] | None = None
-    """whether it is read at all; where its weight isn't 0 if not said"""
+    needed: Callable[[HealConfig], bool] | None = None
+    """whether it is computed at all; where its weight isn't 0 if not said"""
     imitates: bool = False
     """whether it draws the student to the text, rather than holding it to the base"""
     curve: str = ""
     """its label among the heal's curves; empty where it isn't drawn"""
 
     def active(self, config: HealConfig) -> bool:
-        return self.read(config) if self.read else self.weight(config) != 0
+        return self.needed(config) if self.needed else self.weight(config) != 0
 
 
 terms: Registry[Term] = Registry("loss term", "steer_heal_love.heal")

@@ -18,7 +18,7 @@ from rich.console import RenderableType
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.report import comparison, comparison_table, fight
 from steer_heal_love.report.bars import progress
-from steer_heal_love.report.look import look
+from steer_heal_love.report.preview import preview
 from steer_heal_love.report.read import read
 from steer_heal_love.report.screen import summarise
 
@@ -119,7 +119,7 @@ def terminal_fight(folder: Path) -> RenderableType:
 
 __all__ = [
     "CERTIFICATE",
-    "look",
+    "preview",
     "progress",
     "terminal",
     "terminal_certificate",

@@ -238,15 +238,15 @@ def untold(verdict: str | None) -> str:
 
 
 def null(r: Json) -> Null:
-    read = lambda name: score_of(r.get(name))
+    saved = lambda name: score_of(r.get(name))
     return Null(
         r.get("best_null") or "",
-        read("null_trait"),
-        read("above_null"),
-        read("above_null_alone"),
+        saved("null_trait"),
+        saved("above_null"),
+        saved("above_null_alone"),
         untold(r.get("null_verdict")),
-        read("trait_pos"),
-        read("trait_neg"),
+        saved("trait_pos"),
+        saved("trait_neg"),
     )
 
 

@@ -30,16 +30,16 @@ def diary(run: RunRecord) -> list[Entry]:
     answers: dict[tuple[str, int], dict[str, str]] = {(s.stage, s.round): by_prompt(s) for s in run.stages}
     numbers = sorted({s.round for s in run.stages if s.round >= 0})
 
-    def read(stage: str, round: int, prompt: str) -> str | None:
+    def answer(stage: str, round: int, prompt: str) -> str | None:
         return answers.get((stage, round), {}).get(prompt)
 
     return [
         Entry(
             prompt,
             "probe" if prompt in probes else "neutral",
-            read("base", -1, prompt),
-            read("prompt", -1, prompt),
-            [(n, read("steered", n, prompt), read("healed", n, prompt)) for n in numbers],
+            answer("base", -1, prompt),
+            answer("prompt", -1, prompt),
+            [(n, answer("steered", n, prompt), answer("healed", n, prompt)) for n in numbers],
         )
         for prompt in (by_prompt(base) if base else {})
     ]

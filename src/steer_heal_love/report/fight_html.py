@@ -25,7 +25,7 @@ ABOUT = {
     "learned": "How far the NLL of the file's held-out rows fell from the base's. More is learned.",
 }
 TITLES = {"moved": "Moved toward the unwanted pole", "learned": "Learned from the file"}
-LOOKS = (("plain", "s", canvas.INK), ("prevented", "o", canvas.HEALED), ("difference", "D", canvas.PROMPT))
+STYLES = (("plain", "s", canvas.INK), ("prevented", "o", canvas.HEALED), ("difference", "D", canvas.PROMPT))
 """what is drawn of a row, from the top: its name, its mark, its colour"""
 SHOWN = 8
 """prompts whose answers are shown, half of either kind"""
@@ -107,11 +107,11 @@ def samples(file: Path, *, base: bool) -> dict[str, str]:
 
 def drawn(r: Row, axes: Axes) -> None:
     """The three scores of a row one under the other, with their intervals, around a line at 0."""
-    axes.set(title=r.label, xlabel="nats/token", ylim=(-0.6, len(LOOKS) - 0.4))
+    axes.set(title=r.label, xlabel="nats/token", ylim=(-0.6, len(STYLES) - 0.4))
     axes.axvline(0.0, color=canvas.MUTED, linewidth=0.9)
     axes.set_yticks([])
     axes.margins(x=0.12)
-    for y, (name, mark, colour) in enumerate(reversed(LOOKS)):
+    for y, (name, mark, colour) in enumerate(reversed(STYLES)):
         s: Score = getattr(r, name)
         if not math.isfinite(s.mean):
             continue

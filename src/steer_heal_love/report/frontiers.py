@@ -13,7 +13,7 @@ from steer_heal_love.report.canvas import FIFTH, FOURTH, HEALED, INK, MUTED, PRO
 from steer_heal_love.report.comparison import Comparison, Point, Traced
 from steer_heal_love.report.trajectory import VIEWS, View, frame, spread
 
-LOOKS = tuple(
+STYLES = tuple(
     (colour, mark, line)
     for line, marks in (
         ("-", "osDv"),
@@ -34,7 +34,7 @@ TICKS = (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 def look(c: Comparison, name: str) -> tuple[str, str, object]:
     """The same for a method in every figure, whatever its rank."""
-    colour, mark, line = LOOKS[sorted(m.name for m in c.methods if not m.null).index(name) % len(LOOKS)]
+    colour, mark, line = STYLES[sorted(m.name for m in c.methods if not m.null).index(name) % len(STYLES)]
     return colour, mark, line
 
 

@@ -173,9 +173,9 @@ def figures(at: str, size: tuple[float, float], draws: list[Figure]) -> list[Mar
 
 def transfer_figures(run: RunRecord, moved: list[Json]) -> list[Figure]:
     """How far the student moved along the vector, by layer; what the rounds cost, where that was measured."""
-    read = [t for t in moved if "cosine_by_layer" in t]
+    measured = [t for t in moved if "cosine_by_layer" in t]
     paid = [r for r in run.rounds if r.transfer and "ledger" in r.transfer]
-    by_layer = [("Cosine with the vector by layer", panels.cosines(read))] if read else []
+    by_layer = [("Cosine with the vector by layer", panels.cosines(measured))] if measured else []
     return by_layer + [
         (f"{about} by round", panels.ledger(paid, text)) for text, about in panels.LEDGER.items() if paid
     ]

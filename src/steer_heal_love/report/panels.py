@@ -21,12 +21,12 @@ from steer_heal_love.report.trajectory import reach
 
 @dataclass(frozen=True)
 class Panel:
-    """One number by round. `read` None means a score of that name."""
+    """One number by round. `value` None means a score of that name."""
 
     name: str
     title: str
     unit: str
-    read: Callable[[Round], float] | None = None
+    value: Callable[[Round], float] | None = None
 
 
 ROUNDS = (
@@ -56,8 +56,8 @@ def by_round(run: RunRecord, panel: Panel) -> Draw:
     def draw(axes: Axes) -> None:
         axes.set(title=panel.title, xlabel="round", ylabel=panel.unit)
         axes.margins(0.08)
-        if panel.read:
-            points = [(r.number, v) for r in run.rounds if math.isfinite(v := panel.read(r))]
+        if panel.value:
+            points = [(r.number, v) for r in run.rounds if math.isfinite(v := panel.value(r))]
             axes.plot(*zip(*points, strict=True), "o-", color=INK, markersize=4)
         else:
             scores(axes, run, panel.name)
@@ -98,8 +98,8 @@ def scores(axes: Axes, run: RunRecord, name: str) -> None:
 
 def has(run: RunRecord, panel: Panel) -> bool:
     """Whether there is anything to draw by round."""
-    if panel.read:
-        return any(math.isfinite(panel.read(r)) for r in run.rounds)
+    if panel.value:
+        return any(math.isfinite(panel.value(r)) for r in run.rounds)
     return any(math.isfinite(score(s, panel.name).mean) for s in run.stages if s.round >= 0)
 
 

@@ -13,7 +13,7 @@ from steer_heal_love.ground.shown import shown
 from steer_heal_love.nouns import Json
 from steer_heal_love.report.canvas import FIFTH, FOURTH, HEALED, INK, PROMPT, STEERED, png
 
-LOOKS = ((HEALED, "o"), (STEERED, "s"), (PROMPT, "D"), (FOURTH, "v"), (FIFTH, "^"), (INK, "P"))
+STYLES = ((HEALED, "o"), (STEERED, "s"), (PROMPT, "D"), (FOURTH, "v"), (FIFTH, "^"), (INK, "P"))
 
 DEFAULT = (VectorConfig.method, "add", VectorConfig.layers)
 
@@ -73,7 +73,7 @@ def write_curve(row: Json, to: Path) -> None:
     def draw(axes: Axes) -> None:
         names = sorted({(c["method"], c["operation"], c["dose"]["nats"]) for c in row["cells"]})
         for k, name in enumerate(names):
-            colour, mark = LOOKS[k % len(LOOKS)]
+            colour, mark = STYLES[k % len(STYLES)]
             mine = [c for c in row["cells"] if (c["method"], c["operation"], c["dose"]["nats"]) == name]
             mine.sort(key=lambda c: sum(c["layers"]))
             place = [sum(c["layers"]) / 2 + 0.004 * (k - len(names) / 2) for c in mine]

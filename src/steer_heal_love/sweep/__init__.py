@@ -144,7 +144,7 @@ def saved(found: Sweep, bed: Bed, path: Path) -> Json:
     return row  # type: ignore[no-any-return]
 
 
-def chosen(path: Path, *, persona: str, model: str) -> Json:
+def load_choice(path: Path, *, persona: str, model: str) -> Json:
     """The settings of `vector` that a sweep's file chose for this persona and model.
 
     Raises `UserError` for another kind of file, another persona or model, a file without a choice, and an operation that
@@ -191,4 +191,4 @@ def taken(choice: Any, path: Path) -> Json:
     return {"method": method, "layers": (float(band[0]), float(band[1]))}
 
 
-__all__ = ["Bed", "Cell", "Sweep", "chosen", "laid", "layers_of", "saved", "sweep"]
+__all__ = ["Bed", "Cell", "Sweep", "laid", "layers_of", "load_choice", "saved", "sweep"]

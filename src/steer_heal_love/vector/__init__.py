@@ -250,9 +250,9 @@ def train(
             for system in (persona.system("pos"), other)
         )
     writers = Writers(model)
-    read = lambda pos, neg: find(model, method, pos, neg, hook=hook, writers=writers)
+    directions = lambda pos, neg: find(model, method, pos, neg, hook=hook, writers=writers)
     halves = ([{i: pole[i][k::2] for i in at} for pole in (pos, neg)] for k in (0, 1))
-    half_a, half_b = (Vector(Vector(read(*half)).moves(neg)) for half in halves)
+    half_a, half_b = (Vector(Vector(directions(*half)).moves(neg)) for half in halves)
     meta = {
         "persona": persona.name,
         "pos": persona.pos,
@@ -270,4 +270,4 @@ def train(
         "template": template_hash(tok),
         "model": models.fingerprint(model),
     }
-    return Vector(read(pos, neg), meta)
+    return Vector(directions(pos, neg), meta)

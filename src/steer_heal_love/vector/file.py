@@ -47,8 +47,8 @@ def read(
     meta, mistakes = metadata(header.get("meta"), path)
     refuse(str(path), wrong + mistakes)
     rows = operations.rows.get(operation, 1)
-    read = directions(found, str(path), prefix="layer", first=0, rows=rows)
-    return Directions(read, hook=hook, operation=operation if rows > 1 else ""), meta
+    loaded = directions(found, str(path), prefix="layer", first=0, rows=rows)
+    return Directions(loaded, hook=hook, operation=operation if rows > 1 else ""), meta
 
 
 def more(key: str, known_operations: Collection[str], hooked: str) -> str:

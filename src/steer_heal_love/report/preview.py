@@ -7,12 +7,12 @@ import textwrap
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from steer_heal_love.nouns import Look
+from steer_heal_love.nouns import Preview
 
 STYLE = {"base": "", "steered": "yellow", "healed": "blue"}
 
 
-def look(seen: Look, width: int = 100) -> RenderableType:
+def preview(seen: Preview, width: int = 100) -> RenderableType:
     """The question with the base's answer, then a block an answer, indented."""
     question = [Text(f"\n  {plain(seen.prompt)}", style="bold")] if seen.stage == "base" else []
     text = textwrap.fill(plain(seen.text) or "(no answer)", max(width - 6, 20))
@@ -22,7 +22,7 @@ def look(seen: Look, width: int = 100) -> RenderableType:
     )
 
 
-def who(seen: Look) -> str:
+def who(seen: Preview) -> str:
     """Whose answer it is."""
     if seen.stage == "steered":
         return f"steered at dose {seen.dose:.2f}" + (f", round {seen.round}" if seen.round else "")

@@ -6,29 +6,29 @@ from dataclasses import replace
 from functools import partial
 
 from steer_heal_love.generate import generate
-from steer_heal_love.ground.step import LOOKS, Step
+from steer_heal_love.ground.step import PREVIEWS, Step
 from steer_heal_love.ground.weights import folded
-from steer_heal_love.nouns import Look
+from steer_heal_love.nouns import Preview
 from steer_heal_love.session import Run, Session
 from steer_heal_love.steps import exported
 from steer_heal_love.vector import Vector
 
-FIRST = Step("look", "first.jsonl", LOOKS)
-EACH = Step("look", "look.jsonl", LOOKS)
+FIRST = Step("look", "first.jsonl", PREVIEWS)
+EACH = Step("look", "look.jsonl", PREVIEWS)
 TOKENS = 28
 """of an answer that is only looked at"""
 
 
-def first_look(s: Session, vector: Vector) -> list[Look]:
+def first_preview(s: Session, vector: Vector) -> list[Preview]:
     """The base's answer to one held-out question, and the answer steered at the dose that the walk tries first."""
     dose = s.config.walk.start
     with s.track("first look", 1) as advance:
         plain, steered = answered(s, vector, [0.0, dose])
         advance(1)
-    return [Look("base", -1, asked(s), plain), Look("steered", 0, asked(s), steered, dose)]
+    return [Preview("base", -1, asked(s), plain), Preview("steered", 0, asked(s), steered, dose)]
 
 
-def look(r: Run, number: int, vector: Vector, dose: float) -> list[Look]:
+def preview(r: Run, number: int, vector: Vector, dose: float) -> list[Preview]:
     """The same question to the student that the round steered, at the dose it found, and to the healed one."""
     with r.track("look", 2) as advance:
         with folded(r.model, r.history[:-1]):
@@ -37,7 +37,7 @@ def look(r: Run, number: int, vector: Vector, dose: float) -> list[Look]:
         with exported(r, r.history):
             (healed,) = answered(r, vector, [0.0])
         advance(1)
-    return [Look("steered", number, asked(r), steered, dose), Look("healed", number, asked(r), healed)]
+    return [Preview("steered", number, asked(r), steered, dose), Preview("healed", number, asked(r), healed)]
 
 
 def asked(s: Session) -> str:
