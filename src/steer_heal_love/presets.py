@@ -47,7 +47,7 @@ PRESETS: dict[str, Json] = {
     "gpu": {
         "batch_tokens": 32768,
         "vector": {"contexts": 256},
-        "generate": {"prompts": 64, "max_new_tokens": 512, "batch": 192},
+        "generate": {"prompts": 32, "max_new_tokens": 512, "batch": 192},
         "filter": {"keep": 64, "calibration": 128},
         "heal": {
             "batch": 8,

@@ -11,6 +11,7 @@ from steer_heal_love.ground import captured, partway, side_by_side
 from steer_heal_love.ground.captured import Captured
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.parts import layers
+from steer_heal_love.ground.scoring import size
 from steer_heal_love.ground.side_by_side import texts
 from steer_heal_love.heal.examples import Example, answer_ids
 from steer_heal_love.heal.lora import fresh
@@ -137,14 +138,27 @@ def test_a_step_is_filled_up_with_texts_no_longer_than_the_longest():
         ([7, 7, 7], True),
         ([7, 7, 7, 7, 2], True),
         ([7, 7, 7, 7, 7], False),
-        ([7, 7], False),
+        ([7, 2], True),
+        ([7, 1], False),
         ([8, 7, 7], False),
     ],
 )
 def test_what_is_longer_or_mostly_filler_is_not_replayed(sizes, fits):
     rows = [(1,) * n for n in sizes]
     assert shapes(30, 12, 7).takes(texts(rows, "cpu")) is fits
-    assert captured.FULL == 0.7
+    assert captured.FULL == 0.3
+
+
+def test_held_out_texts_are_read_in_batches_that_a_captured_step_takes(model):
+    """Every text once, as many at a time as fit; without a captured step, as many as `batch_tokens` lets."""
+    rows = [Tokens((1,) * n, (2, 3)) for n in (1, 3, 4, 5, 5, 9)]
+    student, order = Student(model), list(range(len(rows)))
+    assert list(student.batches(rows, 14, order)) == [[0, 1], [2, 3], [4], [5]]
+    student.captured = shapes(14, 4, 7)
+    found = list(student.batches(rows, 1000, order))
+    assert found == [[0, 1, 2], [3, 4], [5]]
+    takes = [student.captured.takes(texts([(1,) * size(rows[i]) for i in batch], "cpu")) for batch in found]
+    assert takes == [True, True, False], "the last is longer than any text that was captured"
 
 
 def test_answers_ids_follow_each_other():

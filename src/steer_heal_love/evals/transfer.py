@@ -176,14 +176,14 @@ def ledger(
     neutral = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
     own = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in healed.samples]
 
-    def states(context: Context, sequences: list[Tokens]) -> Hidden:
+    def hidden(context: Context, sequences: list[Tokens]) -> Hidden:
         with context():
             return hidden_states(s.model, sequences, batch_tokens=s.batch_tokens, advance=advance)
 
-    now = {"neutral": states(student, neutral), "own": states(student, own)}
+    now = {"neutral": hidden(student, neutral), "own": hidden(student, own)}
     then = {
-        "total": {"neutral": [h for _, _, h in s.neutral], "own": states(nullcontext, own)},
-        "round": {"neutral": states(previous, neutral), "own": states(previous, own)},
+        "total": {"neutral": [h for _, _, h in s.neutral], "own": hidden(nullcontext, own)},
+        "round": {"neutral": hidden(previous, neutral), "own": hidden(previous, own)},
     }
     return {
         since: {
@@ -198,8 +198,8 @@ def divergence(s: Subject, p: Hidden, q: Hidden) -> Divergence:
     """KL(p‖q) per token from final hidden states: mean over sequences with interval, and its tail."""
     if not p:
         return {"mean_nats": Score.undefined(), "p95_nats": math.nan, "tokens": 0}
-    parts = [kl_nats(s.model, a, b) for a, b in zip(p, q, strict=True)]
-    tokens = torch.cat(parts)
+    tokens = kl_nats(s.model, torch.cat(p), torch.cat(q))
+    parts = tokens.split([len(states) for states in p])
     return {
         "mean_nats": bootstrap([part.mean().item() for part in parts], resamples=s.config.resamples),
         "p95_nats": tokens.quantile(0.95).item(),

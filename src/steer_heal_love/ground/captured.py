@@ -23,8 +23,8 @@ from steer_heal_love.ground.replay import graphed
 from steer_heal_love.ground.side_by_side import Texts
 
 T = TypeVar("T")
-FULL = 0.7
-"""share of the captured length under which a step is taken uncaptured: the rest would be filler"""
+FULL = 0.3
+"""share of the captured length under which a step is taken uncaptured: launching its kernels takes less than the filler"""
 _warm: WeakSet[nn.Module] = WeakSet()
 """models whose passes have run once, so that libraries have made what they make on first use"""
 
@@ -69,10 +69,14 @@ class Captured:
             self.returning, self.grads = graphed(backward, self.passing.pool())
 
     def takes(self, given: Texts) -> bool:
-        """Whether a step of these texts fits what was captured, and fills most of it."""
-        left = self.length - sum(given.lengths)
-        room = (self.count - len(given.lengths)) * self.longest
-        return 0 <= left <= min(room, (1 - FULL) * self.length) and given.longest <= self.longest
+        """Whether a step of these texts fits what was captured, and fills enough of it."""
+        full = sum(given.lengths) >= FULL * self.length
+        return full and self.holds(given.lengths) and given.longest <= self.longest
+
+    def holds(self, lengths: list[int]) -> bool:
+        """Whether so much text fits what was captured, with the filler beside it."""
+        left, room = self.length - sum(lengths), (self.count - len(lengths)) * self.longest
+        return 0 <= left <= room
 
     def __call__(self, given: Texts, entered: Float[Tensor, "1 s d"]) -> Float[Tensor, "s d"]:
         places, ends = self.filled(given.lengths)

@@ -114,7 +114,7 @@ def _span(
     last, places = tokens.unsqueeze(1).clone(), mask.sum(1, keepdim=True)
     out = last.new_zeros(rows, span)
 
-    def forward() -> None:
+    def one_step() -> None:
         sees.index_fill_(3, at, 0)
         hidden = body(model)(
             input_ids=last, attention_mask=sees, position_ids=places, past_key_values=cache, use_cache=True
@@ -126,8 +126,8 @@ def _span(
 
     done = 1
     with attending(model, attention.FUSED):
-        forward()
-        advance = recorded(forward, model.device) if span > 1 else forward
+        one_step()
+        advance = recorded(one_step, model.device) if span > 1 else one_step
         while done < span and not (done % POLL == 0 and over(out[:, :done])):
             advance()
             done += 1

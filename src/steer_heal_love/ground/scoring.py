@@ -314,7 +314,7 @@ def compared(
     """What `values(reference logits, the model's logits)` says of every answer token, a row each. The reference is given
     by its final hidden states over the same answers (after prompts of its own) and by how it `speak`s them."""
 
-    def compared(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
+    def by_row(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
         theirs = torch.cat([references[i] for i in indices]).to(ours)
         parts = [
             values(speak(r), head(model, h))
@@ -322,7 +322,7 @@ def compared(
         ]
         return torch.cat(parts).split(batch.lengths)
 
-    return forward_all(model, sequences, batch_tokens, compared)
+    return forward_all(model, sequences, batch_tokens, by_row)
 
 
 def right_pad(

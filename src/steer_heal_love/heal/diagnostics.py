@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import team
 from steer_heal_love.ground.memory import halving
-from steer_heal_love.ground.scoring import by_length, forward_kl, sorted_by_length, token_divergence
+from steer_heal_love.ground.scoring import forward_kl, sorted_by_length, token_divergence
 from steer_heal_love.heal import Divergence, divergences
 from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms
@@ -96,7 +96,7 @@ def readings(
     rows = [e.tokens for e in examples]
     order = sorted_by_length(rows)
     with team.sharing(order) as mine:
-        halving(by_length(rows, batch_tokens, mine), measure)
+        halving(student.batches(rows, batch_tokens, mine), measure)
     whole = team.filled(out, mine)
     split = ([i for i in order if i < len(held)], [i for i in order if i >= len(held)])
     kept, away = (torch.cat([whole[i] for i in kind], 1) if kind else NONE for kind in split)
