@@ -92,6 +92,6 @@ def test_a_step_that_runs_out_halfway_leaves_no_gradient_behind(model, monkeypat
 
     monkeypatch.setattr(optimise, "backward", backward)
     with pytest.warns(UserWarning, match="4 at a time"):
-        terms = trainer.gradient([], [])
+        terms = trainer.gradient([], [])()
     assert passes == [8, 4, 2] and trainer.config.micro_batch == 2 and terms == {"nll": 1.5}
     assert torch.equal(factor.grad, torch.ones_like(factor))

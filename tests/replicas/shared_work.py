@@ -110,7 +110,7 @@ class Work:
             b.copy_(0.05 * torch.randn(b.shape, generator=torch.Generator().manual_seed(n)))
         trainer = Trainer(self.model, adapter, CONFIG, 10)
         with adapted(self.model, adapter.factors, adapter.scaling):
-            terms = trainer.gradient(examples[:kept], examples[kept : kept + anchors])
+            terms = trainer.gradient(examples[:kept], examples[kept : kept + anchors])()
             held = validate(self.model, examples[:3], examples[3:6], CONFIG, 64)
         grads = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in trainer.parameters]
         trainer.end()

@@ -26,7 +26,7 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.scoring import answer_hidden, pack
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.loss import token_terms
-from steer_heal_love.heal.optimise import Trainer
+from steer_heal_love.heal.optimise import Trainer, at_hand
 from steer_heal_love.nouns import Adapter, Healing, Tokens
 
 T = TypeVar("T")
@@ -55,8 +55,10 @@ def own_steps(
                 row: dict[str, float] = {}
                 if batch:
                     with with_adapter():
-                        row = trainer.update({"loss": gradient(trainer, batch, losses)})
-                record.steps.append(row | {"used": len(batch)})
+                        loss = gradient(trainer, batch, losses)
+                        row = trainer.update(at_hand({"loss": loss}))
+                row["used"] = len(batch)
+                record.steps.append(row)
                 advance(1)
         trainer.end()
         if not any(row["used"] for row in record.steps):

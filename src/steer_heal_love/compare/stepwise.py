@@ -93,15 +93,17 @@ def learned(bench: Bench, settings: HealConfig, lesson: Callable[[Student], Less
         record = Healing()
         with bench.run.track("heal", pace.steps) as advance:
             for student.step in range(pace.steps):
-                got, terms = lesson(student), {}
+                got = lesson(student)
+                row: dict[str, float] = {}
                 if got.examples:
                     with student.with_adapter():
                         beside = [next(anchors) for _ in range(cfg.anchor_batch)] if free else []
-                        terms = trainer.update(trainer.gradient(got.examples, beside))
+                        row = trainer.update(trainer.gradient(got.examples, beside))
                 tokens = sum(len(c.tokens.answer) for c in got.made)
                 counts = {"made": len(got.made), "used": len(got.examples), "tokens": tokens}
                 # A step that kept no text is a row too, and has no terms to say which it was.
-                record.steps.append(terms | {"step": student.step} | counts)
+                row |= {"step": student.step} | counts
+                record.steps.append(row)
                 advance(1)
         trainer.end()
         if not any(row["used"] for row in record.steps):

@@ -18,7 +18,7 @@ from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.heal.examples import NOTHING, Example, cycle, split_anchor, tokens
 from steer_heal_love.heal.lora import fresh
 from steer_heal_love.heal.losses import losses
-from steer_heal_love.heal.optimise import Trainer
+from steer_heal_love.heal.optimise import Trainer, at_hand
 from steer_heal_love.nouns import Adapter, Healing
 from steer_heal_love.session import Run
 from steer_heal_love.vector import Vector
@@ -47,7 +47,8 @@ def tuned(r: Run, rows: list[Row], vector: Vector | None) -> tuple[Adapter, Heal
     with adapted(r.model, adapter.factors, adapter.scaling), r.track("fine-tune", len(batches)) as advance:
         for batch in batches:
             beside = [a for _, a in zip(range(cfg.anchor_batch), anchors, strict=False)]
-            record.steps.append(trainer.update(gradient(trainer, batch, beside, steering)))
+            means = gradient(trainer, batch, beside, steering)
+            record.steps.append(trainer.update(at_hand(means)))
             advance(1)
     trainer.end()
     return adapter, record

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import fused, partway
+from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.replay import graphed
 from steer_heal_love.ground.side_by_side import Texts
 
@@ -82,8 +83,8 @@ class Captured:
         places, ends = self.filled(given.lengths)
         n = entered.shape[1]
         self.texts.ids[:, :n].copy_(given.ids)
-        self.texts.places.copy_(places)
-        self.texts.ends.copy_(ends)
+        self.texts.places.copy_(sent(places, entered.device))
+        self.texts.ends.copy_(sent(ends, entered.device))
         self.entered[:, :n].copy_(entered)
         self.entered[:, n:].zero_()
         return _Replayed.apply(self, *self.factors)[:n]  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from steer_heal_love.ground.errors import UserError
 
@@ -26,6 +27,13 @@ def known_device(name: str) -> str:
     if name not in ("auto", *here):
         raise UserError(f"device {name!r}: torch {torch.__version__} finds here: auto, {', '.join(here)}.")
     return auto_device() if name == "auto" else name
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the host on `device`. A GPU is not waited for: what it has still to do comes first, and the host goes on."""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def native_bfloat16() -> bool:

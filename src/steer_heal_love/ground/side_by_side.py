@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from steer_heal_love.ground.attention import does_more
+from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.reading import Trial, forward, limits, passes
 from steer_heal_love.ground.replay import attending
 from steer_heal_love.ground.spread import is_spread
@@ -48,9 +49,9 @@ def texts(rows: list[tuple[int, ...]], device: torch.device | str) -> Texts:
     """These texts side by side."""
     lengths = [len(row) for row in rows]
     return Texts(
-        torch.tensor([[i for row in rows for i in row]]).to(device),
-        torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0).to(device),
-        torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device),
+        sent(torch.tensor([[i for row in rows for i in row]]), device),
+        sent(torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0), device),
+        sent(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), device),
         lengths,
         max(lengths),
     )
@@ -59,7 +60,7 @@ def texts(rows: list[tuple[int, ...]], device: torch.device | str) -> Texts:
 def answered(rows: list[Tokens], device: torch.device | str) -> tuple[Texts, Int[Tensor, " t"]]:
     """Prompts with their answers side by side, and the positions before each answer token."""
     at = where([(len(t.prompt), len(t.answer)) for t in rows])
-    return texts([t.prompt + t.answer for t in rows], device), at.to(device)
+    return texts([t.prompt + t.answer for t in rows], device), sent(at, device)
 
 
 def where(sizes: list[tuple[int, int]]) -> Int[Tensor, " t"]:

@@ -149,13 +149,15 @@ def summed(values: dict[str, float], names: Sequence[str]) -> dict[str, float]:
 
 def add_up(
     parameters: Sequence[nn.Parameter | Tensor], values: dict[str, Float[Tensor, ""]], names: Sequence[str]
-) -> dict[str, float]:
-    """Every parameter's gradient becomes its sum over all processes; one that has none counts as 0. Out: the same of each
-    value, as `summed` gives it; they travel along with the first parameter's device, which is waited for once.
+) -> Callable[[], dict[str, float]]:
+    """Every parameter's gradient becomes its sum over all processes; one that has none counts as 0. Out: what gives the
+    same of each value, as `summed` does; they travel along with the first parameter's device. GPUs are waited for only
+    once this is called, so that the next work can be handed to them before.
 
     One flat buffer a device: many small messages would wait for each other. Wrapping the model for torch's own data
     parallel would buy nothing, since it is frozen: the factors are the only parameters, and hooks apply them.
     """
+    sent: list[dist.Work] = []
     zero = torch.zeros((), device=parameters[0].device)
     there = torch.stack([f for n in names for f in (values.get(n, zero).to(zero), zero + (n in values))])
     for device in dict.fromkeys(p.device for p in parameters) if _team.size > 1 else ():
@@ -163,12 +165,23 @@ def add_up(
         parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in each]
         parts += [there] if device == there.device else []
         flat = torch.cat(parts)
-        _done(dist.all_reduce(flat, async_op=True))
+        work = dist.all_reduce(flat, async_op=True)
+        if device.type == "cuda":
+            work.wait()  # on the GPU: what is launched next comes after the sum
+            sent.append(work)
+        else:
+            _done(work)
         sums = flat.split([len(part) for part in parts])
         for p, grad in zip(each, sums, strict=False):
             p.grad = grad.view_as(p)
         there = sums[-1] if device == there.device else there
-    return _present(there.view(-1, 2), names)
+
+    def known() -> dict[str, float]:
+        for work in sent:
+            _done(work)
+        return _present(there.view(-1, 2), names)
+
+    return known
 
 
 def _present(there: Float[Tensor, "n 2"], names: Sequence[str]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import team
+from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.scoring import size
 from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms
@@ -83,7 +84,7 @@ def losses(
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "t d"]]:
     """The unweighted terms, and the hidden states they were read from. `student` reads them, in padded rows if not said."""
     hidden = (student or Student(model, within=False)).answers(kept, anchor)
-    targets, n = answer_ids(kept + anchor).to(hidden.device), tokens(kept)
+    targets, n = sent(answer_ids(kept + anchor), hidden.device), tokens(kept)
     found: dict[str, Float[Tensor, ""]] = {}
     for on, part, at in (("kept", kept, slice(0, n)), ("anchor", anchor, slice(n, None))):
         if part:

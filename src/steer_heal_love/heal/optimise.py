@@ -29,10 +29,20 @@ WARMUP = 0.1
 """share of the steps over which the learning rate rises"""
 
 
+Terms = Callable[[], dict[str, float]]
+"""a step's terms by name, in nats a token; to ask for them is to wait for the GPU"""
+
+
+def at_hand(terms: dict[str, float]) -> Terms:
+    """Terms that nobody has to wait for."""
+    return lambda: terms
+
+
 class Trainer:
     """AdamW on an adapter's factors, warmed up and cooled down over `total` steps: a gradient, then an update.
 
     Both are taken with the adapter on. `weights` are the loss terms'; passes of `config` are halved until they fit.
+    A step's terms are read once the next step is on its way, so that a GPU never waits for the host.
     """
 
     def __init__(
@@ -50,9 +60,11 @@ class Trainer:
             fused=all(f.is_cuda for f in self.parameters) or None,
         )
         self.student = Student(model, within=False)
+        self.unread: tuple[dict[str, float], Terms, Tensor | float] | None = None
+        """the last step's row, what its terms are, and its spectral penalty"""
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda s: shape(s, total))
 
-    def gradient(self, kept: list[Example], anchor: list[Example]) -> dict[str, float]:
+    def gradient(self, kept: list[Example], anchor: list[Example]) -> Terms:
         """One step's gradient into the factors; the terms' means."""
         terms: dict[str, Tensor] = {}
 
@@ -86,27 +98,40 @@ class Trainer:
         parts = math.ceil(max(both) / c.micro_batch)
         return math.ceil(both[0] / parts), math.ceil(both[1] / parts)
 
-    def update(self, terms: dict[str, float]) -> dict[str, float]:
-        """One step along the gradient; the step's row. Raises `Diverged` when a term is not a number."""
-        terms["spectral"] = 0.0
+    def update(self, terms: Terms) -> dict[str, float]:
+        """One step along the gradient; the step's row, whose terms follow with the next step, or with the end. Raises
+        `Diverged` when a term of the step before is not a number."""
+        penalty: Tensor | float = 0.0
         if self.config.spectral:
             penalty = self.spectral(self.adapter)
             (self.config.spectral * penalty).backward()
-            terms["spectral"] = penalty.item()
-        if not all(math.isfinite(t) for t in terms.values()):
-            raise Diverged(
-                f"round {self.round}, step {self.done}: {terms}; lower heal.lr (now {self.config.lr})."
-            )
+            penalty = penalty.detach()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
         self.schedule.step()
-        row = {"step": self.done, "lr": self.schedule.get_last_lr()[0], **terms}
+        self.read_terms()
+        row: dict[str, float] = {"step": self.done, "lr": self.schedule.get_last_lr()[0]}
+        self.unread = row, terms, penalty
         self.done += 1
         return row
 
+    def read_terms(self) -> None:
+        """Complete the last row. Raises `Diverged` when a term is not a number."""
+        if self.unread is None:
+            return
+        (row, terms, penalty), self.unread = self.unread, None
+        found = {**terms(), "spectral": float(penalty)}
+        row |= found
+        if not all(math.isfinite(t) for t in found.values()):
+            raise Diverged(
+                f"round {self.round}, step {row['step']}: {found}; lower heal.lr (now {self.config.lr})."
+            )
+
     def end(self) -> None:
+        """Nothing is trained any more, and every row is complete. Raises `Diverged` as `update` does."""
         for f in self.parameters:
             f.requires_grad_(False)
+        self.read_terms()
 
 
 def shape(step: int, total: int) -> float:
