@@ -40,7 +40,7 @@ import shapes
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen3Config
 
-from steer_heal_love import evals, follower, replicas, steps
+from steer_heal_love import base, evals, follower, replicas, steps
 from steer_heal_love.config import RunConfig
 from steer_heal_love.evals import neutral
 from steer_heal_love.ground import models, reading, records, spread, team
@@ -168,7 +168,7 @@ def compared(one: Any, all_: Any) -> dict[str, Any]:
 
 
 def generation(b: rooms.Bench) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """One pass of the dose walk, as the preset has it, every answer of full length."""
+    """One pass of the dose walk, every answer of full length."""
     g, w = b.config.generate, b.config.walk
     doses = [w.start / w.span, w.start, w.start * w.span, 0.5 * w.start][: w.doses]
     pairs = [(p, d) for p in training_prompts(b.persona, g.prompts, seed=0) for d in doses]
@@ -208,7 +208,7 @@ def evaluation(b: rooms.Bench) -> tuple[Callable[[], Any], Callable[[], Any]]:
             b.persona,
             cfg,
             reference,
-            batch=b.config.generate.batch,
+            batch=base.at_once(replace(b.config, eval=cfg)),
             batch_tokens=b.config.batch_tokens,
             draws=cfg.healed_draws,
         )
@@ -315,7 +315,7 @@ def bench(model: PreTrainedModel, tok: Any, a: Any, folder: Path) -> rooms.Bench
     cfg = rooms.settings(device, a.shape, sizes, a.scale)
     few: Callable[[int], int] = lambda n: max(4, round(n * min(a.scale, 1)))
     g, e = cfg.generate, cfg.eval
-    g = replace(g, prompts=few(g.prompts), max_new_tokens=few(g.max_new_tokens), batch=few(g.batch))
+    g = replace(g, prompts=few(a.prompts), max_new_tokens=few(g.max_new_tokens), batch=few(g.batch))
     e = replace(
         e,
         probes=few(e.probes),
@@ -437,6 +437,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     args.add_argument("--scale", type=float, default=1.0, help="on counts and lengths, for a dry run")
     args.add_argument("--rows", type=int, default=ROWS, help="greedy answers that are compared")
     args.add_argument("--epochs", type=int, default=4, help="of the heal")
+    args.add_argument("--prompts", type=int, default=64, help="of one pass of the dose walk, at four doses each")
     args.add_argument("--repeats", type=int, default=2)
     args.add_argument("--budget", type=float, default=360.0, help="seconds after which no section begins")
     args.add_argument("--device", default="auto")

@@ -84,4 +84,4 @@ def test_only_what_is_lowered_changes(targets, texts, base, monkeypatch):
 def test_the_second_counts_as_much_as_the_first(targets):
     a, b = [torch.tensor([[3.0, 4.0]])], [torch.tensor([[0.0, 0.1]])]
     assert torch.allclose(targets.summed(a, b)[0], torch.tensor([[3.0, 4.0 + 5.0]]))
-    assert math.isclose(targets.apart([torch.tensor(3.0)], [torch.tensor(1.0)], 2.0)[0].item(), 1.0)
+    assert math.isclose(targets.difference([torch.tensor(3.0)], [torch.tensor(1.0)], 2.0)[0].item(), 1.0)
