@@ -437,7 +437,9 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     args.add_argument("--scale", type=float, default=1.0, help="on counts and lengths, for a dry run")
     args.add_argument("--rows", type=int, default=ROWS, help="greedy answers that are compared")
     args.add_argument("--epochs", type=int, default=4, help="of the heal")
-    args.add_argument("--prompts", type=int, default=64, help="of one pass of the dose walk, at four doses each")
+    args.add_argument(
+        "--prompts", type=int, default=64, help="of one pass of the dose walk, at four doses each"
+    )
     args.add_argument("--repeats", type=int, default=2)
     args.add_argument("--budget", type=float, default=360.0, help="seconds after which no section begins")
     args.add_argument("--device", default="auto")
