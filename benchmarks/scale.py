@@ -277,7 +277,7 @@ COLUMNS = {
     " | seconds | at the share of",
     "One run": "model | 10⁹ parameters | H100s that hold it | 10⁶ tokens | EFLOP | PB moved | GB on disk"
     " | hours at the floor | H100-hours | H100-hours, slow evaluation",
-    "The sweep": "model | runs | 10⁹ tokens | H100-hours | money | H100-hours, split and in turn | money, so",
+    "The sweep": "model | runs | 10⁹ tokens | H100-hours | money | H100-hours, layers split | money, layers split",
     "A night of it at 4B": "failures a worker-hour | a cell is | hours to the end | lost",
 }
 
@@ -370,7 +370,7 @@ def nights(terms: list[Term], a: argparse.Namespace, cells: int) -> list[list[st
                 start=a.start,
                 resumes=resumes,
             )
-            how = "gone on with" if resumes else "begun again"
+            how = "resumed" if resumes else "restarted"
             row = [f"{rate:g}", how if rate else "never lost", queueing.interval(hours, lambda h: f"{h:.1f}")]
             out.append([*row, queueing.interval(lost, lambda x: f"{x:.1%}")])
     return out

@@ -106,7 +106,7 @@ class AdaptConfig:
     window: int = 8
     """tokens that the running NLL is averaged over, and that a rewind removes"""
     quantile: float = 0.95
-    """share of the base's own answers that lies within the band's end, on either side"""
+    """quantile of the base's own running NLL at which the band's upper end lies; the lower end lies at 1 minus this"""
 
     @property
     def adapts(self) -> bool:
@@ -176,8 +176,9 @@ class FilterConfig:
 
 @dataclass(frozen=True)
 class HealConfig:
-    """How the LoRA is trained. The loss is (1 − soft)·NLL + soft·KL(teacher‖student) + lam·relu(agg D − tau) + anchor·KL; by
-    default soft is 1 and lam is 0, so that it is KL(teacher‖student) + anchor·KL."""
+    """How the LoRA is trained. The loss is (1 − soft)·NLL + soft·KL(teacher‖student) + lam·relu(agg D − tau) + anchor·KL +
+    spectral·(mean squared spectral norm). By default soft is 1, lam and spectral are 0, so that it is
+    KL(teacher‖student) + anchor·KL."""
 
     rank: int = 32
     """rank of the LoRA"""

@@ -17,8 +17,8 @@ The rows of a table are not in that order. `summary.json`, the report and the te
 - **Scores** such as trait_shift, neutral_kl and own_excess are defined in [reading a report](reading-a-report.md).
   The *halves* are trait_pos and trait_neg. A *foundation* is one of the moral foundations, read after short moral scenes
   (vignettes). *Scaled to the same neutral_kl* says what the steered base would have if it were steered less. It isn't
-  measured, but computed: its trait times √(healed model's neutral_kl / steered base's), which takes the trait to grow
-  with the dose and the drift with the dose's square. The *steered base* is the steered model of the first
+  measured, but computed: its trait times √(healed model's neutral_kl / steered base's neutral_kl). This assumes that the
+  trait grows with the dose, and the drift with the dose's square. The *steered base* is the steered model of the first
   round. The *evidence* is the line beside the verdict.
 - **Settings** such as heal.soft are explained in [settings](settings.md) and by `shl run --help`.
 
