@@ -40,7 +40,7 @@ import shapes
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen3Config
 
-from steer_heal_love import base, evals, follower, replicas, steps
+from steer_heal_love import evals, follower, replicas, steps
 from steer_heal_love.config import RunConfig
 from steer_heal_love.evals import neutral
 from steer_heal_love.ground import models, reading, records, spread, team
@@ -208,7 +208,7 @@ def evaluation(b: rooms.Bench) -> tuple[Callable[[], Any], Callable[[], Any]]:
             b.persona,
             cfg,
             reference,
-            batch=base.at_once(replace(b.config, eval=cfg)),
+            batch=replace(b.config, eval=cfg).samples_at_once,
             batch_tokens=b.config.batch_tokens,
             draws=cfg.healed_draws,
         )

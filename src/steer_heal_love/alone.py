@@ -48,7 +48,7 @@ class Bench:
             self.neutral,
             seed=seed_for(cfg.seed, purposes.OWN_SAMPLES),
             draws=config.base_draws,
-            batch=cfg.generate.batch,
+            batch=replace(cfg, eval=config).samples_at_once,
             batch_tokens=cfg.batch_tokens,
         )
         return replace(base, prepared=evals.prepared(base))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from steer_heal_love import evals
 from steer_heal_love import filter as sieve
-from steer_heal_love.config import GenerateConfig, RunConfig
+from steer_heal_love.config import GenerateConfig
 from steer_heal_love.evals import neutral, nulls, wording
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import purposes, records, shelf, team
@@ -96,7 +96,7 @@ def with_states(s: Session, answers: dict[str, list[Completion]]) -> Base:
 def scored(s: Session, base: Base, tokens: dict[str, list[Tokens]]) -> Base:
     """With the base's scores, as it is and with the persona's system prompt; what all stages share is made first."""
     cfg, subject = s.config, of(s, base)
-    asked = (cfg.eval, evals.bank_hashes(cfg.eval), s.persona, at_once(cfg), cfg.batch_tokens)
+    asked = (cfg.eval, evals.bank_hashes(cfg.eval), s.persona, cfg.samples_at_once, cfg.batch_tokens)
     wording = shelved(s, WORDING, lambda: asdict(chosen_wording(s, subject)), asked, round=-1)
     plain = asked, tokens["neutral"], tokens["calibration"]
     reached = shelved(s, NULLS, partial(traced, s, subject, base.calibration), plain)
@@ -144,20 +144,13 @@ def of(s: Session, base: Base, **given: Any) -> evals.Subject:
         cfg.eval,
         base.neutral,
         seed=s.seed(purposes.OWN_SAMPLES),
-        batch=at_once(cfg),
+        batch=cfg.samples_at_once,
         batch_tokens=cfg.batch_tokens,
         base_samples=first.samples,
         base_drawn=[*first.samples, *first.redrawn],
         prepared=base.prepared,
         **given,
     )
-
-
-def at_once(cfg: RunConfig) -> int:
-    """How many of a model's own samples are drawn at the same time: as many as take no more room than a batch of training
-    text does. A sample counts double, for its prompt."""
-    longer = cfg.generate.max_new_tokens // (2 * cfg.eval.sample_tokens)
-    return cfg.generate.batch * max(1, longer)
 
 
 def evaluated(

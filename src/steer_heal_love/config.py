@@ -347,6 +347,13 @@ class RunConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     @property
+    def samples_at_once(self) -> int:
+        """How many of a model's own samples are drawn at the same time: as many as take no more room than a batch of
+        training text does. A sample counts double, for its prompt."""
+        longer = self.generate.max_new_tokens // (2 * self.eval.sample_tokens)
+        return self.generate.batch * max(1, longer)
+
+    @property
     def memory_gb(self) -> float:
         """`memory` in GB of 10^9 bytes; 0 for all there is."""
         found = SIZE.fullmatch(self.memory)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BloomConfig, LlamaConfig
+from transformers import ApertusConfig, BloomConfig, GraniteConfig, LlamaConfig, Qwen2Config
 
 from steer_heal_love import cli
 from steer_heal_love.bake import llama_cpp
@@ -18,9 +18,14 @@ from steer_heal_love.nouns import Adapter
 from steer_heal_love.vector import Vector
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed; `make install` installs it")
-CONFIG = LlamaConfig(
-    hidden_size=8, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=12
-)
+SIZES = {
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 12,
+}
+CONFIG = LlamaConfig(**SIZES)
 
 
 def factors(rows, columns, rank=2, seed=0):
@@ -71,6 +76,28 @@ def test_rows_of_queries_and_keys_are_ordered_as_in_the_embedded_model_s_own_fil
         wanted = gguf.quants.dequantize(there.data, there.tensor_type)
         found = ours[f"blk.3.{name}.weight.lora_b"] @ ours[f"blk.3.{name}.weight.lora_a"]
         np.testing.assert_allclose(found, wanted, atol=4e-3)  # the cached weights are bf16
+
+
+def test_rows_of_queries_are_reordered_for_families_that_llama_cpp_reorders_and_for_no_other(tmp_path):
+    """As `reshape(heads, 2, half, …).swapaxes(1, 2)` in its converter; a family that is not known is refused."""
+    wide = factors(16, 8, seed=3)
+    for config, order in (
+        (GraniteConfig(**SIZES | {"head_dim": 4}), [0, 2, 1, 3]),
+        (Qwen2Config(**SIZES | {"head_dim": 4}), [0, 1, 2, 3]),
+    ):
+        llama_cpp.save_lora(
+            Adapter({"model.layers.0.self_attn.q_proj": wide}, 1.0), config, tmp_path / "wide.gguf"
+        )
+        found = read(tmp_path / "wide.gguf")[0]["blk.0.attn_q.weight.lora_b"]
+        rows = [4 * head + i for head in range(4) for i in order]
+        np.testing.assert_array_equal(found, wide[1][rows].numpy())
+    with pytest.raises(UserError, match="convert_lora_to_gguf"):
+        llama_cpp.save_lora(
+            Adapter({"model.layers.0.self_attn.q_proj": wide}, 1.0),
+            ApertusConfig(**SIZES),
+            tmp_path / "x.gguf",
+        )
+    assert not (tmp_path / "x.gguf").exists()
 
 
 def test_unknown_architectures_and_modules_are_named(tmp_path):

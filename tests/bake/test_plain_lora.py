@@ -137,6 +137,8 @@ def changed(folder, **settings):
         {"alpha_pattern": []},
         {"some_new_method": True},
         {"target_modules": ["q_proj"]},
+        {"exclude_modules": ["q_proj"]},
+        {"exclude_modules": ".*q_proj"},
         {"layers_to_transform": [1]},
         {"init_lora_weights": 1},
         {"bias": True},
@@ -159,6 +161,7 @@ def test_settings_that_are_off_or_only_say_where_it_comes_from_are_fine(saved):
         another={},
         loftq_config={},
         revision="main",
+        exclude_modules=["lm_head"],
         peft_version="9.9",
     )
     assert bake.load_peft(saved).scaling == before.scaling

@@ -142,6 +142,7 @@ CASES: dict[str, dict[str, Any]] = {
     "steer.reversed": {"steered": {"trait": -0.3}},
     "steer.unseen": {"without": ("own_excess",)},
     "filter.works": {},
+    "filter.one_dose": {"rounds": [{"survival": {0.3: 0.9}}] * 2},
     "filter.inert": {"rounds": [{"survival": {0.1: 0.95, 1.0: 0.9}}] * 2},
     "filter.blind": {"rounds": [{"survival": {0.1: 0.3, 1.0: 0.25}}] * 2},
     "filter.starved": {

@@ -9,6 +9,7 @@ import torch
 from tests.ground.test_operations import made, sliding
 from tests.tiny_model import build_model, hooks_of
 
+from steer_heal_love.ground import replay
 from steer_heal_love.ground.adaptive import written
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.operations import Steering, operations, rows
@@ -23,11 +24,14 @@ STEPS = 9
 HOW = {"ends": frozenset({2, 7, 30}), "max_new_tokens": STEPS, "seed": 4, "min_p": 0.0}
 GREEDY = HOW | {"temperature": 0.0}
 BACK = Policy(rewinds=2, window=3, band=(1.2, 2.2))
+ONCE = Policy(rewinds=1, window=3, band=(1.2, 2.2), shrink=0.9)
+"""so mild a step back that rows leave the band once more, and may not go back again"""
 MODES = {
     "plain": Policy(),
     "decay": Policy(half_life=4.0),
     "cap": Policy(cap_nats=0.3),
     "rewind": BACK,
+    "rewind once": ONCE,
     "all": Policy(5.0, 0.5, 2, 0.5, 3, (1.2, 2.2)),
 }
 EVERY = pytest.mark.parametrize("mode", sorted(MODES))
@@ -171,3 +175,31 @@ def test_a_batch_counts_what_single_rows_do(net, mode):
     both = write(net, MODES[mode], batch=3)
     for name in ("read", "pairs", "predicted"):
         assert getattr(both, name) == sum(getattr(w, name) for w in alone)
+
+
+def test_who_has_used_up_its_rewinds_is_written_to_the_end(net):
+    found = write(net, ONCE)
+    last = [a for a, back in zip(found.answers, found.rewinds, strict=True) if back == ONCE.rewinds]
+    assert last and all(len(a) == STEPS or a[-1] in HOW["ends"] for a in last)
+
+
+@EVERY
+def test_what_a_span_holds_after_a_row_has_left_is_not_counted(net, mode, monkeypatch):
+    """On a GPU a step gives several tokens a row; here three single steps stand for one of those."""
+    one = write(net, MODES[mode])
+    step = replay.steps
+
+    def span(model, cache, mask, tokens, most, draw, over, *, even=False):
+        out = []
+        for s in range(min(3, most)):
+            at = torch.tensor([s])
+            tokens = step(model, cache, mask, tokens, most, lambda h, _, at=at: draw(h, at), over, even=even)[
+                :, 0
+            ]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            out.append(tokens)
+        return torch.stack(out, 1)
+
+    monkeypatch.setattr(replay, "steps", span)
+    found = write(net, MODES[mode])
+    assert found == one

@@ -10,11 +10,13 @@ import pytest
 from steer_heal_love.ground.stats import (
     bootstrap,
     corrected,
+    counted,
     crossed,
     paired,
     ratio,
     seed_error,
     subtract,
+    summed,
     t_quantile,
     unpaired,
     wilson,
@@ -233,3 +235,30 @@ def test_items_that_do_not_pair_up_raise():
     for pair in (subtract, lambda a, b: paired(a, b, resamples=100)):
         with pytest.raises(ValueError, match="3 against 2"):
             pair([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+def test_items_of_0_and_1_get_wilsons_interval_and_their_differences_never_do():
+    right = [1.0] * 30 + [0.0] * 18
+    assert (counted(right, resamples=100).lo, counted(right, resamples=100).hi) == wilson(30 / 48, 48)
+    gained = [0.0] * 47 + [1.0]
+    assert counted(gained, resamples=500).lo > 0, "a share of one in 48 is above none"
+    one_more = paired(gained, [0.0] * 48, resamples=500)
+    one_less = paired([0.0] * 48, gained, resamples=500)
+    assert one_more.lo < 0 < one_more.hi and (one_less.lo, one_less.hi) == (-one_more.hi, -one_more.lo)
+
+
+def test_a_share_of_all_or_none_has_an_interval_where_it_is_said_to_be_one():
+    assert (counted([1.0] * 9, resamples=50, share=True).lo, counted([1.0] * 9, resamples=50).lo) == (
+        wilson(1.0, 9)[0],
+        1.0,
+    )
+    assert counted([0.5] * 9, resamples=50, share=True).lo == 0.5, "values that are none of the two"
+
+
+def test_a_sum_with_a_part_of_one_item_has_no_interval():
+    rng = np.random.default_rng(0)
+    many, one = rng.normal(size=(3, 9)), rng.normal(size=(3, 1))
+    for tables in ([many, one], [one, many]):
+        s = summed(tables, resamples=50)
+        assert math.isfinite(s.mean) and math.isnan(s.lo) and math.isnan(s.hi)
+    assert math.isfinite(summed([many, many], resamples=50).lo)

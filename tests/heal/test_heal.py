@@ -20,7 +20,7 @@ from steer_heal_love.heal.examples import Example, split
 from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import aggregate, hinge
 from steer_heal_love.heal.losses import backward, dealt, losses
-from steer_heal_love.heal.optimise import shape
+from steer_heal_love.heal.optimise import Trainer, shape
 from steer_heal_love.heal.train import heal
 from steer_heal_love.heal.trust import largest_scale
 from steer_heal_love.nouns import Adapter, Tokens
@@ -239,6 +239,38 @@ def test_a_loss_that_is_not_a_number_stops_and_leaves_no_trace(model, sequences,
     assert hooks(model) == 0
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     heal(model, kept[:2], kept[:1], replace(CONFIG, epochs=1))
+
+
+def trainer_of(model) -> Trainer:
+    adapter = fresh(model, rank=2, alpha=4.0, share=(0.0, 1.0), seed=0)
+    trainer = Trainer(model, adapter, replace(CONFIG, spectral=0.1), 4)
+    for f in trainer.parameters:
+        f.grad = torch.ones_like(f)
+    return trainer
+
+
+def test_a_step_taken_ahead_has_its_row_completed_by_the_next_one_or_at_the_end(model):
+    trainer, asked = trainer_of(model), []
+    first = trainer.update(lambda: asked.append(1) or {"nll": 1.0}, ahead=True)
+    assert first.keys() == {"step", "lr"} and not asked
+    second = trainer.update(lambda: asked.append(2) or {"nll": 2.0}, ahead=True)
+    assert list(first) == ["step", "lr", "nll", "spectral"] and asked == [1]
+    trainer.end()
+    assert (second["step"], second["nll"]) == (1, 2.0) and second["spectral"] > 0 and asked == [1, 2]
+    trainer.end()
+    assert asked == [1, 2], "once each"
+
+
+def test_a_step_that_is_not_taken_ahead_is_not_taken_where_a_term_is_not_a_number(model):
+    """What samples from the adapter next would draw from weights that are no numbers."""
+    trainer = trainer_of(model)
+    before = [f.detach().clone() for f in trainer.parameters]
+    with pytest.raises(Diverged, match="step 0"):
+        trainer.update(lambda: {"loss": math.nan})
+    assert all(torch.equal(f, b) for f, b in zip(trainer.parameters, before, strict=True))
+    trainer.update(lambda: {"loss": math.nan}, ahead=True)
+    with pytest.raises(Diverged, match="step 0"):
+        trainer.end()
 
 
 @pytest.mark.parametrize(

@@ -85,3 +85,17 @@ def test_alone_everything_is_the_identity():
     with team.sharing([1, 0]) as mine:
         assert mine == [1, 0]
     assert team.filled(rows, mine) is rows and team.summed({"a": 1.0}, ["a", "b"]) == {"a": 1.0}
+
+
+def test_who_waits_asks_whether_the_others_live(monkeypatch):
+    """For as long as a GPU's work isn't done, which may be for ever where another process is gone."""
+
+    def alive():
+        raise team.Lost("process 1 is gone")
+
+    monkeypatch.setattr(team, "_team", team.Team(0, 2, alive))
+    with pytest.raises(team.Lost, match="process 1"):
+        team._until(lambda: False)
+    team._until(lambda: True)
+    here = torch.ones(2)
+    assert team.fetched(here)() is here

@@ -1,8 +1,8 @@
 """What llama.cpp reads: the adapter as a GGUF LoRA, a steering vector as a GGUF control vector.
 
 llama.cpp numbers decoder layers from 0 as we do and adds `direction.N` to the output of layer N, but has no place for
-layer 0. Its Llama family keeps the rows of the query and key matrices in another order (rotary pairs side by side), so
-the B factors of those modules are reordered with them. Needs the package `gguf`, which the extra `smollm2` brings.
+layer 0. Llama and its like keep the rows of the query and key matrices in another order there (rotary pairs side by side), so
+the B factors of those modules are reordered with them. Which families do is known for some; others are refused. Needs the package `gguf`, which the extra `smollm2` brings.
 """
 
 from __future__ import annotations
@@ -27,6 +27,31 @@ from steer_heal_love.nouns import Adapter
 OTHER_NAMES = {"mistral": "llama", "gemma3_text": "gemma3", "phi": "phi2"}
 """architectures that GGUF calls differently than transformers"""
 
+PAIRED = {"llama", "granite", "granitemoe", "smollm3", "olmo", "arcee"}
+"""architectures whose query and key rows llama.cpp's converter reorders"""
+AS_THEY_ARE = {
+    "qwen2",
+    "qwen2moe",
+    "qwen3",
+    "qwen3moe",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi2",
+    "phi3",
+    "stablelm",
+    "olmo2",
+    "olmoe",
+    "starcoder2",
+    "nemotron",
+    "exaone4",
+    "seed_oss",
+    "command-r",
+    "cohere2",
+    "gpt2",
+}
+"""architectures whose matrices it keeps in their order"""
+
 
 def library() -> Any:
     try:
@@ -43,13 +68,18 @@ def save_lora(adapter: Adapter, config: PreTrainedConfig, file: Path) -> None:
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     if arch not in kinds:
         raise UserError(f"GGUF has no architecture {arch!r}; it knows {', '.join(sorted(kinds))}.")
+    if arch not in PAIRED | AS_THEY_ARE:
+        raise UserError(
+            f"{arch}: it is not known here whether llama.cpp keeps this architecture's matrices in their order. Export the "
+            "adapter as PEFT, and convert it with llama.cpp's own convert_lora_to_gguf.py."
+        )
     names, adapter = gguf.get_tensor_name_map(kinds[arch], text.num_hidden_layers), padded(adapter)
     tensors: dict[str, Tensor] = {}
     for module, (a, b) in adapter.factors.items():
         name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
         if name is None:
             raise UserError(f"GGUF has no name for {module} of {arch}.")
-        if arch == "llama" and module.endswith(("q_proj", "k_proj")):
+        if arch in PAIRED and module.endswith(("q_proj", "k_proj")):
             heads = text.num_attention_heads if module.endswith("q_proj") else text.num_key_value_heads
             b = paired(b, heads)
         tensors |= {f"{name}.lora_a": a, f"{name}.lora_b": b}

@@ -74,7 +74,7 @@ def pattern(value: Any) -> bool:
 
 
 BESIDE = """task_type auto_mapping base_model_name_or_path revision inference_mode peft_version lora_dropout
-    megatron_core layers_pattern exclude_modules qalora_group_size eva_config runtime_config"""
+    megatron_core layers_pattern qalora_group_size eva_config runtime_config"""
 KNOWN: dict[str, tuple[Fine, str]] = {
     "peft_type": (lambda v: v == "LORA", "'LORA'"),
     "r": (lambda v: whole_number(v) and 1 <= v <= 65_536, "a whole number from 1"),
@@ -89,6 +89,7 @@ KNOWN: dict[str, tuple[Fine, str]] = {
     "bias": (lambda v: v in (None, "none"), "'none'; it trains the base's biases"),
     "fan_in_fan_out": (lambda v: v is None or isinstance(v, bool), "true or false"),
     "target_modules": (names, "names of modules"),
+    "exclude_modules": (lambda v: v is None or texts(v), "a list of modules' names"),
     "layers_to_transform": (layers, "layer numbers"),
     # What training needed, or what is said of where the adapter comes from.
     **dict.fromkeys(BESIDE.split(), (anything, "anything")),
@@ -122,6 +123,7 @@ class Settings:
     ranks: Mapping[str, float]
     alphas: Mapping[str, float]
     targets: tuple[str, ...] | None
+    excluded: tuple[str, ...]
     layers: tuple[int, ...] | None
 
     def rank(self, module: str) -> float:
@@ -183,6 +185,7 @@ def mistakes(config: Mapping[str, Any]) -> list[str]:
 
 def settings(config: Mapping[str, Any]) -> Settings:
     targets, at = config.get("target_modules"), config.get("layers_to_transform")
+    left_out = config.get("exclude_modules")
     return Settings(
         config["r"],
         float(config["lora_alpha"]),
@@ -190,6 +193,7 @@ def settings(config: Mapping[str, Any]) -> Settings:
         config.get("rank_pattern") or {},
         config.get("alpha_pattern") or {},
         tuple(targets) if isinstance(targets, list) else None,
+        tuple(left_out) if isinstance(left_out, list) else (),
         None if at is None else tuple(at) if isinstance(at, list) else (at,),
     )
 
@@ -228,8 +232,15 @@ def pair_mistakes(module: str, pair: Mapping[str, Tensor], how: Settings) -> Ite
         yield "lies outside the decoder layers, as embeddings and the head do"
     elif how.layers is not None and int(layer[1]) not in how.layers:
         yield "its layer is not in layers_to_transform, so PEFT would leave it out"
-    if how.targets is not None and not any(module == t or module.endswith(f".{t}") for t in how.targets):
+    if how.targets is not None and not named(module, how.targets):
         yield "is not in target_modules, so PEFT would leave it out"
+    if named(module, how.excluded):
+        yield "is in exclude_modules, so PEFT would leave it out"
+
+
+def named(module: str, names: Iterable[str]) -> bool:
+    """Whether one of these names is the module's, or the end of it."""
+    return any(module == name or module.endswith(f".{name}") for name in names)
 
 
 def scaled(factors: Mapping[str, tuple[Tensor, Tensor]], how: Settings) -> Adapter:

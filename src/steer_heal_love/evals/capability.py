@@ -100,6 +100,7 @@ SCORES = (
     Declared(
         "capability",
         70,
+        interval="share",
         column=True,
         means="Share of sums, facts and formats answered right, by likelihood; 0.25 by chance.",
     ),

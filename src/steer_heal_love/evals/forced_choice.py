@@ -56,7 +56,11 @@ SCORES = (
         "p_ans_any", 83, column=True, panel=Panel("Mass on the allowed answers", "probability", "format")
     ),
     Declared(
-        "json_is_valid", 84, column=True, panel=Panel("JSON closed on an allowed number", "share", "format")
+        "json_is_valid",
+        84,
+        interval="share",
+        column=True,
+        panel=Panel("JSON closed on an allowed number", "share", "format"),
     ),
     Declared(
         "ppx_json", 85, column=True, panel=Panel("Perplexity of the forced JSON", "perplexity", "format")

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from steer_heal_love.evals import profile
 from steer_heal_love.ground.declared import declared, shifts
-from steer_heal_love.ground.stats import CROSS_FITTED, bootstrap, paired, proportion, subtract, widened
+from steer_heal_love.ground.stats import (
+    CROSS_FITTED,
+    bootstrap,
+    counted,
+    paired,
+    proportion,
+    subtract,
+    widened,
+)
 from steer_heal_love.nouns import Items, Scores
 
 PROFILES = ("mfv.", "mfv_fc.", "tinymfv.")
@@ -24,8 +32,9 @@ def by_item(name: str, items: Items, base: Items) -> list[float]:
 
 
 def interval(name: str) -> str:
-    """How a score's interval is made, as its instrument declares it."""
-    return declared[name].interval if name in declared else "items"
+    """How a score's interval is made, as its instrument declares it; a part of a score, such as `capability.facts`, as it."""
+    whole = name if name in declared else name.partition(".")[0]
+    return declared[whole].interval if whole in declared else "items"
 
 
 def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
@@ -40,7 +49,7 @@ def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Score
         elif interval(name) == "auc":
             out[name] = proportion(values, effect=CROSS_FITTED)
         else:
-            found = bootstrap(values, resamples=resamples, seed=seed)
+            found = counted(values, resamples=resamples, seed=seed, share=interval(name) == "share")
             out[name] = widened(found) if interval(name) == "cross-fitted" else found
     for score in shifts():
         if score.source in items and score.source in base:

@@ -58,7 +58,9 @@ SCORES = (
     Declared(
         "tinymfv_p_ans_any", 86, panel=Panel("tinymfv: mass on the allowed answers", "probability", "format")
     ),
-    Declared("tinymfv_unscorable", 87, panel=Panel("tinymfv: not scorable", "share", "format")),
+    Declared(
+        "tinymfv_unscorable", 87, interval="share", panel=Panel("tinymfv: not scorable", "share", "format")
+    ),
     Declared(
         "tinymfv_nll_prefill", 88, panel=Panel("tinymfv: NLL of the forced text", "nats/token", "format")
     ),

@@ -37,6 +37,12 @@ ROWS = {
         "Read why texts fell: a bound may be too tight for this persona's prompts. Raise filter.quantile or "
         "filter.calibration.",
     ),
+    "one_dose": Row(
+        "undecided",
+        "every round sampled at one dose (walk.kind raw or iso_kl)",
+        "Whether the filter drops more at higher doses can't be seen: all text was sampled at one dose.",
+        "To see it, walk the dose: walk.kind survival.",
+    ),
     "starved": Row(
         "fail",
         "fewer survivors than filter.least at every dose",
@@ -79,6 +85,8 @@ def sieve(e: Evidence) -> Found | None:
     for outcome, guilty in reasons.items():
         if guilty:
             return outcome, evidence_text(parts, guilty[0])
+    if all(len(r.walk.survival) == 1 for r in e.rounds):
+        return "one_dose", evidence_text(parts, 0)
     low, high = (sum(side) / len(e.rounds) for side in zip(*(ends(r.walk) for r in e.rounds), strict=True))
     if low - high <= FALL:
         return "inert" if high > MOST else "blind", evidence_text(parts, 0)

@@ -213,11 +213,11 @@ class Loop:
         self.at = 0
 
     def take(self, i: int, d: Draft, tokens: list[int], nll: list[float]) -> bool:
-        """Add tokens to a draft up to where it ends or leaves the band; whether it does."""
+        """Add tokens to a draft up to where it ends or leaves the band; whether it does. Who can't be rewound any more goes on."""
         for token, value in zip(tokens, nll, strict=True):
             d = self.drafts[i] = replace(d, kept=(*d.kept, token), nll=(*d.nll, value))
             tail = replace(d, nll=d.nll[-self.w.policy.window :])
-            out = self.w.policy.rewinds > 0 and left(tail.nll, self.w.policy) is not None
+            out = d.attempt < self.w.policy.rewinds and left(tail.nll, self.w.policy) is not None
             if token in self.w.ends or len(d.kept) >= self.w.most or out:
                 self.done[d.row] = d
                 return True
@@ -275,6 +275,16 @@ class Cached(Loop):
         self.doses.rows = self.doses.rows * self.w.policy.factor
         return token[:, None].tolist(), nll[:, None].tolist()
 
+    def take(self, i: int, d: Draft, tokens: list[int], nll: list[float]) -> bool:
+        """`Loop.take`, which counts what it takes as read: a span may hold tokens after a row's end. The first token's
+        reading is counted with the prompt."""
+        before = len(self.w.text(d))
+        over = super().take(i, d, tokens, nll)
+        new = len(self.w.text(self.drafts[i])) - before
+        if self.at > 1:
+            self.w.count([before + new - 1] * (1 + self.w.policy.twin), new)
+        return over
+
     def keep(self, going: list[int]) -> Int[Tensor, " k"]:
         fewer = len(going) < len(self.drafts)
         self.last = self.last[torch.tensor(going, device=self.last.device)]
@@ -302,7 +312,6 @@ class Cached(Loop):
         )
         self.mask = torch.cat([self.mask, self.mask.new_ones(tokens.shape)], 1)
         self.at += tokens.shape[1]
-        w.count([len(text) + tokens.shape[1] - 1 for text in self.texts()], tokens.shape[1])
         self.last = tokens[:n, -1]
         return tokens[:n].tolist(), nll[:, : tokens.shape[1]].tolist()
 

@@ -34,8 +34,9 @@ class Declared:
     items: str = ""
     """the items that it is read from, where those have another name"""
     shift: Literal["", "rise", "fall"] = ""
-    interval: Literal["items", "cross-fitted", "auc"] = "items"
-    """over items; the same, widened since classifiers trained on the other items scored them; or of an out-of-fold AUC"""
+    interval: Literal["items", "share", "cross-fitted", "auc"] = "items"
+    """over items; of items that are each 0 or 1; over items, widened since classifiers trained on the other items scored
+    them; or of an out-of-fold AUC"""
     column: bool = False
     signed: bool = False
     """whether its sign says something although it is no shift"""

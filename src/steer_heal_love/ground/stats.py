@@ -2,7 +2,7 @@
 
 One seed: the hull of two intervals, m ± t·s/√n and the studentised bootstrap m − q*·s/√n with q* the quantiles
 of (m* − m)/(s*/√n). Each falls short where the other doesn't: t on skewed items, the bootstrap on heavy tails.
-Items that are all 0 or 1 get Wilson's interval.
+Items that are each 0 or 1 get Wilson's interval (`counted`); differences of such items don't, since they are none.
 
 Seeds crossed with items, x_si = μ + a_s + b_i + e_si: the half-width is √(items² + (t_{S−1}·se_seeds)²), where
 `items` is the half-width over the items' means and se_seeds² = (MS_seeds − MS_rest)₊ / (S·n). Three seeds are too
@@ -40,8 +40,6 @@ def bootstrap(
     if n < 2:
         return Score(float(x[0]), math.nan, math.nan, 1) if n else Score.undefined()
     mean, error = float(x.mean()), float(x.std(ddof=1) / math.sqrt(n))
-    if set(x.tolist()) == {0.0, 1.0}:
-        return Score(mean, *wilson(mean, n, level), n)
     draws = x[np.random.default_rng(seed).integers(0, n, (resamples, n))]
     errors = draws.std(1, ddof=1) / math.sqrt(n)
     # A resample of equal items has no error to be measured by; with such items t holds the interval up.
@@ -50,6 +48,17 @@ def bootstrap(
     low, high = np.quantile(students, ((1 - level) / 2, (1 + level) / 2))
     t = t_quantile((1 + level) / 2, n - 1)
     return Score(mean, mean - max(t, float(high)) * error, mean + max(t, -float(low)) * error, n)
+
+
+def counted(values: list[float], *, resamples: int, seed: int = 0, share: bool = False) -> Score:
+    """`bootstrap` of items as they are, and never of differences: items that are each 0 or 1 get Wilson's interval. Where
+    all are 0, or all 1, only `share` says that they are such items."""
+    x = [v for v in values if math.isfinite(v)]
+    kinds = set(x)
+    if len(x) > 1 and (kinds == {0.0, 1.0} or (share and kinds <= {0.0, 1.0})):
+        mean = sum(x) / len(x)
+        return Score(mean, *wilson(mean, len(x)), len(x))
+    return bootstrap(values, resamples=resamples, seed=seed)
 
 
 def paired(
@@ -148,7 +157,9 @@ def summed(
     ]
     seeds = len(tables[0])
     if (seeds == 1 and len(parts) == 1) or any(p.n < 2 for p in parts):
-        return Score(sum(p.mean for p in parts), parts[0].lo, parts[0].hi, parts[0].n)
+        whole = len(parts) == 1
+        ends = (parts[0].lo, parts[0].hi) if whole else (math.nan, math.nan)
+        return Score(sum(p.mean for p in parts), *ends, parts[0].n)
     mean = sum(p.mean for p in parts)
     t = t_quantile((1 + corrected(level, comparisons)) / 2, seeds - 1) if seeds > 1 else 0.0
     spread = t * seed_error(*tables)

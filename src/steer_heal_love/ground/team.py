@@ -152,7 +152,7 @@ def add_up(
 ) -> Callable[[], dict[str, float]]:
     """Every parameter's gradient becomes its sum over all processes; one that has none counts as 0. Out: what gives the
     same of each value, as `summed` does; they travel along with the first parameter's device. GPUs are waited for only
-    once this is called, so that the next work can be handed to them before.
+    once this is called, so that the next work can be handed to them before. Raises `Lost` then.
 
     One flat buffer a device: many small messages would wait for each other. Wrapping the model for torch's own data
     parallel would buy nothing, since it is frozen: the factors are the only parameters, and hooks apply them.
@@ -176,12 +176,31 @@ def add_up(
             p.grad = grad.view_as(p)
         there = sums[-1] if device == there.device else there
 
+    host = fetched(there)
+
     def known() -> dict[str, float]:
         for work in sent:
             _done(work)
-        return _present(there.view(-1, 2), names)
+        return _present(host().view(-1, 2), names)
 
     return known
+
+
+def fetched(value: Tensor) -> Callable[[], Tensor]:
+    """What gives `value` on the host. The copy is handed to the GPU now, so that to ask for it waits for what was launched
+    before, and for nothing after. Raises `Lost` where another process ends meanwhile."""
+    if not value.is_cuda:
+        return lambda: value
+    here = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+    here.copy_(value, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(value.device))
+
+    def asked() -> Tensor:
+        _until(copied.query)
+        return here
+
+    return asked
 
 
 def _present(there: Float[Tensor, "n 2"], names: Sequence[str]) -> dict[str, float]:
@@ -289,14 +308,19 @@ def _broadcast(value: Tensor, by: int) -> None:
             piece.copy_(here)
 
 
+def _until(over: Callable[[], bool]) -> None:
+    """Ask again and again, with naps, and whether the other processes live."""
+    start, (nap, most, later) = time.monotonic(), NAP_SECONDS
+    while not over():
+        time.sleep(nap)
+        nap = min(2 * nap, most if time.monotonic() < start + 1 else later)
+        _team.alive()
+
+
 def _done(work: dist.Work) -> None:
     """Wait as a process that can be interrupted, and that looks meanwhile whether the others live."""
-    start, (nap, most, later) = time.monotonic(), NAP_SECONDS
     try:
-        while not work.is_completed():
-            time.sleep(nap)
-            nap = min(2 * nap, most if time.monotonic() < start + 1 else later)
-            _team.alive()
+        _until(work.is_completed)
         work.wait()
     except RuntimeError as e:
         # A connection breaks a moment before the process that held it counts as ended, and only then is it known how.

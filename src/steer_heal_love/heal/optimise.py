@@ -42,7 +42,7 @@ class Trainer:
     """AdamW on an adapter's factors, warmed up and cooled down over `total` steps: a gradient, then an update.
 
     Both are taken with the adapter on. `weights` are the loss terms'; passes of `config` are halved until they fit.
-    A step's terms are read once the next step is on its way, so that a GPU never waits for the host.
+    A step that is taken `ahead` has its terms read once the next step is on its way, so that a GPU doesn't wait for the host.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Trainer:
             fused=all(f.is_cuda for f in self.parameters) or None,
         )
         self.student = Student(model, within=False)
-        self.unread: tuple[dict[str, float], Terms, Tensor | float] | None = None
-        """the last step's row, what its terms are, and its spectral penalty"""
+        self.unread: tuple[dict[str, float], Terms] | None = None
+        """the last step's row, and what its terms are"""
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda s: shape(s, total))
 
     def gradient(self, kept: list[Example], anchor: list[Example]) -> Terms:
@@ -98,29 +98,38 @@ class Trainer:
         parts = math.ceil(max(both) / c.micro_batch)
         return math.ceil(both[0] / parts), math.ceil(both[1] / parts)
 
-    def update(self, terms: Terms) -> dict[str, float]:
-        """One step along the gradient; the step's row, whose terms follow with the next step, or with the end. Raises
-        `Diverged` when a term of the step before is not a number."""
-        penalty: Tensor | float = 0.0
+    def update(self, terms: Terms, *, ahead: bool = False) -> dict[str, float]:
+        """One step along the gradient; the step's row. Raises `Diverged` when a term is not a number, before the step is
+        taken. A row of a step taken `ahead` is completed with the next step, or by `read_terms`, which raise it then."""
+        found = terms
         if self.config.spectral:
             penalty = self.spectral(self.adapter)
             (self.config.spectral * penalty).backward()
-            penalty = penalty.detach()
+            size = team.fetched(penalty.detach())
+            found = lambda: {**terms(), "spectral": size().item()}
+        row: dict[str, float] = {"step": self.done, "lr": self.schedule.get_last_lr()[0]}
+        before, self.unread = self.unread, (row, found)
+        if not ahead:
+            self.read_terms()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
         self.schedule.step()
-        self.read_terms()
-        row: dict[str, float] = {"step": self.done, "lr": self.schedule.get_last_lr()[0]}
-        self.unread = row, terms, penalty
+        row["lr"] = self.schedule.get_last_lr()[0]
         self.done += 1
+        if before:
+            self.complete(*before)
         return row
 
     def read_terms(self) -> None:
-        """Complete the last row. Raises `Diverged` when a term is not a number."""
-        if self.unread is None:
-            return
-        (row, terms, penalty), self.unread = self.unread, None
-        found = {**terms(), "spectral": float(penalty)}
+        """Complete the last row, if it is not. Raises `Diverged` when a term is not a number."""
+        if self.unread:
+            last, self.unread = self.unread, None
+            self.complete(*last)
+
+    def complete(self, row: dict[str, float], terms: Terms) -> None:
+        """Put a step's terms into its row. Raises `Diverged` when one is not a number."""
+        found = {**terms()}
+        found.setdefault("spectral", 0.0)
         row |= found
         if not all(math.isfinite(t) for t in found.values()):
             raise Diverged(

@@ -55,11 +55,13 @@ def heal(
             )
             terms = trainer.gradient(batch, extra)
             if step in {total // 4, total // 2, (3 * total) // 4}:
+                terms()  # waits, as a process that sees whether the others live
                 seen = gradient_ratios(model, batch, extra, trainer.config, trainer.weights, trainer.student)
                 record.gradient_ratios.append({"step": step, **seen})
-            record.steps.append(trainer.update(terms))
+            record.steps.append(trainer.update(terms, ahead=True))
             advance(1)
             if (step + 1) % per_epoch == 0:
+                trainer.read_terms()
                 few = anchor_held[: len(held)]
                 seen = validate(model, held, few, config, batch_tokens, trainer.student)
                 record.validation.append({"epoch": (step + 1) // per_epoch, **seen})
