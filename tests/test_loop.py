@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -802,3 +803,24 @@ def test_no_sample_prompts_means_none(tiny, persona):
 def test_a_malformed_band_of_layers_is_a_user_error(layers):
     with pytest.raises(UserError, match="vector.layers"):
         override(config.RunConfig(), {"vector": {"layers": layers}}).check()
+
+
+def test_other_questions_than_a_run_began_with_are_refused_or_told(whole, tmp_path):
+    own = tmp_path / "bank.jsonl"
+    own.write_text("one")
+    cfg = replace(whole.run.config, eval=replace(whole.run.config.eval, vignette_bank=str(own)))
+    data = records.read_json(whole.path / "manifest.json")["data"]
+    said: list[str] = []
+    for vignettes, others in (
+        (records.hash_text("one"), {}),
+        (records.hash_text("two"), {}),
+        (None, {"capability": "x"}),
+    ):
+        had = data | {"vignette_bank": vignettes or records.hash_text("one")} | others
+        records.write_json(tmp_path / "manifest.json", {"data": had})
+        if vignettes == records.hash_text("two"):
+            with pytest.raises(UserError, match=r"vignette_bank.*is not what it was"):
+                session.same_questions(cfg, tmp_path, said.append)
+        else:
+            session.same_questions(cfg, tmp_path, said.append)
+    assert len(said) == 1 and "capability" in said[0]

@@ -110,10 +110,17 @@ def drawn(path: Path, n: int, seed: int) -> list[Pair]:
 
 
 def blinded(pairs: list[Pair], n: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Up to `n` different pairs in a drawn order with drawn sides, half of them with the healed one as A; and the key."""
+    """Up to `n` pairs in a drawn order with drawn sides, half of them with the healed one as A; and the key. No answer is
+    shown twice: one that comes back, word for word, is told by that."""
     draw = random.Random(seed)
     chosen = [p for p in dict.fromkeys(pairs) if p.base.strip() != p.healed.strip()]
     draw.shuffle(chosen)
+    times = Counter(text for p in chosen for text in (p.base, p.healed))
+    seen: set[str] = set()
+    for p in [p for p in chosen if times[p.base] > 1 or times[p.healed] > 1]:
+        if seen & {p.base, p.healed}:
+            chosen.remove(p)
+        seen |= {p.base, p.healed}
     chosen = chosen[:n]
     sides = ["AB"[i % 2] for i in range(len(chosen))]
     draw.shuffle(sides)
@@ -185,7 +192,10 @@ def scored(key: list[dict[str, Any]], chosen: dict[int, str]) -> dict[str, Any]:
 
 def write(runs: list[Path], out: Path, n: int, seed: int, fresh: bool) -> None:
     each = -(-n // len(runs))
-    pairs = [p for run in runs for p in (drawn(run, each, seed) if fresh else stored(run))]
+    # Each run draws with a seed of its own: a base's answer that came back for every run would tell which side it is.
+    pairs = [
+        p for k, run in enumerate(runs) for p in (drawn(run, each, seed + 1000 * k) if fresh else stored(run))
+    ]
     shown, key = blinded(pairs, n, seed)
     poles = {read(run).persona["pos"] for run in runs}
     if len(poles) > 1:

@@ -111,7 +111,7 @@ def scored(s: Session, base: Base, tokens: dict[str, list[Tokens]]) -> Base:
         prompted = evaluated(s, replace(base, stages=[plain_base]), "prompt", system=wording["system"])
         return [plain_base, prompted]
 
-    decides = asked, wording["system"], tokens["neutral"], subject.seed
+    decides = plain, wording["system"], subject.seed
     return replace(base, stages=shelved(s, SCORES, evaluate, decides, round=-1))
 
 

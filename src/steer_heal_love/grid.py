@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,12 +36,14 @@ class Grid:
         out = []
         for f in dataclasses.fields(self):
             values = getattr(self, f.name)
-            if not values or list(values) != sorted({v for v in values if v > 0}):
+            if not all(map(math.isfinite, values)):
+                out.append(f"grid.{f.name}: finite numbers, found {values}")
+            elif not values or list(values) != sorted({v for v in values if v > 0}):
                 out.append(f"grid.{f.name}: numbers above 0, rising, found {values}")
         for name in ("beyond", "coolings"):
             if any(v <= 1 for v in getattr(self, name)):
                 out.append(f"grid.{name}: above 1, found {getattr(self, name)}")
-        if any(v != int(v) for v in self.shots):
+        if any(v != math.floor(v) for v in self.shots if math.isfinite(v)):
             out.append(f"grid.shots: whole numbers, found {self.shots}")
         return out
 

@@ -11,6 +11,8 @@ from steer_heal_love.ground.errors import UserError
 
 MOST = 10**9
 """no count of anything reaches this; only a seed may"""
+SEED = 10**15
+"""what a seed is below: every file that names one can be read back"""
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "at least 1": (
         lambda v: v >= 1,
@@ -67,9 +69,9 @@ def mistakes(config: Any) -> list[str]:
         if get_origin(kind) is Literal and value not in get_args(kind):
             out.append(f"{name}: {' or '.join(get_args(kind))}, found {value!r}")
     for name, (value, kind) in found.items():
-        most, told = (2**63, "a 64-bit number") if name == "seed" else (MOST, f"below {MOST:,}")
+        most = SEED if name == "seed" else MOST
         if kind is int and isinstance(value, int) and abs(value) >= most:
-            out.append(f"{name}: {told}, found {value!r:.60}")
+            out.append(f"{name}: below {most:,}, found {value!r:.60}")
     return out
 
 

@@ -104,11 +104,19 @@ def served(
     if who not in get_args(Who):
         raise UserError(f"who: one of {', '.join(get_args(Who))}, found {who!r}.")
     if (Path(name) / "manifest.json").is_file():
+        if base or device != "auto":
+            raise UserError(
+                f"{name}: a run says itself on which base it was made, and where; leave base and device out."
+            )
         return of_run(Path(name), cast(Who, who), strength, dose, warn)
     if not (Path(name) / certify.CONFIG).is_file():
         if who != "healed" or strength != 1 or dose is not None:
             raise UserError(f"{name}: a model answers as it is; who, strength and dose are a run's.")
         return Served(name, *loaded(settings(name, device)))
+    if who != "healed" or dose is not None:
+        raise UserError(f"{name}: an adapter answers as it is; who and dose are a run's.")
+    if not 0 <= strength <= 4:
+        raise UserError(f"strength: from 0 to 4, found {strength:g}.")
     aim = certify.target(name, base)
     model, tok = loaded(settings(aim.base, device))
     return Served(name, model, tok, inside=with_adapter(aim, model, tok, strength, warn))

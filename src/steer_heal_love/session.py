@@ -138,8 +138,15 @@ class Run(Session):
         return records.read_json(self.folder.path / "summary.json")
 
 
-def created(settings: RunConfig | None, overrides: Json, track: Track) -> Session:
-    """A new run: everything that can be wrong is read before the folder is made."""
+def created(
+    settings: RunConfig | None,
+    overrides: Json,
+    track: Track,
+    *,
+    first: Callable[[RunConfig, Path], None] = lambda _cfg, _path: None,
+) -> Session:
+    """A new run: everything that can be wrong is read before the folder is made. `first` writes what a run of its kind has
+    before anything else, so that a run which is killed at once is still known for what it is."""
     cfg = presets.resolved(overrides, settings)
     who = load_persona(cfg.persona)
     cfg.check()
@@ -151,6 +158,7 @@ def created(settings: RunConfig | None, overrides: Json, track: Track) -> Sessio
     now = datetime.datetime.now(datetime.UTC)
     persona, name = (re.sub(r"[^A-Za-z0-9.-]+", "-", text) for text in (who.name, Path(cfg.model).name))
     folder = RunFolder.create(Path(cfg.out), f"{now:%Y%m%dT%H%M%SZ}-{persona}-{name}-s{cfg.seed}")
+    first(cfg, folder.path)
     return begun(cfg, model, tok, folder, track)
 
 
@@ -253,7 +261,33 @@ def opened(
     kept = path / "chat_template.jinja"
     model, tok = loaded(replace(cfg, template=str(kept)) if cfg.template and kept.is_file() else cfg, track)
     identity.check(model, tok, was, where=path, name=cfg.model, warn=warn)
+    same_questions(cfg, path, warn)
     return Session(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
+
+
+def same_questions(cfg: RunConfig, path: Path, warn: Warn) -> None:
+    """Raise `UserError` where the user's own vignettes are not those that the run began with: scores of both would be
+    paired. `warn` where questions that come with the tool have changed."""
+    file = path / "manifest.json"
+    had = json_object(file, str(file)).data.get("data")
+    had = had if isinstance(had, dict) else {}
+    changed = [name for name, now in evals.bank_hashes(cfg.eval).items() if had.get(name, now) != now]
+    if "vignette_bank" in changed:
+        raise UserError(
+            f"{shown(path)}: eval.vignette_bank, {shown(cfg.eval.vignette_bank)}, is not what it was when the run began; "
+            "nothing was changed."
+        )
+    if changed:
+        warn(f"{shown(path)}: was begun with other questions than this version has: {', '.join(changed)}.")
+
+
+def walked_dose(run: Path) -> float | None:
+    """The dose that round 0 found, where the run's summary has one. Raises `UserError` for a summary that is no JSON object."""
+    file = run / "summary.json"
+    walks = json_object(file, str(file)).data.get("walks") if file.is_file() else None
+    first = walks[0] if isinstance(walks, list) and walks else None
+    found = first.get("dose") if isinstance(first, dict) else None
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
 def made_with(path: Path) -> Any:

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from markupsafe import Markup
 from rich.console import Console
 
 from steer_heal_love import cells, cli, compare, report
+from steer_heal_love.cells import work
 from steer_heal_love.cells.store import Store
+from steer_heal_love.config import RunConfig
 from steer_heal_love.executors import Asked, Ended, attempted, executors
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.errors import UserError
@@ -293,6 +296,7 @@ MISTAKES = [
     ({"settings": {"trust_remote_code": True}}, "settings.trust_remote_code.*--trust-remote-code"),
     ({"overrides": {"persona": {"joy": {"rounds": 1}}}}, "'joy' is none of axes.persona"),
     ({"overrides": {"method": {}}}, "overrides: unknown axis 'method'"),
+    ({"overrides": {"persona": "love"}}, "overrides.persona: expected a table"),
     ({"grid": {"scale": [1.0]}}, "unknown key 'scale'.*did you mean 'scales'"),
     ({"grid": {"scales": [1.0, 0.5]}}, "grid.scales: numbers above 0, rising"),
     ({"cluster": {"partion": "gpu"}}, "unknown setting 'cluster.partion'.*did you mean 'partition'"),
@@ -347,3 +351,15 @@ def test_of_twenty_cells_one_is_redone_after_a_kill_and_the_report_is_the_same(t
     assert sorted(times_begun(tmp_path / "killed", asked)) == [1] * 19 + [2]
     assert set(times_begun(tmp_path / "whole", asked)) == {1}
     assert said(tmp_path / "killed") == said(tmp_path / "whole")
+
+
+def test_a_worker_loads_its_model_as_the_settings_say(monkeypatch):
+    """With its layers over as many GPUs, and for the engine that the sweep writes with."""
+    asked = []
+    monkeypatch.setattr(work, "loaded", lambda cfg: asked.append(cfg) or (None, None))
+    work.held_as.cache_clear()
+    cfg = RunConfig(split=2, persona="joy", generate=replace(RunConfig().generate, engine="vllm"))
+    work.held(cfg)
+    work.held(replace(cfg, persona="love"))
+    assert [(c.split, c.generate.engine) for c in asked] == [(2, "vllm")]
+    work.held_as.cache_clear()

@@ -101,6 +101,8 @@ def test_what_cannot_be_certified_is_refused_with_the_reason(base, adapter, tmp_
         certify.target("some/model")
     with pytest.raises(UserError, match=r"says that its base is 'tiny'.*--base"):
         certify.target(str(adapter))
+    with pytest.raises(UserError, match="at least one persona"):
+        certify.certify(certify.target(str(adapter), "tiny"), ())
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
     with pytest.raises(UserError, match="DoRA scales each row"):

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steer_heal_love import compare, loop, persona
+from steer_heal_love import compare, loop, persona, presets
 from steer_heal_love.compare import bench, best, few_shot, grpo, null_random, study, summary
 from steer_heal_love.compare.method import Trace
-from steer_heal_love.config import Grid, RunConfig
+from steer_heal_love.config import Cluster, Grid, RunConfig
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Starved, UserError
@@ -449,6 +449,11 @@ def test_the_pole_told_shapes_the_text_and_not_what_the_student_is_asked(whole, 
         ({"persona": "lave"}, ["lave", "love"]),
         ({"grid": Grid(scales=(1.0, 0.5), budgets=(-1.0,))}, ["grid.scales", "grid.budgets"]),
         ({"grid": Grid(shots=(1.5,), beyond=(0.5,))}, ["grid.shots", "grid.beyond"]),
+        (
+            {"grid": Grid(shots=(math.inf,), doses=(1.0, math.nan))},
+            ["grid.shots: finite", "grid.doses: finite"],
+        ),
+        ({"cluster": Cluster(gpus=-1)}, ["gpus"]),
         ({"grid": Grid(coolings=(0.9,), biases=(2.0, 1.0))}, ["grid.coolings: above 1", "grid.biases"]),
         ({"eval": {"instruments": ["probes"]}}, ["eval.instruments", "neutral", "samples"]),
         ({"eval": {"sample_prompts": 0}}, ["eval.sample_prompts"]),
@@ -461,6 +466,19 @@ def test_what_is_wrong_is_told_before_anything_is_written(load, tmp_path, change
         compare.run(out=tmp_path / "c", **(SMALL | {"seeds": 2, "grid": GRID} | changes))
     assert all(w in str(e.value) for w in words), str(e.value)
     assert list(tmp_path.iterdir()) == [] and len(load) == count
+
+
+def test_a_seed_is_gone_on_with_elsewhere_but_not_with_another_chat_template(whole, load, tok, monkeypatch):
+    out, found = whole
+    path = out / "seeds" / str(found["seeds"][0])
+    cfg = presets.read(path / "config.toml")
+    model = load[0]
+    study.seeded(replace(cfg, out="elsewhere", split=2), model, tok, path, silent)
+    with pytest.raises(UserError, match="other settings"):
+        study.seeded(replace(cfg, rounds=cfg.rounds + 1), model, tok, path, silent)
+    monkeypatch.setattr(tok, "chat_template", tok.chat_template + " ")
+    with pytest.raises(UserError, match="another chat template"):
+        study.seeded(cfg, model, tok, path, silent)
 
 
 def test_another_plans_folder_is_refused_and_left_as_it_was(whole, load, tmp_path):

@@ -295,9 +295,8 @@ def test_prevention_is_claimed_only_where_its_interval_is_above_0():
         stage = lambda fall: Stage(-1, "healed", {}, {"trait": [5.0 - f for f in fall]})
         nll = {"base": [3.0, 3.2, 3.1], "plain": [2.0, 2.3, 2.1], "prevented": [2.0, 2.31, 2.1]}
         base = Stage(-1, "base", {}, {"trait": [5.0] * 6})
-        return result.of(base, {"plain": stage(plain), "prevented": stage(prevented)}, nll, resamples=200)[
-            "says"
-        ]
+        ways = {"plain": stage(plain), "prevented": stage(prevented)}
+        return result.of(base, ways, nll, ["a", "b", "c"], resamples=200)["says"]
 
     clear = [1.0, 1.1, 0.9, 1.0, 1.05, 0.95]
     assert "Prevention kept 0.90 of the 1.00" in told(clear, [0.1] * 6)[0]
@@ -305,3 +304,31 @@ def test_prevention_is_claimed_only_where_its_interval_is_above_0():
     assert "can't be told" in told(clear, [2.0, 0.1, 1.9, 0.0, 1.0, 1.0])[0]
     assert "further" in told(clear, [3.0, 3.1, 3.05, 2.9, 3.0, 3.1])[0]
     assert "still learned" in told(clear, clear)[1]
+
+
+def test_a_fight_that_is_killed_at_once_is_known_for_one(tok, model, tmp_path, monkeypatch):
+    """Its rows are the first thing in its folder; an ordinary run would otherwise be resumed in its place."""
+    monkeypatch.setattr("steer_heal_love.ground.models.load", lambda _name, **_kwargs: (model, tok))
+    data = written(tmp_path / "data.jsonl", LINES)
+
+    def killed(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("steer_heal_love.session.begun", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fight.run(None, data, **SETTINGS | {"out": str(tmp_path / "runs")})
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert fight.rows_of(folder).is_file() and not (folder / "config.toml").exists()
+
+
+def test_held_out_rows_are_of_prompts_in_a_drawn_order_and_count_by_prompt():
+    """A file may be sorted by topic, and rows of one prompt say little more than one of them."""
+    given = [
+        rows.Row(NEUTRAL_SYSTEM, (), f"Question {n:04d}?", f"Answer {k}.")
+        for n in range(1000)
+        for k in range(2)
+    ]
+    held = rows.split(given, seed=0).held
+    asked = [int(r.prompt[9:13]) for r in held]
+    assert len(held) == rows.MOST_HELD and max(asked) > 800 and asked != sorted(asked)
+    assert result.by_prompt([1.0, 3.0, 5.0], ["a", "b", "a"]) == [3.0, 3.0]

@@ -159,6 +159,7 @@ CASES: dict[str, dict[str, Any]] = {
     "heal.collapsed": {"healed": [CIRCLES]},
     "heal.cooled": {"healed": [COOL]},
     "heal.undid": {"healed": [LOST]},
+    "heal.untold": {"steered": {"trait": 0.0}, "healed": [LOST]},
     "heal.nothing": {"healed": [LOST], "healing": STUCK},
     "heal.spoiled": {"healed": [LOST | {"neutral_kl": 0.5}]},
     "heal.reversed": {"healed": [{"trait": -0.2}]},
@@ -379,3 +380,19 @@ def test_the_page_is_the_table():
     for row in (r for g in gates.gates.values() for r in g.rows.values()):
         assert row.pattern and row.says.endswith(".") and "|" not in row.pattern + row.means
         assert row.verdict == "pass" or row.tries, "a row that doesn't pass says what to try"
+
+
+def test_text_that_is_broken_is_not_called_merely_surer(persona):
+    """A model that is sure of garbage: odd, of little entropy, and with the pos answers less likely."""
+    found = judged(evidence(persona, healed=[COOL | {"own_nll": 1.4}]))
+    assert found["heal"].outcome == "broken"
+    fell = evidence(persona, healed=[COOL | {"trait": -0.3, "pos": -0.5}])
+    assert judged(fell)["heal"].outcome == "reversed", (
+        "without more trait there is nothing that coolness explains"
+    )
+
+
+def test_a_half_that_surely_fell_is_not_called_one_that_is_not_told(persona):
+    found = judged(evidence(persona, steered={"trait": 0.6, "pos": -0.2}))["steer"]
+    assert found.outcome == "half" and "pos answers are less likely" in found.observed
+    assert "can't be told" not in found.means

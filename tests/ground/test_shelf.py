@@ -72,3 +72,26 @@ def test_a_folder_that_cannot_be_made_costs_nothing(cache, monkeypatch):
     (cache / "made").write_text("x")
     shelf.keep("k", cache / "made")
     assert not shelf.fetch("k", cache / "there")
+
+
+def test_a_cache_that_is_anothers_is_read_all_the_same(cache, monkeypatch):
+    (cache / "made").write_text("x")
+    shelf.keep("k", cache / "made")
+
+    def refused(*_args, **_kwargs):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(shelf.os, "utime", refused)
+    assert shelf.fetch("k", cache / "there") and (cache / "there").read_text() == "x"
+
+
+def test_the_key_changes_with_what_a_model_is_beside_its_weights(tiny, monkeypatch):
+    key = lambda: shelf.key(tiny.model, tiny.tok, "anchor", n=1)
+    before = key()
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.model.config, "rope_theta", 7.0, raising=False)
+        assert key() != before
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.model.generation_config, "eos_token_id", 5)
+        assert key() != before
+    assert key() == before

@@ -202,4 +202,12 @@ def test_a_template_that_would_take_all_time_or_memory_is_refused(tmp_path, bomb
     "template", [*templates.NAMED.values(), "{% generation %}a{% endgeneration %}", "{{", "{{ x.y.z }}"]
 )
 def test_a_template_that_only_fails_is_left_to_who_renders_it(template):
-    assert template_trial.harmless(template, eos_token="</s>")
+    assert template_trial.harmless(template, {"eos_token": "</s>"})
+
+
+@pytest.mark.parametrize("name", ["enable_thinking", "messages", "template", "self"])
+def test_a_token_that_is_called_as_an_argument_is_does_not_keep_a_template_from_being_tried(name):
+    assert template_trial.harmless("{{ 1 }}", {name: "x"})
+    assert not template_trial.harmless(
+        "{% for i in range(99999) %}{{ 'a' * 99999 }}{% endfor %}", {name: "x"}
+    )

@@ -87,7 +87,7 @@ def test_a_run_takes_the_choice_of_its_own_persona_and_model_only(bed, found, tm
     file = tmp_path / "sweep.json"
     row = sweep.saved(found, bed, file)
     taken = sweep.load_choice(file, persona="tester", model="tiny")
-    assert taken == {"method": found.choice.method, "layers": found.choice.layers}
+    assert taken == {"method": found.choice.method, "layers": found.choice.layers, "hook": ""}
     monkeypatch.setattr(runs, "load_persona", lambda _name: bed.persona)
     assert runs.with_choice(CONFIG, file).vector == replace(CONFIG.vector, **taken)
     with pytest.raises(UserError, match="persona"):
@@ -98,10 +98,19 @@ def test_a_run_takes_the_choice_of_its_own_persona_and_model_only(bed, found, tm
         ({"choice": row["choice"] | {"operation": "gate"}}, "gate"),
         ({"choice": row["choice"] | {"layers": [0.1]}}, "shares"),
         ({"choice": row["choice"] | {"method": "magic"}}, "magic"),
+        ({"choice": row["choice"] | {"hook": 3}}, "shares"),
     ):
         records.write_json(file, row | change)
         with pytest.raises(UserError, match=told):
             sweep.load_choice(file, persona="tester", model="tiny")
+    at = replace(bed, config=replace(bed.config, vector=replace(bed.config.vector, hook="mlp.down_proj")))
+    sweep.saved(found, at, file)
+    assert sweep.load_choice(file, persona="tester", model="tiny")["hook"] == "mlp.down_proj"
+    old = row["choice"] | {}
+    records.write_json(file, row | {"choice": {k: v for k, v in old.items() if k != "hook"}})
+    assert sweep.load_choice(file, persona="tester", model="tiny")["hook"] == "", (
+        "a file of before hook points"
+    )
 
 
 def test_a_sweep_is_told_and_drawn_from_its_file_alone(bed, found, tmp_path):

@@ -229,3 +229,31 @@ def test_in_a_browser_a_message_gets_four_answers_and_a_script_stays_text(
         assert page.complaints() == []
         if file := os.environ.get("SHL_SCREENSHOT"):
             page.screenshot(Path(file))
+
+
+def test_what_a_run_did_not_write_last_is_refused_and_a_summary_that_is_none_is_told(
+    run_folder, tmp_path
+) -> None:
+    from steer_heal_love.session import walked_dose
+
+    assert walked_dose(run_folder) == 0.35
+    for text in ("[]", "{", '{"walks": [3]}', '{"walks": {"0": 1}}', '{"walks": [{"dose": true}]}'):
+        (run_folder / "summary.json").write_text(text)
+        if text in ("[]", "{"):
+            with pytest.raises(UserError, match=r"summary\.json"):
+                walked_dose(run_folder)
+        else:
+            assert walked_dose(run_folder) is None
+
+
+def test_only_a_run_has_who_and_dose_and_only_others_have_a_base(run_folder) -> None:
+    from steer_heal_love import serve
+
+    adapter = str(run_folder / "adapter")
+    for more in ({"who": "base"}, {"dose": 0.1}):
+        with pytest.raises(UserError, match="who and dose are a run's"):
+            serve.served(adapter, base="tiny", **more)
+    with pytest.raises(UserError, match="strength: from 0 to 4"):
+        serve.served(adapter, base="tiny", strength=9.0)
+    with pytest.raises(UserError, match="leave base and device out"):
+        serve.served(str(run_folder), base="tiny")

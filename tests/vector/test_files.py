@@ -169,3 +169,24 @@ def test_metadata_is_printed_escaped(tmp_path, capsys):
         ]
     )
     assert "a\\u202eb: x\\ny [red]" in capsys.readouterr().out
+
+
+def test_tensors_that_share_their_bytes_or_are_larger_than_the_file_are_refused(tmp_path):
+    """Else a small file would take any amount of memory."""
+    ones = np.ones(64, np.float32)
+    file = control(tmp_path, {"direction.1": ones, "direction.2": 2 * ones})
+    raw = bytearray(file.read_bytes())
+    at = raw.index(b"direction.2") + len("direction.2")
+    # dimensions (u32), the one dimension (u64), type (u32), offset (u64)
+    overlapping = bytearray(raw)
+    overlapping[at + 16 : at + 24] = (0).to_bytes(8, "little")
+    whole = len(raw)
+    del overlapping[whole - 256 :]
+    file.write_bytes(overlapping)
+    with pytest.raises(UserError, match="overlap"):
+        llama_cpp.load_control_vector(file)
+    large = bytearray(raw)
+    large[at + 4 : at + 12] = (2**63).to_bytes(8, "little")
+    file.write_bytes(large)
+    with pytest.raises(UserError, match="larger than the file"):
+        llama_cpp.load_control_vector(file)

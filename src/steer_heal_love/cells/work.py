@@ -6,6 +6,7 @@ killed loses the cell under way, and of that cell only the step: the next one go
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,24 @@ def work(bench: Bench, grid: Grid, root: Path, threads: int, but: frozenset[str]
 
 def held(cfg: RunConfig) -> tuple[Any, Any]:
     """The model, kept from one bench of this process to the next of the same model."""
-    return held_as(cfg.model, cfg.device, cfg.dtype, cfg.memory, cfg.template, cfg.trust_remote_code)
+    return held_as(replace(RunConfig(), **{name: getattr(cfg, name) for name in LOADED}))
+
+
+LOADED = (
+    "model",
+    "device",
+    "dtype",
+    "memory",
+    "template",
+    "trust_remote_code",
+    "split",
+    "generate",
+    "adapt",
+    "vector",
+)
+"""settings that say which model is loaded, where, and what it has to be able to do"""
 
 
 @lru_cache(maxsize=1)
-def held_as(model: str, device: str, dtype: Any, memory: str, template: str, trust: bool) -> tuple[Any, Any]:
-    return loaded(
-        RunConfig(
-            model=model, device=device, dtype=dtype, memory=memory, template=template, trust_remote_code=trust
-        )
-    )
+def held_as(cfg: RunConfig) -> tuple[Any, Any]:
+    return loaded(cfg)

@@ -15,7 +15,7 @@ from typing import Any
 from steer_heal_love import alone, evals
 from steer_heal_love.certify.target import CONFIG, Target, target
 from steer_heal_love.config import RunConfig
-from steer_heal_love.evals import nulls
+from steer_heal_love.evals import nulls, wording
 from steer_heal_love.gates import Evidence
 from steer_heal_love.gates.certificate import KINDS, certified, with_few
 from steer_heal_love.generate import generate
@@ -106,9 +106,10 @@ class Measuring:
         return subject, base, self.on.beside(subject, base, "healed", *self.changed, other=self.other)
 
     def prompted(self, subject: evals.Subject, base: Stage) -> list[Stage]:
-        """The base told by a system prompt to be the pos pole, on the probes alone."""
+        """The base told by a system prompt to be the pos pole, in the best of the wordings as in a run, on the probes alone."""
         probes = replace(subject, config=replace(subject.config, instruments=("probes",)))
-        return [self.on.beside(probes, base, "prompt", system=subject.persona.system("pos"))]
+        system = wording.choose(subject).system if subject.config.wordings else subject.persona.system("pos")
+        return [self.on.beside(probes, base, "prompt", system=system)]
 
 
 def certify(
@@ -128,6 +129,8 @@ def certify(
     cfg = replace(cfg or RunConfig(), model=aim.base)
     cfg.check()
     evals.ready(cfg.eval)
+    if not personas:
+        raise UserError("certify: name at least one persona whose trait the model is said to have.")
     chosen = [load_persona(p) for p in dict.fromkeys(personas)]
     for who in chosen:
         evals.chosen_probes(who, cfg.eval)

@@ -78,13 +78,13 @@ def run(argv: list[str]) -> None:
     else:
         given, settings = layered(Run, argv, "shl run")
         placed = {}
+    if given.choice and settings:
+        settings = with_choice(settings, given.choice)
     if given.fight or (given.resume and (given.resume / "fight" / "rows.jsonl").is_file()):
         return vaccinate(given, settings)
     with importing():
         from steer_heal_love import loop, report
 
-    if given.choice and settings:
-        settings = with_choice(settings, given.choice)
     if given.resume and finished(given.resume):
         say(f"{given.resume}: already finished, nothing is left to do", "dim")
         show(given.resume)

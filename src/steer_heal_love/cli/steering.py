@@ -258,25 +258,16 @@ def written(
     from steer_heal_love import vector as vectors
     from steer_heal_love.bake.steered import save_steered
     from steer_heal_love.ground.operations import Steering
+    from steer_heal_love.session import walked_dose
 
     file = run / "rounds" / "00" / "vector.safetensors"
     if not file.is_file():
         raise UserError(f"{shown(run)}: no steering vector yet: round 0 has not read one.")
-    at = walked(run) if dose is None else dose
+    at = walked_dose(run) if dose is None else dose
     if at is None or not math.isfinite(at):
         raise UserError(f"{shown(run)}: round 0 found no dose; give one with --dose.")
     vector = vectors.Vector.load(inside(run, file))
     save_steered(net, tok, Steering(vector.directions, operation), at, out)
-
-
-def walked(run: Path) -> float | None:
-    """The dose that round 0 found, where the run's summary has one."""
-    from steer_heal_love.ground import records
-
-    file = run / "summary.json"
-    walks = records.read_json(file).get("walks", []) if file.is_file() else []
-    found = walks[0].get("dose") if walks else None
-    return float(found) if isinstance(found, int | float) else None
 
 
 def imported(

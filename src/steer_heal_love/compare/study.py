@@ -29,6 +29,7 @@ from steer_heal_love.config import PLACES, Cluster, Grid, RunConfig
 from steer_heal_love.executors import Executor
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import identity, models, records
+from steer_heal_love.ground.chat import template_hash
 from steer_heal_love.ground.errors import Diverged, Starved, UserError
 from steer_heal_love.ground.folder import RunFolder, enclosed
 from steer_heal_love.ground.lock import locked
@@ -68,6 +69,8 @@ def run(
     if workers < 1:
         raise UserError(f"workers: at least 1, found {workers}.")
     executors.executors[executor]  # told now, before anyone waits for a model
+    if cluster:
+        cluster.check()
     agree(out, plan(cfg))
     if out.is_dir():
         with locked(out):
@@ -208,7 +211,12 @@ def seeded(cfg: RunConfig, model: Any, tok: Any, path: Path, track: Track) -> Se
     folder = RunFolder.open(path)
     folder.check()
     same_settings(cfg, path)
-    identity.check(model, tok, identity.of_run(path), where=path, name=cfg.model, warn=ignored)
+    was = identity.of_run(path)
+    identity.check(model, tok, was, where=path, name=cfg.model, warn=ignored)
+    if template_hash(tok) != was.template:
+        raise UserError(
+            f"{path}: was begun with another chat template than {cfg.model!r} has now; delete it to have it measured again."
+        )
     return Session(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
 
 
@@ -216,7 +224,8 @@ def same_settings(cfg: RunConfig, path: Path) -> None:
     """Raise `UserError` unless the run at `path` was begun with these settings, wherever things lay then: the persona's
     text is in the run folder, and its manifest names the weights."""
     had = presets.read(path / "config.toml", trust_remote_code=cfg.trust_remote_code)
-    if replace(had, out=cfg.out, persona=cfg.persona, model=cfg.model, template=cfg.template) != cfg:
+    elsewhere = ("out", "persona", "model", "template", "trust_remote_code", *PLACES)
+    if replace(had, **{name: getattr(cfg, name) for name in elsewhere}) != cfg:
         raise UserError(
             f"{path}: was begun with other settings than the comparison has; delete it to have it measured again."
         )

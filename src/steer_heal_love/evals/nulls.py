@@ -63,8 +63,10 @@ declare(Declared("above_null", 20, column=True, signed=True))
 
 @torch.no_grad()
 def bias(s: Subject, answers: list[Completion]) -> Float[Tensor, " v"]:
-    """b, fp32, on the host: over the base's own `answers` to training prompts, the same tokens under either pole."""
-    chosen = answers[:ANSWERS]
+    """b, fp32, on the host: over the base's own `answers` to training prompts, the same tokens under either pole. The answers
+    are taken at equal distances, since those to prompts that draw the trait out come before those to plain ones."""
+    n = min(ANSWERS, len(answers))
+    chosen = [answers[i * len(answers) // n] for i in range(n)]
 
     def mean(pole: str) -> Tensor:
         system = s.persona.system(pole)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ from steer_heal_love.ground import identity, models, purposes, records
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.nouns import Adapter, Stage
-from steer_heal_love.session import Run, Session, created, ignored, opened
+from steer_heal_love.session import Run, Session, created, ignored, opened, seed_for
 from steer_heal_love.vector import Vector
 
 WAYS = ("plain", "prevented")
@@ -47,8 +47,11 @@ def run(settings: RunConfig | None, file: Path, *, track: Track = silent, **over
     """A new run on the rows of `file`. Raises `UserError` before anything is written when the file or a setting is wrong."""
     given = read(file)
     replicas.refuse(presets.resolved(overrides, settings), "shl run --fight")
-    session = created(settings, overrides, track)
-    save_split(split(given, seed=session.seed(purposes.SPLIT)), rows_of(session.folder.path))
+
+    def rows_first(cfg: RunConfig, path: Path) -> None:
+        save_split(split(given, seed=seed_for(cfg.seed, purposes.SPLIT)), rows_of(path))
+
+    session = created(settings, overrides, track, first=rows_first)
     with session.folder.locked():
         return fought(session)
 
@@ -92,7 +95,9 @@ def fought(s: Session) -> Run:
         base_model=models.base_name(r.config.model),
         note=identity.of_run(r.folder.path).note(),
     )
-    found = result.of(r.stages[0], stages, nll, resamples=r.config.eval.resamples)
+    found = result.of(
+        r.stages[0], stages, nll, [row.prompt for row in given.held], resamples=r.config.eval.resamples
+    )
     about = {
         "schema": records.SCHEMA,
         "kind": "fight",

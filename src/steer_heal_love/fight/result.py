@@ -42,8 +42,24 @@ def held_nll(
     return found
 
 
-def of(base: Stage, stages: dict[str, Stage], nll: dict[str, list[float]], *, resamples: int) -> Json:
-    """Both ways, their differences, and in words what that says; JSON-ready."""
+def by_prompt(values: list[float], prompts: list[str]) -> list[float]:
+    """Each prompt's mean: rows of one prompt are not independent of each other."""
+    rows: dict[str, list[float]] = {}
+    for prompt, value in zip(prompts, values, strict=True):
+        rows.setdefault(prompt, []).append(value)
+    return [sum(each) / len(each) for each in rows.values()]
+
+
+def of(
+    base: Stage,
+    stages: dict[str, Stage],
+    nll: dict[str, list[float]],
+    prompts: list[str],
+    *,
+    resamples: int,
+) -> Json:
+    """Both ways, their differences, and in words what that says; JSON-ready. `prompts` are those of the held-out rows."""
+    nll = {way: by_prompt(x, prompts) for way, x in nll.items()}
     how = {"resamples": resamples}
     fell = {way: [-x for x in by_item("trait_shift", s.items, base.items)] for way, s in stages.items()}
     gained = {way: [b - x for b, x in zip(nll["base"], nll[way], strict=True)] for way in stages}
@@ -73,5 +89,7 @@ def words(moved: Score, prevented: Score, learned: Score, given_up: Score) -> li
         data = f"The data were not learned: the NLL of held-out rows rose by {-learned.mean:.2f} nats/token"
     else:
         data = "Whether the data were still learned can't be told from the held-out rows: their NLL changed by less than its interval"
-    less = f", {given_up.mean:.2f} less than without prevention." if given_up.lo > 0 else "."
+    less = (
+        f", {given_up.mean:.2f} less than without prevention." if given_up.lo > 0 and learned.lo > 0 else "."
+    )
     return [trait, data + less]

@@ -109,11 +109,12 @@ def unfit(text: Any) -> str:
 
 
 def split(rows: list[Row], *, seed: int) -> Split:
-    """Rows to train on and held-out ones; a prompt is wholly on one side, and at most `MOST_HELD` rows are held."""
+    """Rows to train on and held-out ones; a prompt is wholly on one side. At most `MOST_HELD` rows are held, of prompts in a
+    drawn order: a file may be sorted by what it is about."""
     prompts = sorted({r.prompt for r in rows})
     random.Random(seed).shuffle(prompts)
-    out = set(prompts[: max(2, round(HELD * len(prompts)))])
-    held = [r for r in rows if r.prompt in out]
+    out = {p: i for i, p in enumerate(prompts[: max(2, round(HELD * len(prompts)))])}
+    held = sorted((r for r in rows if r.prompt in out), key=lambda r: out[r.prompt])
     return Split([r for r in rows if r.prompt not in out], held[:MOST_HELD])
 
 

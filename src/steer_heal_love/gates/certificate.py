@@ -53,8 +53,8 @@ ROWS = {
     "half": Row(
         "pass",
         "as above, but pos answers are no likelier with 95% confidence, or neg answers no less likely",
-        "The trait is in the model, above the nulls at its drift, and the model is healthy. Only one half of it is shown: "
-        "the evidence says which half isn't.",
+        "The trait is in the model, above the nulls at its drift, and the model is healthy. It is not shown that "
+        "both of its halves moved: the evidence says which half isn't.",
         "More probes tell the halves apart more finely; `shl try` shows the answers themselves.",
     ),
     "reversed": Row(
@@ -72,13 +72,14 @@ ROWS = {
     "words_alone": Row(
         "fail",
         "trait_shift above zero with 95% confidence, above_null not",
-        "No trait is shown: a bias of words that knows no context, or a temperature, reaches as much at the same drift.",
+        "No trait is shown: the shift can't be told from what a bias of words that knows no context, or a temperature, reaches "
+        "at the same drift.",
         "More probes narrow the interval.",
     ),
     "faint": Row(
         "fail",
         f"trait_shift above zero with 95% confidence, but not above {LEAST:.0%} of what a system prompt gives the base",
-        "No trait is shown: the shift is small beside what a system prompt does to the base.",
+        f"No trait is shown: the shift can't be told from {LEAST:.0%} of what a system prompt does to the base, or lies below.",
         "More probes narrow the interval; `shl try` shows the answers themselves.",
     ),
     "unmeasured": Row(

@@ -53,8 +53,8 @@ def condition(e: Evidence, s: Stage, slack: float = 1.0) -> Condition:
         row = "broken"
     if circles(e, s) or (flat(e, s, FLAT) and not odd.lo > 0):
         row = "collapsed"
-    elif flat(e, s, SURER) and (half := e.halves(s, e.stages[0])) and half.pos.hi < 0 < half.neg.lo:
-        row = "cooled"
+    elif not row and flat(e, s, SURER) and (half := e.halves(s, e.stages[0])):
+        row = "cooled" if half.pos.hi < 0 < half.neg.lo and half.trait.lo > 0 else ""
     return Condition(row, ", ".join(shown))
 
 

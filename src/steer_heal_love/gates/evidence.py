@@ -68,10 +68,19 @@ class Evidence:
         return halves(a.items, b.items, resamples=self.resamples)
 
     def unmoved(self, s: Stage) -> str:
-        """Which half of the trait is not above zero with 95% confidence, in words; empty where both are, or were not measured."""
+        """Which half of the trait is not above zero with 95% confidence, or surely below it, in words; empty where both are
+        above, or were not measured."""
         h = self.halves(s, self.stages[0])
-        said = {"pos answers are no likelier": h and h.pos, "neg answers are no less likely": h and h.neg}
-        return " and ".join(words for words, half in said.items() if half and not half.lo > 0)
+        if h is None:
+            return ""
+        untold = (("pos answers are no likelier", h.pos), ("neg answers are no less likely", h.neg))
+        below = {"pos": "pos answers are less likely", "neg": "neg answers are likelier"}
+        said = [
+            below[name] if half.hi < 0 else words
+            for name, (words, half) in zip(below, untold, strict=True)
+            if not half.lo > 0
+        ]
+        return " and ".join(said)
 
     def beyond(self, a: Stage, b: Stage, item: str, share: float) -> Score:
         """How far a's shift from base lies above a share of b's: the honest reading of their ratio."""

@@ -26,7 +26,7 @@ ROWS = {
     "inert": Row(
         "undecided",
         f"the coherent share falls by at most {FALL:g} from the lowest dose to the highest, and most passes",
-        "The filter is inert: almost everything passes at every dose.",
+        "The filter is inert: most passes at every dose, and about as much at the highest as at the lowest.",
         "Read the borderline samples. If they read well, the doses are too low to break anything: raise walk.start. If they "
         "don't, the filter sees nothing.",
     ),

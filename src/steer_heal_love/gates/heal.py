@@ -42,13 +42,13 @@ ROWS = {
     "half": Row(
         "undecided",
         "trait_shift above zero, but pos answers no likelier with 95% confidence, or neg answers no less likely",
-        "Only one half of the trait is shown to be in the weights. The other can't be told from zero; the evidence says which.",
+        "It is not shown that both halves of the trait are in the weights. The evidence says which half is not.",
         "With the default settings nothing is known to mend this; try other vector.layers. Where heal.soft is below 1, set it to 1.",
     ),
     "no_better": Row(
         "undecided",
         "the interval of healed minus steered, scaled to the same neutral_kl, holds zero",
-        "Healing can't be told from steering less: at the same drift both have as much of the trait.",
+        "Healing can't be told from steering less: at the same drift the difference in trait can't be told from zero.",
         "Raise eval.probes and eval.neutral_prompts, rounds, or filter.keep.",
     ),
     "fades": Row(
@@ -64,16 +64,23 @@ ROWS = {
         "The heal undid the steering: coherence is back because the trait is gone.",
         "Lower heal.lam or heal.anchor, raise heal.budget, or train longer.",
     ),
+    "untold": Row(
+        "undecided",
+        f"trait_shift's interval holds zero, and it is not shown that under {RETAINED:.0%} of the steered model's trait is left",
+        "Whether any of the trait is in the healed model can't be told: its shift can't be told from zero, nor from all that "
+        "steering moved.",
+        "Read the steer gate first: where steering moved nothing, there was nothing to keep. Else raise eval.probes.",
+    ),
     "nothing": Row(
         "undecided",
-        "the trait is not in the model, and the training loss did not fall or the update was scaled to nothing",
+        "the trait is not shown to be in the model, and the training loss did not fall or the update was scaled to nothing",
         "The heal learned nothing.",
         "More epochs, a higher heal.lr, or more kept text; if heal.budget scaled the update away, raise it.",
     ),
     "spoiled": Row(
         "fail",
         f"under {RETAINED:.0%} of the steered model's trait is left, and neutral_kl is not under half of the steered model's",
-        "The worst of both: the trait is gone and the drift stayed.",
+        "The worst of both: the trait is gone, and the drift is not shown to have halved.",
         "Read what was kept, raise heal.anchor, lower heal.lr.",
     ),
     "reversed": Row(
@@ -133,7 +140,8 @@ def heal(e: Evidence) -> Found | None:
     rise, fell, text, unmoved = risen(record), fallen(record), coherence.condition(e, h), e.unmoved(h)
     lead, back = e.above_scaled(h, first), e.beyond(h, s, "neutral_kl", HALF).hi < 0
     share = trait.mean / steered.mean if steered.lo > 0 else math.nan
-    lost = not trait.lo > 0 or (steered.lo > 0 and e.beyond(h, s, "trait", RETAINED).hi < 0)
+    gone = steered.lo > 0 and e.beyond(h, s, "trait", RETAINED).hi < 0
+    lost = gone or not trait.lo > 0
     parts = {
         "lead": f"above steering at the same drift {show(lead, 'nats/token')}",
         "half": unmoved,
@@ -157,8 +165,10 @@ def heal(e: Evidence) -> Found | None:
         outcome = "overfitted"
     elif lost and (not fell > LEARNED or record.scale == 0):
         outcome = "nothing"
-    elif lost:
+    elif gone:
         outcome = "undid" if back else "spoiled"
+    elif lost:
+        outcome = "untold"
     elif lead.hi < 0:
         outcome = "outdone"
     elif unmoved:

@@ -33,7 +33,7 @@ ROWS = {
     "below": Row(
         "fail",
         "above_null lies below zero",
-        "A bias of words or a temperature reaches more of the trait at the same drift, so healing is no use here.",
+        "At the same drift a bias of words, a temperature, or the base as it is has more of the trait, so healing is no use here.",
         "Read the steer and heal gates. Try a stronger vector, a higher dose, a larger heal.budget, or another persona.",
     ),
 }

@@ -42,7 +42,7 @@ ROWS = {
     "spent": Row(
         "undecided",
         f"the trust region scaled an update to under {SPENT:g} of what was trained",
-        "Earlier rounds had spent the budget: the trust region left next to nothing of this round's update.",
+        "The trust region left next to nothing of a round's update: the budget was spent, or the update drifts far for its size.",
         "Raise heal.budget, or ask for fewer rounds, so that each has a larger part of it.",
     ),
     "none": Row(

@@ -25,7 +25,7 @@ ROWS = {
     "half": Row(
         "undecided",
         "trait_shift above zero, but pos answers no likelier with 95% confidence, or neg answers no less likely",
-        "Only one half of the trait is shown to move under steering. The other can't be told from zero; the evidence says which.",
+        "It is not shown that both halves of the trait move under steering. The evidence says which half does not.",
         "Write poles that differ in what is said, not only in what is left out; or try other vector.layers, or a lower dose.",
     ),
     "weak": Row(

@@ -113,7 +113,7 @@ def hash_text(text: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    names = ("steer-heal-love", "torch", "transformers", "tokenizers", "numpy", "safetensors")
+    names = ("steer-heal-love", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "safetensors")
     found = {"python": platform.python_version()}
     for name in names:
         try:

@@ -8,6 +8,7 @@ versions and the processor; a file's name also hashes what is in it, and one tha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -58,6 +59,9 @@ def key(model: PreTrainedModel, tok: PreTrainedTokenizerBase, what: str, **decid
         "dtype": str(model.dtype),
         "template": template_hash(tok),
         "vocabulary": len(tok),
+        "tokenizer": tokenizer_text(tok),
+        "config": model.config.to_json_string(use_diff=False),
+        "generation": str(getattr(model, "generation_config", None)),
         "device": records.device_name(model.device),
         "versions": records.versions(),
         "processor": torch.backends.cpu.get_cpu_capability(),
@@ -68,13 +72,23 @@ def key(model: PreTrainedModel, tok: PreTrainedTokenizerBase, what: str, **decid
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def tokenizer_text(tok: PreTrainedTokenizerBase) -> str:
+    """What a tokenizer is, as a text; its whole vocabulary where it has no serialised form."""
+    backend = getattr(tok, "backend_tokenizer", None)
+    return str(backend.to_str()) if backend is not None else repr(sorted(tok.get_vocab().items()))
+
+
 def fetch(name: str, path: Path) -> bool:
     """Put what was kept under `name` at `path`, byte by byte; False where nothing sound is there, or the shelf is off."""
     for kept in folder().glob(f"{name}-*") if on() else ():
         if kept.is_file() and kept.name == file_name(name, kept):
-            with records.whole(path) as scratch:
-                shutil.copyfile(kept, scratch)
-            os.utime(kept)
+            try:
+                with records.whole(path) as scratch:
+                    shutil.copyfile(kept, scratch)
+            except FileNotFoundError:
+                continue  # pruned by another process meanwhile
+            with contextlib.suppress(OSError):  # a cache that is another user's, or read-only
+                os.utime(kept)
             return True
     return False
 

@@ -10,11 +10,16 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 CPU_SECONDS, WALL_SECONDS, MEMORY, LONGEST = 5, 30, 2**30, 10_000_000
 """what the process may use, in bytes for the memory, and how many characters of prompt it may make"""
+NEEDED = ("jinja2", "markupsafe")
+"""packages that the process which tries imports"""
 TURNS: list[list[dict[str, Any]]] = [
     [{"role": "user", "content": "A plain question."}],
     [{"role": "user", "content": [{"type": "text", "text": "A plain question."}]}],
@@ -24,16 +29,22 @@ TURNS: list[list[dict[str, Any]]] = [
 ]
 
 
-@lru_cache(maxsize=64)
-def harmless(template: str, **tokens: str) -> bool:
+def harmless(template: str, tokens: Mapping[str, str] | None = None) -> bool:
     """Whether the template renders a few plain conversations within the limits; `tokens`: what else it may name.
 
     A template that raises is harmless: whoever renders it next says what it raised.
     """
+    return tried(template, tuple(sorted((tokens or {}).items())))
+
+
+@lru_cache(maxsize=64)
+def tried(template: str, tokens: tuple[tuple[str, str], ...]) -> bool:
+    """`harmless`, once for each template. The process that tries has no user's site, so it is told where Jinja lies."""
+    here = [str(Path(spec.origin).parents[1]) for name in NEEDED if (spec := find_spec(name)) and spec.origin]
     try:
         ended = subprocess.run(
-            [sys.executable, "-I", __file__],
-            input=json.dumps([template, tokens]).encode("ascii"),
+            [sys.executable, "-I", __file__, *here],
+            input=json.dumps([template, dict(tokens)]).encode("ascii"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=WALL_SECONDS,
@@ -55,6 +66,7 @@ def limited() -> None:
 
 
 def main() -> None:
+    sys.path += sys.argv[1:]
     from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.parser import Parser
@@ -93,7 +105,7 @@ def main() -> None:
             given = {"messages": turns, "add_generation_prompt": tag, "enable_thinking": False, "tools": None}
             length = 0
             try:
-                for piece in room.from_string(template).generate(**given, **tokens):
+                for piece in room.from_string(template).generate({**tokens, **given}):
                     length += len(piece)
                     if length > LONGEST:
                         sys.exit(1)

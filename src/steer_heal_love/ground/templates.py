@@ -92,7 +92,7 @@ def choose(tok: PreTrainedTokenizerBase, wanted: str, name: str) -> list[str]:
             "the template shows the date; it is pinned to 1 January 2025, so that prompts don't change by day"
         )
     named = {k: v for k, v in tok.special_tokens_map.items() if isinstance(v, str)}
-    if not harmless(str(tok.chat_template), **named):
+    if not harmless(str(tok.chat_template), named):
         raise UserError(
             f"model {name!r}: its chat template takes more than {CPU_SECONDS} s or {MEMORY >> 30} GiB on a plain question. {OTHER}"
         )

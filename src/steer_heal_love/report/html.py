@@ -122,6 +122,7 @@ def section(run: RunRecord, index: int) -> Json:
         "columns": [(c.name, declared.signed(c.name)) for c in shown_scores],
         "glossary": {c.name: c.means for c in shown_scores if c.means},
         "foundations": [f for f in FOUNDATIONS if any(f"mfv.{f}" in s.scores for s in run.stages)],
+        "floor": number(run.config.get("coherence_floor", 0.5)),
         "trajectory": figures(at, LARGE, trajectories(run, trajectory.VIEWS)),
         "by_round": figures(at, SMALL, by_round(run, "by_round")),
         "forced": figures(at, LARGE, trajectories(run, trajectory.FORCED)),

@@ -42,7 +42,8 @@ def left_out(run: RunRecord) -> list[str]:
     if not fewer and not missing:
         return []
     counts = [f"{n} of {most} {ITEMS[name][0]}" for name, (n, most) in fewer.items()]
-    said = [f"This run measured less than a full study: {together(round_count(run.config) + counts)}."]
+    less = round_count(run.config) + counts
+    said = [f"This run measured less than a full study: {together(less)}."] if less else []
     if missing:
         said.append(f"Not run: {together(missing)}.")
     if fewer:

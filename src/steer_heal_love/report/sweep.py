@@ -64,6 +64,8 @@ def said(row: Json) -> list[str]:
         return [*out, "The default was not measured beside it."]
     ahead = lead["lo"] > 0
     told = "is ahead of the default" if ahead else "can't be told from the default"
+    if lead["hi"] < 0:
+        told = "is behind the default, which was not coherent enough or whose dose was not found"
     return [*out, f"By its interval it {told}: {with_interval(lead)} trait per nat, paired by probe."]
 
 

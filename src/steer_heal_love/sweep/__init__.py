@@ -135,6 +135,7 @@ def saved(found: Sweep, bed: Bed, path: Path) -> Json:
                 "method": c.method,
                 "operation": c.operation,
                 "layers": c.layers,
+                "hook": bed.config.vector.hook,
                 "nats": c.dose.nats,
                 "dose": c.dose.dose,
             },
@@ -168,10 +169,10 @@ def load_choice(path: Path, *, persona: str, model: str) -> Json:
 
 
 def taken(choice: Any, path: Path) -> Json:
-    """Method and layers of a choice, checked."""
+    """Method, layers and hook point of a choice, checked; a file of before hook points has none."""
     if not isinstance(choice, dict):
         raise UserError(f"{path}: no cell of that sweep was coherent enough, so nothing was chosen.")
-    method, band = choice.get("method"), choice.get("layers")
+    method, band, hook = choice.get("method"), choice.get("layers"), choice.get("hook", "")
     own = needs.get(method, Needs()).operation if isinstance(method, str) else ""
     if choice.get("operation") != (own or "add"):
         raise UserError(
@@ -180,6 +181,7 @@ def taken(choice: Any, path: Path) -> Json:
     number = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
     if (
         not isinstance(method, str)
+        or not isinstance(hook, str)
         or not isinstance(band, list)
         or len(band) != 2
         or not all(map(number, band))
@@ -188,7 +190,7 @@ def taken(choice: Any, path: Path) -> Json:
             f"{path}: expected a method's name and two shares of the depth, found {choice!r:.120}."
         )
     methods[method]
-    return {"method": method, "layers": (float(band[0]), float(band[1]))}
+    return {"method": method, "layers": (float(band[0]), float(band[1])), "hook": hook}
 
 
 __all__ = ["Bed", "Cell", "Sweep", "laid", "layers_of", "load_choice", "saved", "sweep"]

@@ -22,16 +22,15 @@ from typing import Any, Literal, get_args
 from steer_heal_love import bake
 from steer_heal_love.config import GenerateConfig
 from steer_heal_love.generate import generate
-from steer_heal_love.ground import records
 from steer_heal_love.ground.chat import NEUTRAL_SYSTEM
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.shown import shown
-from steer_heal_love.ground.untrusted import inside
+from steer_heal_love.ground.untrusted import inside, json_object
 from steer_heal_love.nouns import Adapter, Json, Persona
-from steer_heal_love.session import ignored, opened
+from steer_heal_love.session import ignored, opened, walked_dose
 from steer_heal_love.vector import Vector
 
 Who = Literal["base", "prompted", "steered", "healed"]
@@ -134,6 +133,7 @@ def talk(run: Path, *, tokens: int = 96, track: Track = silent, warn: Warn = ign
     if not (run / "adapter").is_dir() and (run / "manifest.json").is_file():
         raise UserError(f"{shown(run)}: no adapter yet: no round of it was healed.")
     r = opened(run, track, warn=warn)
+    r.folder.check(derived=True)
     vector = Vector.load(inside(run, r.folder.round(0) / "vector.safetensors"))
     adapter = bake.load_peft(inside(run, run / "adapter"))
     return Talk(
@@ -151,16 +151,14 @@ def talk(run: Path, *, tokens: int = 96, track: Track = silent, warn: Warn = ign
 
 def walked(run: Path) -> float:
     """The dose that round 0 found, as the run's summary has it."""
-    summary = run / "summary.json"
-    walks = records.read_json(summary).get("walks", []) if summary.is_file() else []
-    found = walks[0].get("dose") if walks else None
-    return float(found) if isinstance(found, int | float) else 0.5
+    found = walked_dose(run)
+    return 0.5 if found is None else found
 
 
 def system_prompt(run: Path, who: Persona) -> str:
     """The system prompt of the prompted model: the wording that the run chose, or else the first."""
     file = run / "base" / "wording.json"
-    found = records.read_json(file).get("system") if file.is_file() else None
+    found = json_object(file, str(file)).data.get("system") if file.is_file() else None
     return found if isinstance(found, str) else who.system("pos")
 
 

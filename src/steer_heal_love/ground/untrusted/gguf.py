@@ -131,6 +131,11 @@ def gguf(path: Path, name: str) -> Contents:
     infos = [info(reader) for _ in range(n_tensors)]
     start = aligned(reader, out.fields.get("general.alignment", 32))
     wrong = []
+    if any(n > len(reader.raw) for _, shape, _, _ in infos for n in shape):
+        raise reader.fail("a tensor is larger than the file")
+    size = sum(math.prod(shape) * DTYPES[kind].itemsize for _, shape, kind, _ in infos if kind in DTYPES)
+    if size > len(reader.raw) - start:
+        raise reader.fail("its tensors are larger together than the file, so they overlap")
     for tensor, shape, kind, offset in infos:
         if tensor in out.tensors:
             wrong.append(f"{tensor!r:.100}: is there twice")

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +83,8 @@ def json_text(text: str, name: str) -> Found:
     def pairs(items: list[tuple[str, Any]]) -> Json:
         out = dict(items)
         if len(out) < len(items):
-            names = [k for k, _ in items]
-            mistakes.update({k: "the key is there twice" for k in out if names.count(k) > 1})
+            times = Counter(k for k, _ in items)
+            mistakes.update({k: "the key is there twice" for k, n in times.items() if n > 1})
         return out
 
     def constant(word: str) -> float:
