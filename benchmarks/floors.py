@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,10 +54,9 @@ def measured(device: torch.device, dtype: torch.dtype) -> Ceilings:
     """The machine's ceilings, in about a second; random numbers, since zeros are multiplied faster."""
     large = device.type == "cuda"
     values = torch.empty((4 << 30) if large else (128 << 20), dtype=torch.uint8, device=device).fill_(1)
-    copy = torch.empty_like(values)
-    seconds = best_seconds(lambda: copy.copy_(values), device)
+    seconds = best_seconds(partial(torch.empty_like(values).copy_, values), device)
     moved = 2 * values.numel() / seconds
-    del values, copy
+    del values
     n = 8192 if large else 1024
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     return Ceilings(moved, 2 * n**3 / best_seconds(lambda: a @ b, device))

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ablation import ALONE, barrier, merged
+from ablation import ALONE, barrier, formatted, merged
 from heals import Lab
 from jaxtyping import Float
 from shared import by_seed
@@ -289,7 +289,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         persona, soup, name, weight = key
         rows.append(
             f"| {persona} | {soup:.0%} | {name} | {weight:g} | {means['beta']:+.3f} | {means['trait_shift']:+.3f} | "
-            f"{means['off_trait_kl']:.4f} | {means['neutral_kl']:.4f} | {' | '.join(map(told, gains))} | {gains[0].n} |"
+            f"{means['off_trait_kl']:.4f} | {means['neutral_kl']:.4f} | {' | '.join(map(formatted, gains))} | {gains[0].n} |"
         )
     rows += [
         "",
@@ -305,7 +305,7 @@ def table(lines: list[dict[str, Any]]) -> str:
             by_seed([g[k] for g in group])
             for k in ("beta", "off_trait_kl", "trait_systematic", "rest_systematic")
         ]
-        rows.append(f"| {' | '.join(key)} | {' | '.join(map(told, cells))} | {len(group)} |")
+        rows.append(f"| {' | '.join(key)} | {' | '.join(map(formatted, cells))} | {len(group)} |")
     return "\n".join(rows)
 
 

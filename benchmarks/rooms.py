@@ -33,7 +33,7 @@ from floors import Counted, Work
 
 from steer_heal_love import bake, evals, presets, steps
 from steer_heal_love import filter as sieve
-from steer_heal_love.config import RunConfig
+from steer_heal_love.config import EvalConfig, HealConfig, RunConfig
 from steer_heal_love.evals import forced_choice, vignettes
 from steer_heal_love.ground import memory, models, records
 from steer_heal_love.ground.banks import bank
@@ -289,7 +289,7 @@ def fold(b: Bench, rounds: list[Adapter]) -> None:
         pass
 
 
-def heal_work(b: Bench, h: config.HealConfig, used: list[Completion], held: int) -> Work:
+def heal_work(b: Bench, h: HealConfig, used: list[Completion], held: int) -> Work:
     """Training steps, the readings of what is trained on (by the reference; for soft targets by the student, plain and
     steered either way), and one fold. Validation and the trust region are
     measurements that a heal could do without, and aren't counted."""
@@ -339,7 +339,7 @@ def evaluate(b: Bench) -> Room:
     )
     run = Run(b.config, b.persona, b.model, b.tok, RunFolder(b.folder), base=Base())
 
-    def ask(cfg: config.EvalConfig) -> dict[str, int]:
+    def ask(cfg: EvalConfig) -> dict[str, int]:
         subject = Endless(b.model, b.tok, b.persona, cfg, [], batch_tokens=b.config.batch_tokens)
         with steps.exported(run, b.history):
             found = evals.measure(subject)
@@ -354,7 +354,7 @@ def evaluate(b: Bench) -> Room:
     return Room("vignettes", evaluate_work(b, cfg), lambda: ask(cfg), lambda: void(ask(few)))
 
 
-def evaluate_work(b: Bench, cfg: config.EvalConfig) -> Work:
+def evaluate_work(b: Bench, cfg: EvalConfig) -> Work:
     """Prompts read, thoughts decoded, both options' texts read, and the object's closing decoded."""
     fc, c = forced_choice, b.counted
     text = fc.QUESTION.replace("{think}", fc.THINK)

@@ -109,6 +109,27 @@ def test_an_inspect_task_runs_on_a_served_model_and_its_log_says_what_it_answere
     assert GenerateConfig
 
 
+def test_epochs_are_other_draws_and_what_is_not_heeded_is_refused(run, tmp_path):
+    inspect = inspect_ai()
+    from inspect_ai.dataset import Sample
+    from inspect_ai.model import get_model
+    from inspect_ai.scorer import includes
+    from inspect_ai.solver import generate
+
+    task = inspect.Task(
+        dataset=[Sample(input=TALK[0][1], target="mat")], solver=generate(), scorer=includes()
+    )
+    how = {"log_dir": str(tmp_path), "display": "none", "max_tokens": 8, "temperature": 1.0}
+    said = []
+    for seed in ({}, {"seed": 3}):
+        model = get_model(f"shl/{run[0]}", who="base", memoize=False)
+        (log,) = inspect.eval(task, model=model, epochs=4, **how, **seed)
+        said.append({s.output.completion for s in log.samples})
+    assert len(said[0]) > 1 and len(said[1]) == 1, "as many seeds as epochs, or the one that was asked for"
+    (log,) = inspect.eval(task, model=model, top_p=0.5, **how)
+    assert log.status == "error" and "top_p" in log.error.message
+
+
 def test_a_served_model_answers_as_its_weights_do(run):
     """Greedy answers are those of the same model put on by hand, earlier turns and a system message included."""
     path, model = run

@@ -507,6 +507,7 @@ KILLS = [
 
 
 def test_a_run_killed_again_and_again_and_resumed_is_the_unbroken_one(whole, tiny_load, tmp_path):
+    path = tmp_path
     for number, (target, after) in enumerate(KILLS):
         with pytest.MonkeyPatch.context() as patch:
             kill_at(patch, target, tmp_path, after)

@@ -22,7 +22,7 @@ shaped = jaxtyping.jaxtyped(typechecker=checked)
 
 def adder(amount: float) -> Callable[..., Tensor]:
     @shaped
-    def add(a: Float[Tensor, "n m"], b: Float[Tensor, "m"], deep: int = 0) -> Float[Tensor, "n m"]:
+    def add(a: Float[Tensor, "n m"], b: Float[Tensor, " m"], deep: int = 0) -> Float[Tensor, "n m"]:
         if deep:
             return adder(amount + 1)(a, b, deep=deep - 1) + amount
         return (a + b + amount) if amount < 9 else (a + b).flatten()
@@ -33,8 +33,8 @@ def adder(amount: float) -> Callable[..., Tensor]:
 @shaped
 @dataclass
 class Pair:
-    left: Float[Tensor, "n"]
-    right: Float[Tensor, "n"]
+    left: Float[Tensor, " n"]
+    right: Float[Tensor, " n"]
 
 
 def test_every_function_of_one_source_is_checked_and_keeps_its_own_variables():

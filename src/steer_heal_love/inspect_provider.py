@@ -5,11 +5,13 @@
     inspect eval TASK --model shl/ADAPTER -M base=smollm2        an adapter, after the checks of `shl certify`
 
 Needs the extra: pip install 'steer-heal-love[inspect]'. Source: https://inspect.aisi.org.uk (model API extensions).
-Tools are refused: no model here was taught to call any.
+Tools are refused: no model here was taught to call any. So are options of generation that would change the answer and that
+this tool doesn't have. Where a task gives no seed, the same conversation asked again is answered with another one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -29,6 +31,19 @@ from steer_heal_love.serve import served
 
 LENGTH = 512
 """tokens of an answer where the task asks for no other number"""
+LACKING = [
+    "num_choices",
+    "stop_seqs",
+    "top_p",
+    "top_k",
+    "best_of",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "logprobs",
+    "response_schema",
+]
+"""options of generation that would change an answer, and that nothing here heeds"""
 
 
 @modelapi(name="shl")
@@ -47,6 +62,7 @@ class SteerHealLove(ModelAPI):  # type: ignore[misc]
         known = {"who": str, "base": str, "strength": float, "dose": float, "device": str}
         if odd := sorted(set(model_args) - set(known)):
             raise UserError(f"shl: unknown model arguments {', '.join(odd)}; there is {', '.join(known)}.")
+        self.times: Counter[str] = Counter()
         self.served = served(model_name, **{k: known[k](v) for k, v in model_args.items()})
 
     async def generate(
@@ -55,12 +71,16 @@ class SteerHealLove(ModelAPI):  # type: ignore[misc]
         """The answer to a conversation, drawn with the task's temperature (1 where it has none), seed and length."""
         if tools:
             raise UserError("shl: this task offers tools, and the model was not taught to call any.")
+        if asked := [name for name in LACKING if getattr(config, name, None) not in (None, False, 1, [])]:
+            raise UserError(f"shl: this task asks for {', '.join(asked)}, which this tool doesn't have.")
+        turns = [(m.role, m.text) for m in input]
+        again, self.times[repr(turns)] = self.times[repr(turns)], self.times[repr(turns)] + 1
         ask = partial(
             self.served.reply,
-            [(m.role, m.text) for m in input],
+            turns,
             tokens=config.max_tokens or LENGTH,
             temperature=1.0 if config.temperature is None else config.temperature,
-            seed=config.seed or 0,
+            seed=again if config.seed is None else config.seed,
         )
         made = await anyio.to_thread.run_sync(ask)
         message = ChatMessageAssistant(content=made.text, model=self.model_name, source="generate")

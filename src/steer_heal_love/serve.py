@@ -115,8 +115,7 @@ def served(
         return Served(name, *loaded(settings(name, device)))
     if who != "healed" or dose is not None:
         raise UserError(f"{name}: an adapter answers as it is; who and dose are a run's.")
-    if not 0 <= strength <= 4:
-        raise UserError(f"strength: from 0 to 4, found {strength:g}.")
+    talk.Dials(strength).check()
     aim = certify.target(name, base)
     model, tok = loaded(settings(aim.base, device))
     return Served(name, model, tok, inside=with_adapter(aim, model, tok, strength, warn))
@@ -141,7 +140,7 @@ def of_run(run: Path, who: Who, strength: float, dose: float | None, warn: Warn)
     """One of a run's four models."""
     found = talk.talk(run, warn=warn)
     dials = talk.Dials(strength, found.dose if dose is None else dose)
-    dials.check()
+    dials.check(found.reach)
     steered = who == "steered"
     inside: Callable[[], AbstractContextManager[Any]] = nullcontext
     if who == "healed":

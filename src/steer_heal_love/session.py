@@ -245,7 +245,7 @@ def opened(
     `UserError` for a folder whose files are not those that the run wrote, and where another process writes to it.
     """
     if barely_begun(path):
-        s = begun_again(path, track, trust_remote_code=trust_remote_code)
+        s = begun_again(path, track, trust_remote_code=trust_remote_code, **placed)
         return replace(s, config=replace(s.config, **placed))
     folder = RunFolder.open(path)
     cfg = replace(presets.read(path / "config.toml", trust_remote_code=trust_remote_code), **placed)
@@ -307,15 +307,16 @@ def barely_begun(path: Path) -> bool:
     )
 
 
-def begun_again(path: Path, track: Track, *, trust_remote_code: bool) -> Session:
-    """The run whose beginning was cut short, begun in the same folder with the settings that lie there."""
+def begun_again(path: Path, track: Track, *, trust_remote_code: bool, **placed: Any) -> Session:
+    """The run whose beginning was cut short, begun in the same folder with the settings that lie there; its model is loaded
+    as `placed` says."""
     files.enclosed(path)
     cfg = presets.read(path / "config.toml", trust_remote_code=trust_remote_code)
     cfg.check()
     known(cfg)
     folder = RunFolder(path)
     with folder.locked():
-        return begun(cfg, *loaded(cfg, track), folder, track)
+        return begun(cfg, *loaded(replace(cfg, **placed), track), folder, track)
 
 
 def homeless(name: str) -> str:

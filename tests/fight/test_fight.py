@@ -332,3 +332,16 @@ def test_held_out_rows_are_of_prompts_in_a_drawn_order_and_count_by_prompt():
     asked = [int(r.prompt[9:13]) for r in held]
     assert len(held) == rows.MOST_HELD and max(asked) > 800 and asked != sorted(asked)
     assert result.by_prompt([1.0, 3.0, 5.0], ["a", "b", "a"]) == [3.0, 3.0]
+
+
+def test_a_fight_goes_on_where_it_is_told_to_and_not_on_several_copies(whole, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        fight, "opened", lambda path, *_a, **placed: seen.append(placed) or pytest.skip("opened")
+    )
+    with pytest.raises(UserError, match="not shl run --fight"):
+        fight.resumed(whole[0].folder.path, replicas=2)
+    assert not seen
+    with pytest.raises(pytest.skip.Exception):
+        fight.resumed(whole[0].folder.path, split=2)
+    assert seen[0]["split"] == 2

@@ -253,7 +253,7 @@ def test_only_a_run_has_who_and_dose_and_only_others_have_a_base(run_folder) -> 
     for more in ({"who": "base"}, {"dose": 0.1}):
         with pytest.raises(UserError, match="who and dose are a run's"):
             serve.served(adapter, base="tiny", **more)
-    with pytest.raises(UserError, match="strength: from 0 to 4"):
+    with pytest.raises(UserError, match="strength: from -1 to 2"):
         serve.served(adapter, base="tiny", strength=9.0)
     with pytest.raises(UserError, match="leave base and device out"):
         serve.served(str(run_folder), base="tiny")

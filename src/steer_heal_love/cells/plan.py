@@ -65,9 +65,11 @@ def refuse_same(benches: list[Bench]) -> None:
 def bench(cfg: RunConfig, persona: str, model: str, methods: list[str], grid: Grid) -> Bench:
     key = keys.bench(cfg)
     cells = tuple(Cell(persona, model, cfg.seed, m, keys.cell(key, m, grid)) for m in methods)
-    told = replace(cfg.eval, vignette_bank=absolute(cfg.eval.vignette_bank))
+    e, c = cfg.eval, cfg.condition
+    e = replace(e, vignette_bank=absolute(e.vignette_bank), judge_model=absolute(e.judge_model))
+    c = replace(c, file=absolute(c.file), persona=absolute(c.persona))
     cfg = replace(cfg, persona=absolute(persona), model=absolute(model), template=absolute(cfg.template))
-    return Bench(key, replace(cfg, eval=told), cells)
+    return Bench(key, replace(cfg, eval=e, condition=c), cells)
 
 
 def absolute(name: str) -> str:

@@ -81,7 +81,7 @@ def run(argv: list[str]) -> None:
     if given.choice and settings:
         settings = with_choice(settings, given.choice)
     if given.fight or (given.resume and (given.resume / "fight" / "rows.jsonl").is_file()):
-        return vaccinate(given, settings)
+        return vaccinate(given, settings, placed)
     with importing():
         from steer_heal_love import loop, report
 
@@ -105,8 +105,9 @@ def with_choice(settings: RunConfig, file: Path) -> RunConfig:
     return override(settings, {"vector": load_choice(file, persona=persona, model=settings.model)})
 
 
-def vaccinate(given: Run, settings: RunConfig | None) -> None:
-    """Fine-tune on somebody's data with prevention and without, print what came of it."""
+def vaccinate(given: Run, settings: RunConfig | None, placed: dict[str, Any]) -> None:
+    """Fine-tune on somebody's data with prevention and without, print what came of it. `placed`: settings of where to
+    compute that a resumed run is given anew."""
     with importing():
         from steer_heal_love import fight, report
 
@@ -119,7 +120,7 @@ def vaccinate(given: Run, settings: RunConfig | None) -> None:
             done = fight.run(settings, given.fight, track=track)
         elif given.resume:
             trust = given.trust_remote_code
-            done = fight.resumed(given.resume, track=track, trust_remote_code=trust, warn=warn)
+            done = fight.resumed(given.resume, track=track, trust_remote_code=trust, warn=warn, **placed)
     out.print(report.terminal_fight(done.folder.path), soft_wrap=not out.is_terminal)
 
 

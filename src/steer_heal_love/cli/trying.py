@@ -49,7 +49,7 @@ def attempt(
     with report.progress(screen.out) as track:
         found = room.talk(run, tokens=tokens, track=track, warn=screen.warn)
     dials = room.Dials(strength, found.dose if dose is None else dose, seed)
-    dials.check()
+    dials.check(found.reach)
     if web:
         serve(found, port)
     elif message:
@@ -81,7 +81,7 @@ def converse(found: Any, dials: Any) -> None:
             return
         try:
             if line.startswith("/"):
-                dials = turned(dials, line)
+                dials = turned(dials, line, found.reach)
                 screen.tell(f"strength {dials.strength:g}, dose {dials.dose:g}, seed {dials.seed}")
             elif line:
                 tell(found, line, dials)
@@ -89,15 +89,15 @@ def converse(found: Any, dials: Any) -> None:
             screen.say(str(e), "red")
 
 
-def turned(dials: Any, line: str) -> Any:
-    """The dials after a line such as `/strength 0.5`. Raises `UserError` for any other."""
+def turned(dials: Any, line: str, reach: float) -> Any:
+    """The dials after a line such as `/strength 0.5`; `reach` is the largest dose. Raises `UserError` for any other line."""
     name, *value = line[1:].split() or [""]
     kinds = {"strength": float, "dose": float, "seed": int}
     try:
         after = replace(dials, **{name: kinds[name](*value)})
     except (KeyError, ValueError, TypeError) as e:
         raise UserError(f"{shown(line)}: {HELP}") from e
-    after.check()
+    after.check(reach)
     return after
 
 

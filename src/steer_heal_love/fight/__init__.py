@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,16 @@ def run(settings: RunConfig | None, file: Path, *, track: Track = silent, **over
 
 
 def resumed(
-    path: Path, *, track: Track = silent, trust_remote_code: bool = False, warn: Warn = ignored
+    path: Path,
+    *,
+    track: Track = silent,
+    trust_remote_code: bool = False,
+    warn: Warn = ignored,
+    **placed: Any,
 ) -> Run:
-    """Go on with a run that was begun by `run`."""
-    r = opened(path, track, trust_remote_code=trust_remote_code, warn=warn)
+    """Go on with a run that was begun by `run`; `placed` are other values of the settings of where it computes."""
+    replicas.refuse(replace(RunConfig(), **placed), "shl run --fight")
+    r = opened(path, track, trust_remote_code=trust_remote_code, warn=warn, **placed)
     with r.folder.locked():
         return fought(r)
 

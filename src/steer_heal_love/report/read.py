@@ -160,7 +160,7 @@ def read(path: Path) -> RunRecord:
         path,
         made.read(partial(table, like=written.CONFIG), path / "config.toml"),
         made.read(text, path / "config.toml"),
-        optional(path / "manifest.json"),
+        made.read(optional, path / "manifest.json"),
         made.read(partial(table, like=written.PERSONA), path / "persona.toml"),
         summary,
         sorted(stages, key=lambda s: s.round),

@@ -56,13 +56,13 @@ class Dials:
     dose: float = 0.0
     seed: int = 0
 
-    def check(self) -> None:
-        """Raise `UserError` for what is out of range."""
+    def check(self, reach: float = DOSES[1]) -> None:
+        """Raise `UserError` for what is out of range; `reach` is the largest dose."""
         wrong = [
             f"{name}: from {low:g} to {high:g}, found {value:g}"
             for name, value, (low, high) in (
                 ("strength", self.strength, STRENGTHS),
-                ("dose", self.dose, DOSES),
+                ("dose", self.dose, (-reach, reach)),
             )
             if not low <= value <= high
         ]
@@ -89,7 +89,7 @@ class Talk:
 
     def answer(self, who: Who, message: str, dials: Dials) -> str:
         """What one of the four answers. Raises `UserError` for an empty or endless message and for dials out of range."""
-        dials.check()
+        dials.check(self.reach)
         if not message.strip():
             raise UserError("the message is empty.")
         if len(message) > LONGEST:
@@ -112,9 +112,14 @@ class Talk:
             )
         return made.text.strip()
 
+    @property
+    def reach(self) -> float:
+        """The largest dose that may be asked for: at least the run's own."""
+        return max(DOSES[1], abs(self.dose))
+
     def about(self) -> Json:
         """What a page needs to know to show itself."""
-        reach = min(DOSES[1], max(1.0, 4 * self.dose))
+        reach = min(self.reach, max(1.0, 4 * self.dose))
         return {
             "run": self.name,
             "persona": self.persona.name,
