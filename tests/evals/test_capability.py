@@ -157,3 +157,16 @@ def test_shifts_are_paired_with_base_and_left_out_where_base_has_none() -> None:
     assert found["capability"].mean == pytest.approx(1 / 3)
     assert found["capability_shift"].mean == pytest.approx(-1 / 3)
     assert "capability_shift" not in evals.scores(now, {}, resamples=200)
+
+
+def test_questions_of_a_block_count_as_one_item():
+    """They share their answers, so one wrong answer is often another's too."""
+    base = {"capability": [1.0] * 24, "capability.facts": [1.0] * 24}
+    now = {name: [0.0] * 4 + [1.0] * 20 for name in base}
+    found = evals.scores(now, base, resamples=500)
+    assert (
+        found["capability_shift"].n == 6 and found["capability_shift"].lo < 0 < found["capability_shift"].hi
+    )
+    assert found["capability"].mean == pytest.approx(20 / 24) and found["capability"].lo < 0.6
+    assert found["capability"] == found["capability.facts"]
+    assert 0.5 < evals.scores(base, base, resamples=500)["capability"].lo < 1.0, "all right is no certainty"

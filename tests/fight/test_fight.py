@@ -331,7 +331,6 @@ def test_held_out_rows_are_of_prompts_in_a_drawn_order_and_count_by_prompt():
     held = rows.split(given, seed=0).held
     asked = [int(r.prompt[9:13]) for r in held]
     assert len(held) == rows.MOST_HELD and max(asked) > 800 and asked != sorted(asked)
-    assert result.by_prompt([1.0, 3.0, 5.0], ["a", "b", "a"]) == [3.0, 3.0]
 
 
 def test_a_fight_goes_on_where_it_is_told_to_and_not_on_several_copies(whole, tmp_path, monkeypatch):

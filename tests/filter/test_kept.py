@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -12,10 +13,22 @@ from steer_heal_love.nouns import Completion, Tokens
 PLAIN = "A bird sang at the window while she packed her bag for school."
 
 
-def made(on_trait, *, text=PLAIN, dose=0.2, used=True, reasons=(), window=1.5):
+NUMBER = itertools.count()
+
+
+def made(on_trait, *, text=PLAIN, dose=0.2, used=True, reasons=(), window=1.5, prompt=None):
+    """An answer, to a prompt of its own where none is given."""
     checks = {"on_trait": on_trait, "nll_window": window}
     return Completion(
-        "What now?", Tokens((1,), (2,)), text, dose, True, checks, list(reasons), not reasons, used
+        prompt or f"What now, {next(NUMBER)}?",
+        Tokens((1,), (2,)),
+        text,
+        dose,
+        True,
+        checks,
+        list(reasons),
+        not reasons,
+        used,
     )
 
 
@@ -61,7 +74,21 @@ def test_undefined_where_nothing_was_kept_or_measured():
 
 def test_a_base_that_goes_in_circles_is_its_own_measure():
     circles = lambda **k: made(0.3, text="round and round " * 8, **k)
-    base, used = [circles() for _ in range(10)] + BASE, [circles() for _ in range(5)] + [made(0.3)] * 5
+    base, used = (
+        [circles() for _ in range(10)] + BASE,
+        [circles() for _ in range(5)] + [made(0.3) for _ in range(5)],
+    )
     found = sampled(used, base, 0.4)
     assert found["soup_share"] == 0.5 and found["soup_gap"].lo < 0 < found["soup_gap"].hi
     assert sampled(used, BASE, 0.4)["soup_gap"].lo > 0
+
+
+def test_answers_to_one_prompt_count_as_one():
+    """Three prompts that lean differently, twenty answers each: no sixty draws of the trait."""
+    many = [made(lean + 0.01 * i, prompt=f"Prompt {lean}") for lean in (0.0, 0.3, 0.6) for i in range(20)]
+    found = sampled(many, BASE, 0.4)["trait_gain"]
+    alone = sampled([made(c.checks["on_trait"]) for c in many], BASE, 0.4)["trait_gain"]
+    assert found.mean == pytest.approx(alone.mean) and alone.lo > 0 > found.lo
+    circles = [made(0.3, text="round and round " * 8, prompt="one") for _ in range(12)]
+    rest = [made(0.3) for _ in range(12)]
+    assert sampled(circles + rest, BASE, 0.4)["soup_gap"].lo < 0, "one prompt's soup is not twelve texts'"

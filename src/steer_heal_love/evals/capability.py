@@ -101,11 +101,12 @@ SCORES = (
         "capability",
         70,
         interval="share",
+        block=WIDTH,
         column=True,
         means="Share of sums, facts and formats answered right, by likelihood; 0.25 by chance.",
     ),
-    Declared("capability_shift", 71, items="capability", shift="rise"),
-    Declared("capability_margin_shift", 72, items="capability_margin", shift="rise"),
+    Declared("capability_shift", 71, items="capability", shift="rise", block=WIDTH),
+    Declared("capability_margin_shift", 72, items="capability_margin", shift="rise", block=WIDTH),
 )
 
 

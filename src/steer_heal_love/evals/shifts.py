@@ -10,6 +10,7 @@ from steer_heal_love.ground.declared import declared, shifts
 from steer_heal_love.ground.stats import (
     CROSS_FITTED,
     bootstrap,
+    by_group,
     counted,
     paired,
     proportion,
@@ -27,14 +28,25 @@ def by_item(name: str, items: Items, base: Items) -> list[float]:
     score = declared.get(name)
     if score is None or not score.shift:
         return items[name]
-    ours, theirs = items[score.source], base[score.source]
+    ours, theirs = (in_blocks(side[score.source], score.block) for side in (items, base))
     return subtract(ours, theirs) if score.shift == "rise" else subtract(theirs, ours)
+
+
+def in_blocks(values: list[float], size: int) -> list[float]:
+    """The mean of each block of `size` values, or the values where no block has several."""
+    return values if size == 1 else by_group(values, [i // size for i in range(len(values))])
 
 
 def interval(name: str) -> str:
     """How a score's interval is made, as its instrument declares it; a part of a score, such as `capability.facts`, as it."""
     whole = name if name in declared else name.partition(".")[0]
     return declared[whole].interval if whole in declared else "items"
+
+
+def block(name: str) -> int:
+    """How many of a score's items depend on each other."""
+    whole = name if name in declared else name.partition(".")[0]
+    return declared[whole].block if whole in declared else 1
 
 
 def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
@@ -48,6 +60,8 @@ def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Score
             out[name] = profile.with_sentences(name, shift, items, base)
         elif interval(name) == "auc":
             out[name] = proportion(values, effect=CROSS_FITTED)
+        elif interval(name) == "share" and block(name) > 1:
+            out[name] = proportion(in_blocks(values, block(name)))
         else:
             found = counted(values, resamples=resamples, seed=seed, share=interval(name) == "share")
             out[name] = widened(found) if interval(name) == "cross-fitted" else found

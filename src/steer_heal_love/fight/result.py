@@ -17,7 +17,7 @@ from steer_heal_love.fight.rows import Row
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.scoring import token_nll
-from steer_heal_love.ground.stats import bootstrap, paired
+from steer_heal_love.ground.stats import bootstrap, by_group, paired
 from steer_heal_love.nouns import Json, Score, Stage
 from steer_heal_love.session import Run
 
@@ -42,14 +42,6 @@ def held_nll(
     return found
 
 
-def by_prompt(values: list[float], prompts: list[str]) -> list[float]:
-    """Each prompt's mean: rows of one prompt are not independent of each other."""
-    rows: dict[str, list[float]] = {}
-    for prompt, value in zip(prompts, values, strict=True):
-        rows.setdefault(prompt, []).append(value)
-    return [sum(each) / len(each) for each in rows.values()]
-
-
 def of(
     base: Stage,
     stages: dict[str, Stage],
@@ -59,7 +51,7 @@ def of(
     resamples: int,
 ) -> Json:
     """Both ways, their differences, and in words what that says; JSON-ready. `prompts` are those of the held-out rows."""
-    nll = {way: by_prompt(x, prompts) for way, x in nll.items()}
+    nll = {way: by_group(x, prompts) for way, x in nll.items()}
     how = {"resamples": resamples}
     fell = {way: [-x for x in by_item("trait_shift", s.items, base.items)] for way, s in stages.items()}
     gained = {way: [b - x for b, x in zip(nll["base"], nll[way], strict=True)] for way in stages}

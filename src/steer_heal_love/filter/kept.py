@@ -5,7 +5,7 @@ same bounds cut both, so that selection cancels and only steering is left.
 soup_share: of the training text, read without the run's bounds: it goes in circles, is in foreign characters, or
 holds a stretch odder than anything the base itself wrote.
 soup_gap: that share minus the same share of the base's own samples, kept or not: a base that repeats itself is its own
-measure.
+measure. Both differences, and their intervals, are of means by prompt: a prompt has several answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 from typing import TypedDict
 
 from steer_heal_love.filter.script import odd_share
-from steer_heal_love.ground.stats import unpaired
+from steer_heal_love.ground.stats import by_group, unpaired
 from steer_heal_love.ground.text import repeated_share, spoken
 from steer_heal_love.nouns import Completion, Score
 
@@ -34,13 +34,15 @@ class Sampled(TypedDict):
 
 def sampled(made: list[Completion], base: list[Completion], dose: float | None) -> Sampled:
     """`trait_gain` (nats/token) and `soup_gap` (Scores) and `soup_share` of one round; undefined where nothing was kept."""
-    trait = lambda kept: [c.checks.get("on_trait", math.nan) for c in kept if c.kept]
+    by_prompt = lambda of, some: by_group([of(c) for c in some], [c.prompt for c in some])
+    trait = lambda made: by_prompt(lambda c: c.checks.get("on_trait", math.nan), [c for c in made if c.kept])
     up_to = [c for c in made if dose is not None and c.dose <= dose]
     odd = max((v for c in base if math.isfinite(v := c.checks.get("nll_window", math.nan))), default=math.inf)
-    ours, theirs = ([float(soup(c, odd)) for c in side] for side in ([c for c in made if c.used], base))
+    used = [c for c in made if c.used]
+    ours, theirs = (by_prompt(lambda c: float(soup(c, odd)), side) for side in (used, base))
     return {
         "trait_gain": unpaired(trait(up_to), trait(base)),
-        "soup_share": sum(ours) / len(ours) if ours else math.nan,
+        "soup_share": sum(soup(c, odd) for c in used) / len(used) if used else math.nan,
         "soup_gap": unpaired(ours, theirs),
     }
 

@@ -37,6 +37,8 @@ class Declared:
     interval: Literal["items", "share", "cross-fitted", "auc"] = "items"
     """over items; of items that are each 0 or 1; over items, widened since classifiers trained on the other items scored
     them; or of an out-of-fold AUC"""
+    block: int = 1
+    """items that depend on each other come in blocks of so many, one after the other; an interval is over blocks' means"""
     column: bool = False
     signed: bool = False
     """whether its sign says something although it is no shift"""

@@ -15,6 +15,7 @@ Identity: one seed is `bootstrap`. Sources: Efron & Tibshirani 1993, ch. 12; Gra
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -204,6 +205,15 @@ def unpaired(a: list[float], b: list[float], *, level: float = LEVEL) -> Score:
     df = 1 / (share**2 / (len(x) - 1) + (1 - share) ** 2 / (len(y) - 1))
     half = t_quantile((1 + level) / 2, float(df)) * math.sqrt(u + v)
     return Score(gap, gap - half, gap + half, n)
+
+
+def by_group(values: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+    """Each group's mean of what is finite, NaN where nothing is, in the order in which groups first come: values of one group
+    say little more than one of them, so intervals are over groups. Raises `ValueError` for lists of other lengths."""
+    each: dict[Hashable, list[float]] = {}
+    for group, value in zip(groups, values, strict=True):
+        each.setdefault(group, []).extend([value] if math.isfinite(value) else [])
+    return [sum(found) / len(found) if found else math.nan for found in each.values()]
 
 
 def subtract(values: list[float], base: list[float]) -> list[float]:
