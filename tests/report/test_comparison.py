@@ -13,7 +13,7 @@ from steer_heal_love import report
 from steer_heal_love.ground import records
 from steer_heal_love.ground.declared import columns
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.report import comparison, comparison_html, frontiers
+from steer_heal_love.report import above, comparison, comparison_html, frontiers
 
 NASTY = "<script>alert(1)</script>"
 
@@ -205,3 +205,29 @@ def test_every_shipped_method_has_a_look_of_its_own():
 def test_no_comparison_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="no comparison there"):
         report.terminal_comparison(tmp_path)
+
+
+def test_a_row_that_is_no_model_is_starred_in_the_sentence_about_nulls(folder):
+    """A prompt whose least shot costs more than the budget is read on a line, and says so wherever it is named."""
+    file = folder / "compare.json"
+    data = records.read_json(file)
+    null = {
+        "best_null": "null_bias",
+        "null_trait": score(0.1),
+        "above_null": score(0.2),
+        "null_verdict": "ahead",
+    }
+    for m in data["methods"]:
+        for row in m["at"]:
+            row |= null | {"above_null_alone": score(0.2), "trait_pos": score(0.1), "trait_neg": score(0.1)}
+    records.write_json(file, data)
+    c = comparison.read(folder)
+    starred = [m.name for m in c.methods if not m.null and m.drawn(m.rows["neutral_kl"][0])]
+    told = " ".join(above.headline(c))
+    assert starred == ["told"] and "told* " in told and above.STARRED in told
+    others = [
+        m.name
+        for m in c.methods
+        if m.name not in starred and not m.null and m.rows["neutral_kl"][0].null.verdict
+    ]
+    assert others and not any(f"{name}*" in told for name in others)

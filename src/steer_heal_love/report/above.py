@@ -16,6 +16,7 @@ from steer_heal_love.nouns import Score
 from steer_heal_love.report.comparison import Comparison, Row, Traced, few, reading
 
 AXIS = "neutral_kl"
+STARRED = "* Read on a line from the base to its least prompt, which no model realises."
 
 
 def measured(c: Comparison) -> bool:
@@ -42,16 +43,22 @@ def said(c: Comparison, i: int, budget: float) -> str:
     )
     groups = {
         "above it": [
-            f"{m.name} {reading(r.null.above)}{halves(r)}" for m, r in rows if r.null.verdict == "ahead"
+            f"{named(m, r)} {reading(r.null.above)}{halves(r)}" for m, r in rows if r.null.verdict == "ahead"
         ],
         "below it": [
-            f"{m.name} {reading(r.null.above)}{halves(r)}" for m, r in rows if r.null.verdict == "behind"
+            f"{named(m, r)} {reading(r.null.above)}{halves(r)}" for m, r in rows if r.null.verdict == "behind"
         ],
-        "not told apart from it": [m.name for m, r in rows if r.null.verdict == "not told apart"],
+        "not told apart from it": [named(m, r) for m, r in rows if r.null.verdict == "not told apart"],
         "without a value": [m.name for m, r in rows if not r.null.verdict],
     }
     told = "; ".join(f"{where}: {', '.join(names)}" for where, names in groups.items() if names)
-    return f"At neutral_kl {budget:g} the best null is {what}; {told or 'nothing is set against it'}."
+    whole = f"At neutral_kl {budget:g} the best null is {what}; {told or 'nothing is set against it'}."
+    return f"{whole} {STARRED}" if any(m.drawn(r) for m, r in rows) else whole
+
+
+def named(m: Traced, row: Row) -> str:
+    """The method's name, starred where the row is no model."""
+    return f"{m.name}*" if m.drawn(row) else m.name
 
 
 def halves(row: Row) -> str:
