@@ -1,8 +1,8 @@
 """A run of two rounds and more through `loop.run` itself, on random weights of a known shape: where a late round's time goes.
 
-The weights are saved as a folder and loaded as a user's would be. Random text says nothing,
-so the filter checks only that it is no refusal, and the walk stays where it begins. Each step's seconds are those of the run's own log;
-instruments and steps within steps are timed here, and the device is waited for before and after each.
+The weights are saved as a folder and loaded as a user's would be. Random text says nothing, so the filter checks only that
+it is no refusal, and the walk stays where it begins. Each step's seconds are those of the run's own log; instruments and steps
+within steps are timed here, and the device is waited for before and after each.
 
 `python benchmarks/late_round.py --shape qwen3-4b --tokenizer FOLDER --out late_round.json`; `--shape tiny` is a dry run.
 """

@@ -117,8 +117,8 @@ def scored(s: Session, base: Base, tokens: dict[str, list[Tokens]]) -> Base:
 
 def chosen_wording(s: Session, subject: evals.Subject) -> wording.Chosen:
     """The system prompt of the prompted model: the best of the wordings where probes are asked, else the first."""
-    if not s.config.eval.wordings or not any(i.name == "probes" for i in evals.wanted(s.config.eval)):
-        return wording.Chosen(0, s.persona.system("pos"), [])
+    if not wording.asked(s.config.eval):
+        return wording.first(s.persona)
     with s.track("choose the prompt's wording", wording.count()) as advance:
         return wording.choose(subject, advance)
 

@@ -74,7 +74,8 @@ class SteerHealLove(ModelAPI):  # type: ignore[misc]
         if asked := [name for name in LACKING if getattr(config, name, None) not in (None, False, 1, [])]:
             raise UserError(f"shl: this task asks for {', '.join(asked)}, which this tool doesn't have.")
         turns = [(m.role, m.text) for m in input]
-        again, self.times[repr(turns)] = self.times[repr(turns)], self.times[repr(turns)] + 1
+        again = self.times[repr(turns)]
+        self.times[repr(turns)] += 1
         ask = partial(
             self.served.reply,
             turns,

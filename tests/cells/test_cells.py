@@ -354,12 +354,15 @@ def test_of_twenty_cells_one_is_redone_after_a_kill_and_the_report_is_the_same(t
 
 
 def test_a_worker_loads_its_model_as_the_settings_say(monkeypatch):
-    """With its layers over as many GPUs, and for the engine that the sweep writes with."""
-    asked = []
-    monkeypatch.setattr(work, "loaded", lambda cfg: asked.append(cfg) or (None, None))
+    """With its layers over as many GPUs, once for settings that only differ in what is done with it; and each bench's engine
+    has to know the model."""
+    loads, engines = [], []
+    monkeypatch.setattr(work, "loaded", lambda cfg: loads.append(cfg) or (None, None))
+    monkeypatch.setattr(work.engine, "allow", lambda cfg: engines.append(cfg.generate.engine))
+    monkeypatch.setattr(work.engine, "fit", lambda generate, _model: engines.append(generate.engine))
     work.held_as.cache_clear()
     cfg = RunConfig(split=2, persona="joy", generate=replace(RunConfig().generate, engine="vllm"))
     work.held(cfg)
-    work.held(replace(cfg, persona="love"))
-    assert [(c.split, c.generate.engine) for c in asked] == [(2, "vllm")]
+    work.held(replace(cfg, persona="love", generate=replace(cfg.generate, temperature=0.5)))
+    assert [c.split for c in loads] == [2] and engines == ["vllm"] * 4
     work.held_as.cache_clear()

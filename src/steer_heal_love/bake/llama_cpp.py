@@ -2,7 +2,8 @@
 
 llama.cpp numbers decoder layers from 0 as we do and adds `direction.N` to the output of layer N, but has no place for
 layer 0. Llama and its like keep the rows of the query and key matrices in another order there (rotary pairs side by side), so
-the B factors of those modules are reordered with them. Which families do is known for some; others are refused. Needs the package `gguf`, which the extra `smollm2` brings.
+the B factors of those modules are reordered with them. Which families do is known for some; others are refused.
+Needs the package `gguf`, which the extra `smollm2` brings.
 """
 
 from __future__ import annotations

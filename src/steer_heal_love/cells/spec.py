@@ -154,9 +154,10 @@ def wrong_settings(data: Json, axes: Json, *, trust: bool) -> list[str]:
     ]
     for axis in (a for a in OVERRIDDEN if a in overrides):
         values = axes.get(axis, [getattr(RunConfig, axis)])
-        by_value = overrides[axis] if isinstance(overrides[axis], dict) else {}
-        if not isinstance(overrides[axis], dict):
-            out.append(f"overrides.{axis}: expected a table, found {overrides[axis]!r:.60}")
+        by_value = overrides[axis]
+        if not isinstance(by_value, dict):
+            out.append(f"overrides.{axis}: expected a table, found {by_value!r:.60}")
+            continue
         listed = [v for v in values if isinstance(v, str)] if isinstance(values, list) else []
         out += [
             f"overrides.{axis}: {v[:100]!r} is none of axes.{axis}{nearest(v, listed)}"

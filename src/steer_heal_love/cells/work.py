@@ -18,6 +18,7 @@ from steer_heal_love.cells.plan import Bench
 from steer_heal_love.cells.store import Store
 from steer_heal_love.compare import study
 from steer_heal_love.config import Grid, RunConfig
+from steer_heal_love.generate import engine
 from steer_heal_love.ground.progress import silent
 from steer_heal_love.session import Run, loaded
 
@@ -42,24 +43,16 @@ def work(bench: Bench, grid: Grid, root: Path, threads: int, but: frozenset[str]
             store.done(bench, cell, study.trace(study.named(cell.method), run, grid))
 
 
+LOADED = ("model", "device", "dtype", "memory", "template", "trust_remote_code", "split")
+"""settings that say which model is loaded, and where"""
+
+
 def held(cfg: RunConfig) -> tuple[Any, Any]:
     """The model, kept from one bench of this process to the next of the same model."""
-    return held_as(replace(RunConfig(), **{name: getattr(cfg, name) for name in LOADED}))
-
-
-LOADED = (
-    "model",
-    "device",
-    "dtype",
-    "memory",
-    "template",
-    "trust_remote_code",
-    "split",
-    "generate",
-    "adapt",
-    "vector",
-)
-"""settings that say which model is loaded, where, and what it has to be able to do"""
+    engine.allow(cfg)
+    model, tok = held_as(replace(RunConfig(), **{name: getattr(cfg, name) for name in LOADED}))
+    engine.fit(cfg.generate, model)
+    return model, tok
 
 
 @lru_cache(maxsize=1)

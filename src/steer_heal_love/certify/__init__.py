@@ -108,8 +108,8 @@ class Measuring:
     def prompted(self, subject: evals.Subject, base: Stage) -> list[Stage]:
         """The base told by a system prompt to be the pos pole, in the best of the wordings as in a run, on the probes alone."""
         probes = replace(subject, config=replace(subject.config, instruments=("probes",)))
-        system = wording.choose(subject).system if subject.config.wordings else subject.persona.system("pos")
-        return [self.on.beside(probes, base, "prompt", system=system)]
+        best = wording.choose(subject) if wording.asked(subject.config) else wording.first(subject.persona)
+        return [self.on.beside(probes, base, "prompt", system=best.system)]
 
 
 def certify(

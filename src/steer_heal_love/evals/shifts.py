@@ -6,7 +6,7 @@ Every interval is one over items (`ground.stats`). An item list of a stage and t
 from __future__ import annotations
 
 from steer_heal_love.evals import profile
-from steer_heal_love.ground.declared import declared, shifts
+from steer_heal_love.ground.declared import Declared, declared, shifts
 from steer_heal_love.ground.stats import (
     CROSS_FITTED,
     bootstrap,
@@ -21,6 +21,8 @@ from steer_heal_love.nouns import Items, Scores
 
 PROFILES = ("mfv.", "mfv_fc.", "tinymfv.")
 """how the names of scores begin that are shifts by themselves"""
+PLAIN = Declared("", 0)
+"""what holds for a score that no instrument declares: the plain mean of its items"""
 
 
 def by_item(name: str, items: Items, base: Items) -> list[float]:
@@ -37,16 +39,10 @@ def in_blocks(values: list[float], size: int) -> list[float]:
     return values if size == 1 else by_group(values, [i // size for i in range(len(values))])
 
 
-def interval(name: str) -> str:
-    """How a score's interval is made, as its instrument declares it; a part of a score, such as `capability.facts`, as it."""
+def declaration(name: str) -> Declared:
+    """What its instrument declares of a score; a part of one, such as `capability.facts`, is as the whole."""
     whole = name if name in declared else name.partition(".")[0]
-    return declared[whole].interval if whole in declared else "items"
-
-
-def block(name: str) -> int:
-    """How many of a score's items depend on each other."""
-    whole = name if name in declared else name.partition(".")[0]
-    return declared[whole].block if whole in declared else 1
+    return declared.get(whole, PLAIN)
 
 
 def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Scores:
@@ -58,13 +54,15 @@ def scores(items: Items, base: Items, *, resamples: int, seed: int = 0) -> Score
         if name.startswith(PROFILES):
             shift = paired(values, base[name], resamples=resamples, seed=seed)
             out[name] = profile.with_sentences(name, shift, items, base)
-        elif interval(name) == "auc":
+            continue
+        how = declaration(name)
+        if how.interval == "auc":
             out[name] = proportion(values, effect=CROSS_FITTED)
-        elif interval(name) == "share" and block(name) > 1:
-            out[name] = proportion(in_blocks(values, block(name)))
+        elif how.interval == "share" and how.block > 1:
+            out[name] = proportion(in_blocks(values, how.block))
         else:
-            found = counted(values, resamples=resamples, seed=seed, share=interval(name) == "share")
-            out[name] = widened(found) if interval(name) == "cross-fitted" else found
+            found = counted(values, resamples=resamples, seed=seed, share=how.interval == "share")
+            out[name] = widened(found) if how.interval == "cross-fitted" else found
     for score in shifts():
         if score.source in items and score.source in base:
             name = score.name

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from steer_heal_love.evals import Subject
+from steer_heal_love.config import EvalConfig
+from steer_heal_love.evals import Subject, wanted
 from steer_heal_love.evals.probes import probes
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.stats import paired
-from steer_heal_love.nouns import WORDINGS, Score
+from steer_heal_love.nouns import WORDINGS, Persona, Score
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,25 @@ def searched(s: Subject) -> Subject:
     return replace(s, persona=replace(s.persona, probes=bare), config=replace(s.config, probe_half="search"))
 
 
+def asked(config: EvalConfig) -> bool:
+    """Whether a wording is searched for: where the settings say so and probes are measured."""
+    return config.wordings and any(i.name == "probes" for i in wanted(config))
+
+
+def first(persona: Persona) -> Chosen:
+    """The first wording, where none is searched for."""
+    return Chosen(0, persona.system("pos"), [])
+
+
 def choose(s: Subject, advance: Advance = lambda _n: None) -> Chosen:
     """Try every wording; the first where none can be told from it. Call with the model pristine."""
-    asked = searched(s)
-    base = probes(asked)["trait"]
+    half = searched(s)
+    base = probes(half)["trait"]
     advance(1)
     tried = []
     for k in range(len(WORDINGS)):
         system = s.persona.system("pos", k)
-        found = probes(replace(asked, system=system))["trait"]
+        found = probes(replace(half, system=system))["trait"]
         tried.append(Tried(k, system, paired(found, base, resamples=s.config.resamples)))
         advance(1)
     best = max(tried, key=lambda t: t.trait_shift.mean if math.isfinite(t.trait_shift.mean) else -math.inf)

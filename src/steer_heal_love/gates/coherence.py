@@ -53,9 +53,15 @@ def condition(e: Evidence, s: Stage, slack: float = 1.0) -> Condition:
         row = "broken"
     if circles(e, s) or (flat(e, s, FLAT) and not odd.lo > 0):
         row = "collapsed"
-    elif not row and flat(e, s, SURER) and (half := e.halves(s, e.stages[0])):
-        row = "cooled" if half.pos.hi < 0 < half.neg.lo and half.trait.lo > 0 else ""
+    elif not row and flat(e, s, SURER) and surer_alone(e, s):
+        row = "cooled"
     return Condition(row, ", ".join(shown))
+
+
+def surer_alone(e: Evidence, s: Stage) -> bool:
+    """Whether both poles' answers became less likely, the neg ones more."""
+    h = e.halves(s, e.stages[0])
+    return h is not None and h.pos.hi < 0 < h.neg.lo and h.trait.lo > 0
 
 
 def worst(e: Evidence, stages: list[Stage]) -> Condition:

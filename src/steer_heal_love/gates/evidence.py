@@ -73,14 +73,13 @@ class Evidence:
         h = self.halves(s, self.stages[0])
         if h is None:
             return ""
-        untold = (("pos answers are no likelier", h.pos), ("neg answers are no less likely", h.neg))
-        below = {"pos": "pos answers are less likely", "neg": "neg answers are likelier"}
-        said = [
-            below[name] if half.hi < 0 else words
-            for name, (words, half) in zip(below, untold, strict=True)
-            if not half.lo > 0
-        ]
-        return " and ".join(said)
+        halves = (
+            (h.pos, "pos answers are no likelier", "pos answers are less likely"),
+            (h.neg, "neg answers are no less likely", "neg answers are likelier"),
+        )
+        return " and ".join(
+            below if half.hi < 0 else untold for half, untold, below in halves if not half.lo > 0
+        )
 
     def beyond(self, a: Stage, b: Stage, item: str, share: float) -> Score:
         """How far a's shift from base lies above a share of b's: the honest reading of their ratio."""

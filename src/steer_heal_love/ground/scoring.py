@@ -146,9 +146,15 @@ def by_length(
     """Indices in batches of similar length, each at most `batch_tokens` after padding; of all, or of those `chosen`,
     which come sorted by length."""
     sizes = [size(s) for s in sequences]
+    order = sorted_by_length(sequences) if chosen is None else chosen
+    yield from at_a_time(order, lambda batch: len(batch) * sizes[batch[-1]] <= batch_tokens)
+
+
+def at_a_time(order: Iterable[int], fits: Callable[[list[int]], bool]) -> Iterator[list[int]]:
+    """`order` in batches, each of as many as `fits`, and of one at least."""
     batch: list[int] = []
-    for index in sorted_by_length(sequences) if chosen is None else chosen:
-        if batch and (len(batch) + 1) * sizes[index] > batch_tokens:
+    for index in order:
+        if batch and not fits([*batch, index]):
             yield batch
             batch = []
         batch.append(index)

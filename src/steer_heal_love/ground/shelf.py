@@ -58,8 +58,7 @@ def key(model: PreTrainedModel, tok: PreTrainedTokenizerBase, what: str, **decid
         "weights": models.fingerprint(model),
         "dtype": str(model.dtype),
         "template": template_hash(tok),
-        "vocabulary": len(tok),
-        "tokenizer": tokenizer_text(tok),
+        "tokenizer": tokenizer_hash(tok, len(tok)),
         "config": model.config.to_json_string(use_diff=False),
         "generation": str(getattr(model, "generation_config", None)),
         "device": records.device_name(model.device),
@@ -72,10 +71,13 @@ def key(model: PreTrainedModel, tok: PreTrainedTokenizerBase, what: str, **decid
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def tokenizer_text(tok: PreTrainedTokenizerBase) -> str:
-    """What a tokenizer is, as a text; its whole vocabulary where it has no serialised form."""
+@lru_cache(maxsize=4)
+def tokenizer_hash(tok: PreTrainedTokenizerBase, _tokens: int) -> str:
+    """Of what a tokenizer is: its serialised form, or else its whole vocabulary. Made once for a tokenizer of so many
+    tokens, since the form has megabytes."""
     backend = getattr(tok, "backend_tokenizer", None)
-    return str(backend.to_str()) if backend is not None else repr(sorted(tok.get_vocab().items()))
+    text = backend.to_str() if backend is not None else repr(sorted(tok.get_vocab().items()))
+    return records.hash_text(text)
 
 
 def fetch(name: str, path: Path) -> bool:

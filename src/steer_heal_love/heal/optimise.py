@@ -101,14 +101,14 @@ class Trainer:
     def update(self, terms: Terms, *, ahead: bool = False) -> dict[str, float]:
         """One step along the gradient; the step's row. Raises `Diverged` when a term is not a number, before the step is
         taken. A row of a step taken `ahead` is completed with the next step, or by `read_terms`, which raise it then."""
-        found = terms
+        spectral: Callable[[], float] = lambda: 0.0
         if self.config.spectral:
             penalty = self.spectral(self.adapter)
             (self.config.spectral * penalty).backward()
             size = team.fetched(penalty.detach())
-            found = lambda: {**terms(), "spectral": size().item()}
+            spectral = lambda: size().item()
         row: dict[str, float] = {"step": self.done, "lr": self.schedule.get_last_lr()[0]}
-        before, self.unread = self.unread, (row, found)
+        before, self.unread = self.unread, (row, lambda: {**terms(), "spectral": spectral()})
         if not ahead:
             self.read_terms()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -128,8 +128,7 @@ class Trainer:
 
     def complete(self, row: dict[str, float], terms: Terms) -> None:
         """Put a step's terms into its row. Raises `Diverged` when one is not a number."""
-        found = {**terms()}
-        found.setdefault("spectral", 0.0)
+        found = terms()
         row |= found
         if not all(math.isfinite(t) for t in found.values()):
             raise Diverged(

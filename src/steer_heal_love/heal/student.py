@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import partway, side_by_side
 from steer_heal_love.ground.captured import Captured
-from steer_heal_love.ground.scoring import answer_hidden, by_length, pack, size
+from steer_heal_love.ground.scoring import answer_hidden, at_a_time, by_length, pack, size
 from steer_heal_love.ground.side_by_side import Texts
 from steer_heal_love.heal.examples import Example, alike
 from steer_heal_love.nouns import Tokens
@@ -75,17 +75,9 @@ class Student:
     def batches(self, rows: list[Tokens], batch_tokens: int, mine: list[int]) -> Iterator[list[int]]:
         """Indices of these rows, of those in `mine`, which come sorted by length, in batches of at most `batch_tokens` after
         padding; where a step is captured, in batches that it takes."""
-        if self.captured is None:
-            yield from by_length(rows, batch_tokens, mine)
-            return
-        batch: list[int] = []
-        for i in mine:
-            if batch and not self.captured.holds([size(rows[j]) for j in [*batch, i]]):
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+        if (step := self.captured) is None:
+            return by_length(rows, batch_tokens, mine)
+        return at_a_time(mine, lambda batch: step.holds([size(rows[i]) for i in batch]))
 
     def capture(self, kept: list[Example], anchor: list[Example], sizes: tuple[int, int]) -> None:
         """Capture a step of so many of these kept texts and of these anchors, where there is a GPU that can.
