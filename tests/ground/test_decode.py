@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from steer_heal_love.ground import decode, replay
-from steer_heal_love.ground.decode import choose, sample
+from steer_heal_love.ground.decode import choose, drawn, sample
 
 STEPS = 14
 NONE = frozenset({-1})
@@ -282,6 +282,24 @@ def test_the_largest_uniform_never_leaves_the_table():
         assert token.max() < 301
         kept = logits >= logits.amax(-1, keepdim=True) + (math.log(min_p) if min_p else -math.inf)
         assert kept.gather(1, token[:, None]).all()
+
+
+@pytest.mark.parametrize("vocabulary", [1, 2, 7, 64, 301, 600])
+def test_a_draw_by_blocks_is_the_draw_from_the_whole_running_sum(vocabulary):
+    draw = torch.Generator().manual_seed(vocabulary)
+    odds = torch.randint(0, 4, (200, vocabulary), generator=draw).float()
+    odds[:, vocabulary // 2] = 1.0
+    uniform = torch.rand(200, generator=draw)
+    sums = odds.double().cumsum(-1)
+    whole = (sums > (uniform.double() * sums[:, -1])[:, None]).int().argmax(-1)
+    found = drawn(odds, uniform)
+    assert torch.equal(found, whole)
+    assert odds.gather(1, found[:, None]).all(), "what has no odds is not drawn"
+
+
+def test_an_edge_between_blocks_belongs_to_the_next_token():
+    odds = torch.ones(1, 64)
+    assert [drawn(odds, torch.tensor([k / 64])).item() for k in range(64)] == list(range(64))
 
 
 def test_drawn_frequencies_are_the_probabilities():

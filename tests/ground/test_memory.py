@@ -46,6 +46,23 @@ def test_one_row_that_does_not_fit_is_the_callers_to_hear_of():
         memory.halving([[1, 2]], small(0, print, []))
 
 
+@pytest.mark.parametrize("most", [2, 64])
+@pytest.mark.filterwarnings("ignore:.*don't fit")
+def test_what_a_batch_gave_is_put_away_once_the_next_was_looked_at(most):
+    told, put = [], []
+
+    def look(batch):
+        if len(batch) > most:
+            raise FULL
+        told.append(("look", *batch))
+        return lambda: (told.append(("put", *batch)), put.extend(batch))
+
+    scoring.one_ahead([[1, 2], [3, 4], [5, 6, 7, 8]], look)
+    assert put == list(range(1, 9)), "every row once, in order, however batches were halved"
+    assert told[:4] == [("look", 1, 2), ("look", 3, 4), ("put", 1, 2), ("look", *((5, 6, 7, 8)[:most]))]
+    assert told[-1][0] == "put", "the last is put away too"
+
+
 def test_a_limit_needs_a_cuda_device():
     memory.limit(0.0, "cpu")
     with pytest.raises(UserError, match="CUDA"):

@@ -34,6 +34,7 @@ from transformers import PreTrainedModel
 from steer_heal_love.evals import Subject
 from steer_heal_love.evals.probes import probes
 from steer_heal_love.ground import places
+from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.hooks import added
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.progress import Advance
@@ -209,7 +210,6 @@ def divergence(s: Subject, p: Hidden, q: Hidden) -> Divergence:
 
 @torch.no_grad()
 def kl_nats(model: PreTrainedModel, p: Float[Tensor, "t d"], q: Float[Tensor, "t d"]) -> Float[Tensor, " t"]:
-    pairs = zip(p.split(chunk(model)), q.split(chunk(model)), strict=True)
-    return torch.cat(
-        [forward_kl(head(model, a.to(model.device)), head(model, b.to(model.device))).cpu() for a, b in pairs]
-    )
+    at, n = model.device, chunk(model)
+    pairs = zip(p.split(n), q.split(n), strict=True)
+    return torch.cat([forward_kl(head(model, sent(a, at)), head(model, sent(b, at))) for a, b in pairs]).cpu()

@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import replay, team
@@ -228,10 +229,37 @@ def choose(
     """One token a row: min-p truncation, then inverse CDF at `uniform`."""
     if temperature == 0:
         return logits.argmax(-1)
-    logits = logits / temperature
+    if temperature != 1:
+        logits = logits / temperature
+    odds = (logits - logits.amax(-1, keepdim=True)).exp_()
     if min_p > 0:
-        floor = logits.amax(-1, keepdim=True) + math.log(min_p)
-        logits = logits.masked_fill(logits < floor, -math.inf)
-    cdf = logits.softmax(-1).cumsum(-1)
-    # Scaling by the last entry keeps u < 1 inside the table whatever the rounding of the sum.
-    return torch.searchsorted(cdf, (uniform * cdf[:, -1]).unsqueeze(1), right=True).squeeze(1)
+        odds.masked_fill_(odds < min_p, 0.0)
+    return drawn(odds, uniform)
+
+
+def drawn(odds: Float[Tensor, "b v"], uniform: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """min { v : Σ_{w ≤ v} odds(w) > uniform · Σ odds }, a row each; never a token whose odds are 0.
+
+    The running sum over the whole vocabulary is the slowest thing in a draw. So blocks of tokens are summed up first, one
+    block is chosen, and only in that one are tokens summed up one by one.
+    """
+    blocks = odds.unflatten(-1, (block_count(odds.shape[-1]), -1))
+    edges = blocks.sum(-1).cumsum(-1)
+    target = (uniform * edges[:, -1]).unsqueeze(1)
+    block = first_above(edges, target)
+    inside = blocks.gather(1, block.unsqueeze(-1).expand(-1, -1, blocks.shape[-1])).squeeze(1).cumsum(-1)
+    before = nn.functional.pad(edges, (1, 0)).gather(1, block)
+    token = first_above(inside, target - before)
+    return (block * blocks.shape[-1] + token).squeeze(1)
+
+
+def first_above(sums: Float[Tensor, "b n"], target: Float[Tensor, "b 1"]) -> Int[Tensor, "b 1"]:
+    """The first place whose running sum is above `target`, which rounding may have put at the last sum or beyond."""
+    below = torch.nextafter(sums[:, -1:], torch.zeros_like(target))
+    return torch.searchsorted(sums, torch.minimum(target, below), right=True)
+
+
+@lru_cache
+def block_count(vocabulary: int) -> int:
+    """The largest divisor that is at most the square root: equal blocks, of which there are about as many as each is long."""
+    return next(n for n in range(math.isqrt(vocabulary), 0, -1) if vocabulary % n == 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,28 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     if torch.device(device).type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def brought(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    """What gives these tensors on the host. The copies are handed to the GPU now, so that asking for them waits for what was
+    launched before this call, and for nothing after. Nothing is copied where they are on the host."""
+    found = [t.detach() for t in tensors]
+    if not any(t.is_cuda for t in found):
+        return lambda: [t.cpu() for t in found]
+    here = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in found]
+    for there, mine in zip(found, here, strict=True):
+        mine.copy_(there, non_blocking=True)
+    copied = [torch.cuda.Event() for _ in {t.device for t in found}]
+    for event, device in zip(copied, {t.device for t in found}, strict=True):
+        event.record(torch.cuda.current_stream(device))
+
+    def asked() -> list[Tensor]:
+        for event in copied:
+            event.synchronize()
+        # Pinned memory is scarce, and is given back.
+        return [t.clone() for t in here]
+
+    return asked
 
 
 def native_bfloat16() -> bool:

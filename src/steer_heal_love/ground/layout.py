@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from steer_heal_love.ground.devices import sent
+
 STEP, WIDEST = 8, 192
 """widths that are tried: multiples of the one, up to the other or the longest piece"""
 FAR = 1_500
@@ -58,8 +60,10 @@ class Layout:
     where: list[Int[Tensor, " _"]]
 
     def to(self, device: torch.device) -> Layout:
-        ids, places, mask = (t.to(device) for t in (self.ids, self.places, self.mask))
-        return Layout(ids, places, mask, [w.to(device) for w in self.where])
+        ids, places, mask, where = (
+            sent(t, device) for t in (self.ids, self.places, self.mask, torch.cat(self.where))
+        )
+        return Layout(ids, places, mask, list(where.split([len(w) for w in self.where])))
 
 
 def rows(sizes: list[int], most: float = WIDEST) -> list[list[int]]:

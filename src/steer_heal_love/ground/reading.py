@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, cache_utils
 
+from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.parts import body
 
@@ -342,7 +343,7 @@ def left_pad(
     width = max(len(p) for p in prompts)
     ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], dtype=torch.long)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], dtype=torch.long)
-    return ids.to(device), mask.to(device)
+    return sent(ids, device), sent(mask, device)
 
 
 def positions(mask: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.layout import Layout, Tree, lay
 from steer_heal_love.ground.reading import blank, forward, select, way
 from steer_heal_love.nouns import Tokens
@@ -21,7 +22,7 @@ def read_once(model: PreTrainedModel, start: tuple[int, ...], rows: int) -> Dyna
     """The cache of tokens that all rows begin with."""
     if not start:
         return blank(model)  # type: ignore[return-value]
-    _, cache = forward(model, torch.tensor([start]).to(model.device))
+    _, cache = forward(model, sent(torch.tensor([start]), model.device))
     select(cache, torch.zeros(rows, dtype=torch.long, device=model.device))
     return cache  # type: ignore[no-any-return]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import side_by_side, team
+from steer_heal_love.ground.devices import brought, sent
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.parts import Voice, bare, head
 from steer_heal_love.ground.progress import Advance
@@ -59,10 +60,10 @@ def pack(sequences: list[Tokens], device: torch.device | str) -> Batch:
         where.append(torch.arange(start - 1, end - 1) + row * width)
         targets.append(ids[row, start:end])
     return Batch(
-        ids.to(device),
-        mask.to(device),
-        torch.cat(where).to(device),
-        torch.cat(targets).to(device),
+        sent(ids, device),
+        sent(mask, device),
+        sent(torch.cat(where), device),
+        sent(torch.cat(targets), device),
         [len(s.answer) for s in sequences],
     )
 
@@ -173,16 +174,37 @@ def forward_all(
     """What `values(hidden, batch, indices)` gives of each sequence of a batch, on the host, in the sequences' order."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
 
-    def look(indices: list[int]) -> None:
+    def look(indices: list[int]) -> Callable[[], None]:
         hidden, batch = read_hidden(model, [sequences[i] for i in indices])
-        for i, part in zip(indices, values(hidden, batch, indices), strict=True):
-            out[i] = part.cpu()
-        advance(len(indices))
+        found = brought(list(values(hidden, batch, indices)))
+
+        def put() -> None:
+            for i, part in zip(indices, found(), strict=True):
+                out[i] = part
+            advance(len(indices))
+
+        return put
 
     with team.sharing(sorted_by_length(sequences)) as mine:
-        halving(by_length(sequences, batch_tokens, mine), look)
+        one_ahead(by_length(sequences, batch_tokens, mine), look)
         advance(len(sequences) - len(mine))
     return team.filled(out, mine)
+
+
+def one_ahead(batches: Iterable[list[int]], look: Callable[[list[int]], Callable[[], None]]) -> None:
+    """`look` at each batch, halved where it doesn't fit. What it gives is called once the next batch has been looked at, so
+    that a GPU has that to do while the host takes in what it found."""
+    late: list[Callable[[], None]] = []
+
+    def work(batch: list[int]) -> None:
+        put = look(batch)
+        while late:
+            late.pop()()
+        late.append(put)
+
+    halving(batches, work)
+    for put in late:
+        put()
 
 
 def hidden_states(
@@ -321,7 +343,7 @@ def compared(
     by its final hidden states over the same answers (after prompts of its own) and by how it `speak`s them."""
 
     def by_row(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
-        theirs = torch.cat([references[i] for i in indices]).to(ours)
+        theirs = sent(torch.cat([references[i] for i in indices]), ours.device).to(ours)
         parts = [
             values(speak(r), head(model, h))
             for r, h in zip(theirs.split(chunk(model)), ours.split(chunk(model)), strict=True)
@@ -338,4 +360,4 @@ def right_pad(
     width = max(map(len, rows))
     ids = torch.tensor([list(r) + [0] * (width - len(r)) for r in rows], dtype=torch.long)
     mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows], dtype=torch.long)
-    return ids.to(device), mask.to(device)
+    return sent(ids, device), sent(mask, device)
