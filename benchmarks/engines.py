@@ -55,7 +55,7 @@ def order(model: Any, a: argparse.Namespace, doses: list[float], name: str) -> O
     directions = {i: a.size * torch.randn(c.hidden_size, generator=draw) for i in at}
     config = GenerateConfig(
         batch=a.batch or a.rows,
-        temperature=0.0,
+        temperature=a.temperature,
         engine=name,
         engine_options=() if name == REFERENCE else tuple(a.options),
     )
@@ -87,7 +87,8 @@ def measured(model: Any, tok: Any, name: str, a: argparse.Namespace) -> dict[str
     cases = {"plain": [], "mixed": a.doses, **{f"dose {d:g}": [d] for d in a.doses}}
     _, first = timed(lambda: write(model, tok, order(model, a, [], name)), device)
     found: dict[str, Any] = {"first_call_seconds": first, "cases": {}}
-    for case, doses in cases.items():
+    for case in a.cases or cases:
+        doses = cases[case]
         asked = order(model, a, doses, name)
         runs = [timed(lambda asked=asked: write(model, tok, asked), device) for _ in range(a.repeats)]
         made, seconds = sum(map(len, runs[0][0])), [s for _, s in runs]
@@ -137,6 +138,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args.add_argument("--shape", choices=(*shapes.NAMES, "small"), required=True)
     args.add_argument("--rows", type=int, default=150)
     args.add_argument("--tokens", type=int, default=512)
+    args.add_argument(
+        "--temperature", type=float, default=0.0, help="above 0 tokens are drawn, and no rows are equal"
+    )
     args.add_argument("--batch", type=int, default=0, help="rows at the same time; 0 means all")
     args.add_argument("--doses", type=float, nargs=3, default=[0.0, 0.5, 1.0])
     args.add_argument(
@@ -147,18 +151,17 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args.add_argument("--device", default="auto")
     args.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     args.add_argument("--tokenizer", default="smollm2", help="folder of a tokenizer with a chat template")
+    args.add_argument("--cases", nargs="+", choices=("plain", "mixed"), default=[], help="all when not given")
     args.add_argument("--engines", nargs="+", default=["own", "vllm"])
     args.add_argument("--options", nargs="*", default=[], help="NAME=VALUE for the engine beside torch")
     args.add_argument("--out", type=Path, required=True, help="JSON")
     a = args.parse_args(argv)
     shapes.CONFIGS["small"] = SMALL
     device = models.known_device(a.device)
-    model, tok = shapes.build(a.shape, device=device, tokenizer=a.tokenizer, seed=a.seed)
-    if a.dtype != "auto":
-        model = model.to(getattr(torch, a.dtype))
+    model, tok = shapes.build(a.shape, device=device, tokenizer=a.tokenizer, seed=a.seed, dtype=a.dtype)
     for name in a.engines:
         options = () if name == REFERENCE else tuple(a.options)
-        config = GenerateConfig(temperature=0.0, engine=name, engine_options=options)
+        config = GenerateConfig(temperature=a.temperature, engine=name, engine_options=options)
         engines[name].ready(config)
         fit(config, model)
     found = {name: measured(model, tok, name, a) for name in a.engines}

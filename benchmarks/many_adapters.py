@@ -75,6 +75,7 @@ def gathered(x: Tensor, a: Tensor, b: Tensor, which: Tensor) -> Tensor:
 
 
 FORMS: dict[str, Product] = {"masked": masked, "grouped": grouped, "gathered": gathered}
+WAYS = ("folded", "beside", *FORMS)
 
 
 @contextmanager
@@ -189,7 +190,8 @@ def measured(model: Any, a: argparse.Namespace, rows: int) -> list[dict[str, Any
     }
     out = []
     for kind, (tokens, work) in works.items():
-        seconds = timed(ways(model, adapters, prompts, work), model.device, a.repeats)
+        asked = {n: w for n, w in ways(model, adapters, prompts, work).items() if n in a.ways}
+        seconds = timed(asked, model.device, a.repeats)
         base = statistics.median(seconds["folded"])
         for way, s in seconds.items():
             median = statistics.median(s)
@@ -219,13 +221,15 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--tokens", type=int, default=128)
     p.add_argument("--prompt", type=int, default=PROMPT, help="tokens of a prompt")
     p.add_argument("--read", type=int, default=64, help="tokens of a row that is read")
+    p.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=WAYS, help="`folded` is what others are compared with"
+    )
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--out", type=Path)
     a = p.parse_args(argv)
     if wrong := [r for r in a.rows if r % a.adapters]:
         p.error(f"--rows: multiples of --adapters, found {wrong[0]} and {a.adapters}")
-    model, _ = shapes.build(a.shape, device=a.device, tokenizer=a.tokenizer)
-    model = model.to(getattr(torch, a.dtype)) if a.dtype else model
+    model, _ = shapes.build(a.shape, device=a.device, tokenizer=a.tokenizer, dtype=a.dtype or "auto")
     found = [row for rows in a.rows for row in measured(model, a, rows)]
     if a.out:
         told = {

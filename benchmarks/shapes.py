@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from steer_heal_love.ground import models, records
+from steer_heal_love.ground.devices import known_dtype
 
 
 def qwen3(width: int, layers: int, heads: int, inner: int, *, vocabulary: int = 151_936) -> Qwen3Config:
@@ -80,14 +81,16 @@ NAMES = (*CONFIGS, "smollm2")
 
 
 def build(
-    shape: str, *, device: str, tokenizer: str = "smollm2", seed: int = 0
+    shape: str, *, device: str, tokenizer: str = "smollm2", seed: int = 0, dtype: str = "auto"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model of that shape on `device`, and a tokenizer (a folder, or the embedded model's).
+
+    `dtype`: in what its weights are drawn; how a model is set up depends on it, so don't convert it afterwards.
 
     Raises `ValueError` when the tokenizer has more tokens than the shape, and for weights that stayed zero.
     """
     if shape == "smollm2":
-        return models.load("smollm2", device=device)
+        return models.load("smollm2", device=device, dtype=dtype)
     tok = AutoTokenizer.from_pretrained(models.source(tokenizer))
     models.check_template(tok, tokenizer)
     config = copy.deepcopy(CONFIGS[shape])
@@ -101,7 +104,7 @@ def build(
     torch.manual_seed(seed)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(
-            config, dtype=models.auto_dtype(device), attn_implementation="eager" if device == "cpu" else None
+            config, dtype=known_dtype(dtype, device), attn_implementation="eager" if device == "cpu" else None
         )
     models.attend(model, device)
     if flat := [n for n, p in model.named_parameters() if p.dim() > 1 and not p.any()]:
