@@ -108,8 +108,8 @@ def test_a_run_without_an_adapter_is_refused(tmp_path) -> None:
 
 
 @contextmanager
-def served(four: talk.Talk):
-    with Server(four) as server:
+def served(four: talk.Talk, dials: Dials | None = None, message: str = ""):
+    with Server(four, dials or Dials(1.0, four.dose), message) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -157,7 +157,7 @@ def loopback(monkeypatch):
 
 
 def test_only_the_page_itself_may_ask(four, loopback) -> None:
-    with served(four) as server:
+    with served(four, Dials(0.5, 2.5, 7), "hello there") as server:
         assert server.server_address[0] == "127.0.0.1"
         status, headers, body = asked(server)
         assert (status, json.loads(body)["text"]) == (200, four.answer("base", "hi", Dials()))
@@ -179,6 +179,11 @@ def test_only_the_page_itself_may_ask(four, loopback) -> None:
         assert asked(server, Content_Length="999999999")[0] == 413
         for body in (b"{}", b"[]", b"\xff\xfe", b'{"who": "root"}', b'{"a": NaN}'):
             assert asked(server, body=body)[0] == 400
+        about = json.loads(asked(server, "GET", f"/{server.token}/about")[2])
+        assert (
+            about["dials"] == {"strength": 0.5, "dose": 2.5, "seed": 7} and about["message"] == "hello there"
+        )
+        assert about["doses"][1] >= 2.5, "the dial reaches as far as it stands"
         status, headers, page = asked(server, "GET", f"/{server.token}/")
         assert status == 200 and server.token.encode() not in page
         policy = headers["Content-Security-Policy"]

@@ -32,7 +32,7 @@ def attempt(
 
     Args:
         run: the run folder
-        message: one message to answer, instead of a conversation in the terminal
+        message: one message to answer, instead of a conversation in the terminal; with --web what its field begins with
         strength: what the healed model's adapter is multiplied by, from -1 (its opposite) over 0 (the base) to 2
         dose: how much of the steering vector is added; the run's own dose when it is left out
         seed: seed of the sampling; the same seed gives the same answers again
@@ -51,18 +51,18 @@ def attempt(
     dials = room.Dials(strength, found.dose if dose is None else dose, seed)
     dials.check(found.reach)
     if web:
-        serve(found, port)
+        serve(found, dials, message, port)
     elif message:
         tell(found, message, dials)
     else:
         converse(found, dials)
 
 
-def serve(found: Any, port: int) -> None:
+def serve(found: Any, dials: Any, message: str, port: int) -> None:
     """The page, until Ctrl-C."""
     from steer_heal_love.talk.web import Server
 
-    with Server(found, port) as server:
+    with Server(found, dials, message, port) as server:
         screen.tell(
             f"open {server.address}\nThe address holds a secret: give it to nobody. Ctrl-C ends the page."
         )

@@ -117,14 +117,15 @@ class Talk:
         """The largest dose that may be asked for: at least the run's own."""
         return max(DOSES[1], abs(self.dose))
 
-    def about(self) -> Json:
-        """What a page needs to know to show itself."""
-        reach = min(self.reach, max(1.0, 4 * self.dose))
+    def about(self, dials: Dials, message: str = "") -> Json:
+        """What a page needs to know to show itself: where its dials stand at first, and the message in its field."""
+        reach = min(self.reach, max(1.0, 4 * self.dose, abs(dials.dose)))
         return {
             "run": self.name,
             "persona": self.persona.name,
             "axis": self.persona.axis,
-            "dose": self.dose,
+            "message": message,
+            "dials": {"strength": dials.strength, "dose": dials.dose, "seed": dials.seed},
             "strengths": STRENGTHS,
             "doses": (-reach, reach),
             "longest": LONGEST,

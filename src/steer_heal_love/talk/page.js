@@ -82,8 +82,10 @@ async function start() {
   at("message").maxLength = about.longest;
   at("message").placeholder = about.example;
   at("answers").replaceChildren(...models.map(card));
-  dial("strength", about.strengths, 1);
-  dial("dose", about.doses, about.dose);
+  at("message").value = about.message;
+  at("seed").value = about.dials.seed;
+  dial("strength", about.strengths, about.dials.strength);
+  dial("dose", about.doses, about.dials.dose);
   shown();
   at("ask").addEventListener("submit", send);
   at("message").addEventListener("keydown", (event) => {

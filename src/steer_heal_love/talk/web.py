@@ -41,12 +41,13 @@ HEADERS = {
 
 
 class Server(ThreadingHTTPServer):
-    """The server of one `Talk`. `address` is what to open."""
+    """The server of one `Talk`, whose page begins with these dials and this message. `address` is what to open."""
 
     daemon_threads = True
 
-    def __init__(self, about: Talk, port: int = 0) -> None:
+    def __init__(self, about: Talk, dials: Dials, message: str = "", port: int = 0) -> None:
         self.talk, self.token = about, secrets.token_urlsafe(32)
+        self.about = about.about(dials, message)
         try:
             super().__init__((LOOPBACK, port), Handler)
         except (OSError, OverflowError) as e:
@@ -74,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         if (name := self.asked()) is None:
             return
         if name == "about":
-            self.send_data(HTTPStatus.OK, self.server.talk.about())
+            self.send_data(HTTPStatus.OK, self.server.about)
         elif name in FILES:
             file, kind = FILES[name]
             self.send_body(HTTPStatus.OK, (HERE / file).read_bytes(), kind)
