@@ -43,7 +43,8 @@ from torch import Tensor
 from steer_heal_love import steps
 from steer_heal_love.ground import models
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
-from steer_heal_love.ground.scoring import forward_kl, hidden_states, log_likelihood
+from steer_heal_love.ground.divergence import forward_kl
+from steer_heal_love.ground.scoring import hidden_states, log_likelihood
 from steer_heal_love.nouns import Adapter, Completion, Tokens
 
 TEXTS, SETS, SET_SIZE = 36, 12, 6

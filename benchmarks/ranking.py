@@ -54,10 +54,11 @@ from steer_heal_love.generate import generate
 from steer_heal_love.ground import models, purposes, records
 from steer_heal_love.ground.banks import KINDS, bank, mix
 from steer_heal_love.ground.chat import prompt_ids
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.progress import silent
-from steer_heal_love.ground.scoring import forward_kl, hidden_states, token_divergence
+from steer_heal_love.ground.scoring import hidden_states, token_divergence
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.session import loaded, seed_for
 from steer_heal_love.steps import examples

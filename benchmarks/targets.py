@@ -28,9 +28,10 @@ from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import models, records
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import answer_ids, prompt_ids
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.hooks import adapted
 from steer_heal_love.ground.models import head
-from steer_heal_love.ground.scoring import forward_kl, hidden_states
+from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.nouns import Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.vector import Vector

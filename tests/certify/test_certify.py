@@ -72,7 +72,7 @@ def test_an_adapter_is_measured_as_eval_measures_it_and_drawn(
 
 def test_a_whole_model_is_read_by_its_base(base, adapter, model, tok) -> None:
     """The base itself moves nothing; a model of other weights drifts by the KL of the two models' own logits."""
-    from steer_heal_love.ground.scoring import forward_kl
+    from steer_heal_love.ground.divergence import forward_kl
 
     notes: list[str] = []
     same = certify.certify(certify.target("same", "tiny"), cfg=CONFIG, among=(), warn=notes.append)

@@ -12,9 +12,9 @@ from tests.tiny_model import build_model, hooks_of
 from steer_heal_love.ground import replay
 from steer_heal_love.ground.adaptive import written
 from steer_heal_love.ground.decode import sample
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.operations import Steering, operations, rows
 from steer_heal_love.ground.policy import Policy, band, capped, left
-from steer_heal_love.ground.scoring import forward_kl
 
 DRAW = torch.Generator().manual_seed(3)
 PROMPTS = [tuple(torch.randint(4, 60, (n,), generator=DRAW).tolist()) for n in (4, 9, 6, 5)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fuzz import fuzz
-from steer_heal_love.ground.scoring import entropy, forward_kl, reverse_kl
+from steer_heal_love.ground.divergence import entropy, forward_kl, reverse_kl
 from steer_heal_love.ground.stats import bootstrap, crossed, paired, proportion, ratio, unpaired, wilson
 from steer_heal_love.ground.weights import rounded
 

@@ -16,7 +16,7 @@ def test_network_is_blocked():
 def test_shapes_are_checked():
     from jaxtyping import TypeCheckError
 
-    from steer_heal_love.ground.scoring import forward_kl
+    from steer_heal_love.ground.divergence import forward_kl
 
     with pytest.raises(TypeCheckError):
         forward_kl(torch.zeros(2, 3), torch.zeros(3, 3))

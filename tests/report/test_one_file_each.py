@@ -15,8 +15,9 @@ from steer_heal_love.config import EvalConfig, HealConfig
 from steer_heal_love.ground import declared, records
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground.declared import Declared, Panel
+from steer_heal_love.ground.divergence import reverse_kl
 from steer_heal_love.ground.registry import Registry
-from steer_heal_love.ground.scoring import hidden_states, reverse_kl
+from steer_heal_love.ground.scoring import hidden_states
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.optimise import Trainer
 from steer_heal_love.heal.terms import Term, term, terms

@@ -21,10 +21,11 @@ from steer_heal_love.config import RunConfig
 from steer_heal_love.ground import loading, models
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.chat import answer_ids, end_of_turn_ids, prompt_ids
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.progress import Track, silent
 from steer_heal_love.ground.registry import Registry
-from steer_heal_love.ground.scoring import answer_hidden, forward_kl, pack
+from steer_heal_love.ground.scoring import answer_hidden, pack
 from steer_heal_love.ground.states import states
 from steer_heal_love.nouns import Json, Tokens
 

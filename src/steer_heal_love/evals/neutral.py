@@ -13,8 +13,9 @@ from steer_heal_love.evals import Subject, instrument
 from steer_heal_love.ground import banks
 from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.declared import Declared, Panel
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.parts import bare
-from steer_heal_love.ground.scoring import compared, forward_kl
+from steer_heal_love.ground.scoring import compared
 from steer_heal_love.nouns import Items, Tokens
 
 SEED = 1

@@ -23,8 +23,9 @@ from torch import Tensor
 from steer_heal_love.evals import Subject, by_kind, drawn_by, first_draws, instrument
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
+from steer_heal_love.ground.divergence import entropy, forward_kl
 from steer_heal_love.ground.models import Voice, voice
-from steer_heal_love.ground.scoring import compared, entropy, forward_kl, hidden_states
+from steer_heal_love.ground.scoring import compared, hidden_states
 from steer_heal_love.nouns import Items, Tokens
 
 

@@ -35,10 +35,11 @@ from steer_heal_love.evals import Subject
 from steer_heal_love.evals.probes import probes
 from steer_heal_love.ground import places
 from steer_heal_love.ground.devices import sent
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.hooks import added
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.progress import Advance
-from steer_heal_love.ground.scoring import chunk, forward_kl, hidden_states
+from steer_heal_love.ground.scoring import chunk, hidden_states
 from steer_heal_love.ground.states import States, states
 from steer_heal_love.ground.stats import bootstrap, paired, ratio, subtract
 from steer_heal_love.nouns import Alignment, Along, Causes, Chance, Divergence, Score, Stage, Tokens

@@ -1,4 +1,4 @@
-"""Per-token log-probabilities and divergences of given tokens, batched by length.
+"""Per-token log-probabilities of given tokens, and divergences along them, batched by length.
 
 In: sequences (prompt ids, answer ids). Out: one fp32 tensor a sequence, over its answer tokens, in nats.
 Logits exist only for one chunk of tokens at a time, never for batch × sequence × vocabulary. What all the
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import side_by_side, team
 from steer_heal_love.ground.devices import brought, sent
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.parts import Voice, bare, head
 from steer_heal_love.ground.progress import Advance
@@ -269,52 +270,6 @@ def token_order(
             yield torch.cat(found, 1)
 
     return forward_all(model, sequences, batch_tokens, orders, advance)
-
-
-class _ForwardKL(torch.autograd.Function):
-    """KL(p‖q) of two rows of logits and, where they are asked for, its gradients by either, written down:
-
-        ∂/∂student = q − p,    ∂/∂reference = p · (log p − log q − KL).
-
-    Autograd would keep several tensors of tokens × vocabulary and go over each of them again.
-    """
-
-    @staticmethod
-    def forward(ctx, reference, student):  # type: ignore[override]
-        wide = torch.promote_types(torch.promote_types(reference.dtype, student.dtype), torch.float32)
-        log_p, log_q = (torch.log_softmax(logits, -1, dtype=wide) for logits in (reference, student))
-        p, apart = log_p.exp(), log_p.sub_(log_q)
-        apart.masked_fill_(p == 0, 0.0)
-        kl = torch.linalg.vecdot(p, apart)
-        by_reference, by_student = ctx.needs_input_grad[:2]
-        ctx.save_for_backward(
-            (p * apart.sub_(kl.unsqueeze(-1))).to(reference.dtype) if by_reference else None,
-            log_q.exp_().sub_(p).to(student.dtype) if by_student else None,
-        )
-        return kl.clamp(min=0.0)
-
-    @staticmethod
-    def backward(ctx, upstream):  # type: ignore[override]
-        return tuple(None if g is None else upstream.to(g.dtype).unsqueeze(-1) * g for g in ctx.saved_tensors)
-
-
-def forward_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
-    """KL(reference‖student) per token, in nats, from logits; never below 0, where rounding alone would put it.
-
-    A token that the reference rules out (a logit of −∞) adds nothing.
-    """
-    return _ForwardKL.apply(reference, student)  # type: ignore[no-any-return]
-
-
-def entropy(logits: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
-    """Entropy of the next token's distribution, in nats."""
-    log_p = logits.log_softmax(-1)
-    return -(log_p.exp() * log_p.masked_fill(log_p.isneginf(), 0.0)).sum(-1)
-
-
-def reverse_kl(reference: Float[Tensor, "t v"], student: Float[Tensor, "t v"]) -> Float[Tensor, " t"]:
-    """KL(student‖reference) per token, in nats, from logits."""
-    return forward_kl(student, reference)
 
 
 def token_divergence(

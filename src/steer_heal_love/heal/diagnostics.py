@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import team
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.memory import halving
-from steer_heal_love.ground.scoring import forward_kl, sorted_by_length, token_divergence
+from steer_heal_love.ground.scoring import sorted_by_length, token_divergence
 from steer_heal_love.heal import Divergence, divergences
 from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms

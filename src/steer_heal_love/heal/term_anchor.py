@@ -7,7 +7,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from steer_heal_love.ground.scoring import forward_kl
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.heal.terms import Term, always, term
 
 

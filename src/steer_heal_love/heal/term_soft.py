@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steer_heal_love.ground.scoring import forward_kl
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.heal.terms import Term, term
 
 term(

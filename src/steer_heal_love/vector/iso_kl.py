@@ -22,9 +22,10 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.config import GenerateConfig
 from steer_heal_love.ground.decode import sample
+from steer_heal_love.ground.divergence import reverse_kl
 from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.progress import Track, silent
-from steer_heal_love.ground.scoring import hidden_states, reverse_kl, token_divergence
+from steer_heal_love.ground.scoring import hidden_states, token_divergence
 from steer_heal_love.nouns import Tokens
 
 QUANTILE = 0.95
