@@ -54,6 +54,21 @@ def test_ties_and_gaps_are_counted_and_leave_the_rate_alone():
     assert blind_pairs.scored(key, {1: "TIE"})["win_rate"] is None
 
 
+def test_pairs_of_one_question_count_once_and_two_readers_are_compared():
+    pairs = [blind_pairs.Pair(f"question {i % 3}", f"base {i}", f"healed {i}", "run") for i in range(30)]
+    shown, key = blind_pairs.blinded(pairs, 30, seed=5)
+    won = {s["id"]: next(side for side in "AB" if s[side].startswith("healed")) for s in shown}
+    lost = {i: "AB".replace(side, "") for i, side in won.items()}
+    zero = {s["id"] for s in shown if s["prompt"] == "question 0"}
+    found = blind_pairs.scored(key, {i: (lost if i in zero else won)[i] for i in won})
+    assert found["win_rate"] == pytest.approx(2 / 3) and found["by_question"]["questions"] == 3
+    assert found["by_question"]["win_rate"] == pytest.approx(2 / 3)
+    width = lambda pair: pair[1] - pair[0]
+    assert width(found["by_question"]["interval"]) > 2 * width(found["interval"])
+    same, opposite = blind_pairs.agreement(won, won), blind_pairs.agreement(won, lost)
+    assert (same["same"], same["kappa"]) == (1.0, 1.0) and opposite["same"] == 0 and opposite["kappa"] < 0
+
+
 def test_answers_are_read_as_lines_or_json_and_nonsense_is_told(tmp_path):
     file = tmp_path / "answers.txt"
     file.write_text('1 A\n\n2: tie\n{"id": 3, "choice": "b"}\n')
@@ -83,3 +98,14 @@ def test_a_runs_own_samples_make_pairs_and_the_answers_are_scored(fabricate, tmp
     blind_pairs.main(["score", str(out), str(tmp_path / "answers.txt")])
     found = json.loads(capsys.readouterr().out)
     assert found["wins"] + found["losses"] == len(shown) and found["picked_A"] == 1
+    blind_pairs.main(["score", str(out), *[str(tmp_path / "answers.txt")] * 3])
+    three = json.loads(capsys.readouterr().out)
+    assert three["readers"] == [found] * 3 and [a["readers"] for a in three["agreement"]] == [
+        [0, 1],
+        [0, 2],
+        [1, 2],
+    ]
+    blind_pairs.main(
+        ["write", str(run), "--out", str(tmp_path / "told"), "--pairs", "10", "--against", "prompt"]
+    )
+    assert json.loads((tmp_path / "told" / "key.json").read_text())["against"] == "prompt"
