@@ -227,6 +227,8 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--out", type=Path)
     a = p.parse_args(argv)
+    if "folded" not in a.ways:
+        p.error("--ways: folded is what the others are compared with; name it too")
     if wrong := [r for r in a.rows if r % a.adapters]:
         p.error(f"--rows: multiples of --adapters, found {wrong[0]} and {a.adapters}")
     model, _ = shapes.build(a.shape, device=a.device, tokenizer=a.tokenizer, dtype=a.dtype or "auto")

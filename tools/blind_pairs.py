@@ -83,6 +83,11 @@ def texts(stage: Stage) -> dict[str, list[str]]:
     return found
 
 
+def in_turn(questions: list[str], first: int, n: int) -> list[str]:
+    """`n` questions from number `first` on, round and round."""
+    return [questions[(first + i) % len(questions)] for i in range(n)]
+
+
 def drawn(path: Path, n: int, seed: int, *, against: str, first: int) -> list[Pair]:
     """`n` fresh pairs: the probe questions in turn from number `first` on, both models with the same draws."""
     from steer_heal_love import bake, presets, session
@@ -93,8 +98,7 @@ def drawn(path: Path, n: int, seed: int, *, against: str, first: int) -> list[Pa
     run, cfg = read(path), presets.read(path / "config.toml")
     model, tok = session.loaded(cfg)
     whole = bake.load_peft(path / "adapter")
-    asked = sorted(questions(run))
-    prompts = [asked[(first + i) % len(asked)] for i in range(n)]
+    prompts = in_turn(sorted(questions(run)), first, n)
 
     def answers(system: str) -> list[str]:
         made = sample(
@@ -121,12 +125,13 @@ def blinded(pairs: list[Pair], n: int, seed: int) -> tuple[list[dict[str, Any]],
     draw = random.Random(seed)
     chosen = [p for p in dict.fromkeys(pairs) if p.other.strip() != p.healed.strip()]
     draw.shuffle(chosen)
-    times = Counter(text for p in chosen for text in (p.other, p.healed))
+    both = lambda p: {p.other.strip(), p.healed.strip()}
+    times = Counter(text for p in chosen for text in both(p))
     seen: set[str] = set()
-    for p in [p for p in chosen if times[p.other] > 1 or times[p.healed] > 1]:
-        if seen & {p.other, p.healed}:
+    for p in [p for p in chosen if any(times[text] > 1 for text in both(p))]:
+        if seen & both(p):
             chosen.remove(p)
-        seen |= {p.other, p.healed}
+        seen |= both(p)
     chosen = chosen[:n]
     sides = ["AB"[i % 2] for i in range(len(chosen))]
     draw.shuffle(sides)
@@ -134,7 +139,7 @@ def blinded(pairs: list[Pair], n: int, seed: int) -> tuple[list[dict[str, Any]],
     for i, (p, side) in enumerate(zip(chosen, sides, strict=True), 1):
         a, b = (p.healed, p.other) if side == "A" else (p.other, p.healed)
         shown.append({"id": i, "prompt": p.prompt, "A": a, "B": b})
-        key.append({"id": i, "healed": side, "run": p.run, "prompt": p.prompt})
+        key.append({"id": i, "healed": side, "run": p.run})
     return shown, key
 
 
@@ -173,8 +178,9 @@ def answers(path: Path) -> dict[int, str]:
     return out
 
 
-def scored(key: list[dict[str, Any]], chosen: dict[int, str]) -> dict[str, Any]:
-    """Wins of the healed model among decided pairs, with Wilson's 95% interval; ties and gaps counted."""
+def scored(key: list[dict[str, Any]], chosen: dict[int, str], questions: dict[int, str]) -> dict[str, Any]:
+    """Wins of the healed model among decided pairs, with Wilson's 95% interval; ties and gaps counted. `questions`: each
+    pair's, by which the share is given once more."""
     healed = {k["id"]: k["healed"] for k in key}
     if unknown := sorted(set(chosen) - set(healed)):
         raise UserError(f"answers for pairs that there are not: {unknown[:5]}; there are 1 to {len(healed)}.")
@@ -182,9 +188,8 @@ def scored(key: list[dict[str, Any]], chosen: dict[int, str]) -> dict[str, Any]:
         "ties" if choice == "TIE" else "wins" if choice == healed[pair] else "losses"
         for pair, choice in chosen.items()
     )
-    of = {k["id"]: k.get("prompt", k["id"]) for k in key}
     won = {pair: float(choice == healed[pair]) for pair, choice in chosen.items() if choice != "TIE"}
-    each = proportion(by_group(list(won.values()), [of[pair] for pair in won]))
+    each = proportion(by_group(list(won.values()), [questions[pair] for pair in won]))
     decided = counts["wins"] + counts["losses"]
     share = counts["wins"] / decided if decided else None
     picked_a = sum(c == "A" for c in chosen.values())
@@ -240,10 +245,12 @@ def write(runs: list[Path], out: Path, n: int, seed: int, fresh: bool, against: 
 
 def score(folder: Path, files: list[Path]) -> None:
     key = records.read_json(folder / "key.json")
-    if key["pairs_hash"] != records.hash_text((folder / "pairs.jsonl").read_text(encoding="utf-8")):
+    shown = folder / "pairs.jsonl"
+    if key["pairs_hash"] != records.hash_text(shown.read_text(encoding="utf-8")):
         raise UserError(f"{folder}: pairs.jsonl is not the one that this key was made for.")
     readers = [answers(file) for file in files]
-    found = [scored(key["pairs"], chosen) for chosen in readers]
+    questions = {row["id"]: row["prompt"] for row in records.read_jsonl(shown)}
+    found = [scored(key["pairs"], chosen, questions) for chosen in readers]
     if len(readers) == 1:
         print(json.dumps(records.plain(found[0]), indent=1))
         return

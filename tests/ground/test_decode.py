@@ -297,6 +297,24 @@ def test_a_draw_by_blocks_is_the_draw_from_the_whole_running_sum(vocabulary):
     assert odds.gather(1, found[:, None]).all(), "what has no odds is not drawn"
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_row_that_overflowed_draws_a_token_and_leaves_the_others_alone(bad):
+    logits = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    uniform = torch.tensor([0.2, 0.5, 0.8])
+    whole = choose(logits, uniform, 1.0, 0.1)
+    logits[1] = bad
+    found = choose(logits, uniform, 1.0, 0.1)
+    assert found[0] == whole[0] and found[2] == whole[2] and 0 <= found[1] < 64
+
+
+def test_a_running_sum_that_rises_where_there_are_no_odds_draws_none_of_them():
+    odds = torch.tensor([[0.5, 0.0, 0.5, 0.0]])
+    bumpy = torch.tensor([[0.5, 0.5 + 2**-24, 1.0, 1.0 + 2**-23]])
+    for target in (0.0, 0.5, 1.0, 2.0):
+        place = decode.first_above(odds, bumpy, torch.tensor([[target]])).item()
+        assert place == (0 if target < 0.5 else 2)
+
+
 def test_an_edge_between_blocks_belongs_to_the_next_token():
     odds = torch.ones(1, 64)
     assert [drawn(odds, torch.tensor([k / 64])).item() for k in range(64)] == list(range(64))

@@ -63,6 +63,23 @@ def test_what_a_batch_gave_is_put_away_once_the_next_was_looked_at(most):
     assert told[-1][0] == "put", "the last is put away too"
 
 
+@pytest.mark.filterwarnings("ignore:.*don't fit")
+def test_what_could_not_be_put_away_at_first_is_not_lost():
+    put, failed = [], []
+
+    def look(batch):
+        def away():
+            if batch == [1, 2] and not failed:
+                failed.append(True)
+                raise FULL
+            put.extend(batch)
+
+        return away
+
+    scoring.one_ahead([[1, 2], [3, 4], [5]], look)
+    assert failed and put == [1, 2, 3, 4, 5]
+
+
 def test_a_limit_needs_a_cuda_device():
     memory.limit(0.0, "cpu")
     with pytest.raises(UserError, match="CUDA"):

@@ -18,6 +18,12 @@ spec = importlib.util.spec_from_file_location(
 blind_pairs = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = blind_pairs
 spec.loader.exec_module(blind_pairs)
+
+
+def asked(shown):
+    return {row["id"]: row["prompt"] for row in shown}
+
+
 PAIRS = [blind_pairs.Pair(f"question {i}", f"base {i}", f"healed {i}", "run") for i in range(30)]
 
 
@@ -40,18 +46,18 @@ def test_equal_texts_and_repeats_make_no_pair():
 def test_a_reader_who_always_prefers_one_model_is_read_so(prefers, wins):
     shown, key = blind_pairs.blinded(PAIRS, 20, seed=5)
     chosen = {s["id"]: next(side for side in "AB" if s[side].startswith(prefers)) for s in shown}
-    found = blind_pairs.scored(key, chosen)
+    found = blind_pairs.scored(key, chosen, asked(shown))
     assert (found["wins"], found["losses"], found["picked_A"]) == (wins, 20 - wins, 0.5)
     assert found["interval"] == wilson(wins / 20, 20)
 
 
 def test_ties_and_gaps_are_counted_and_leave_the_rate_alone():
-    _, key = blind_pairs.blinded(PAIRS, 4, seed=0)
+    shown, key = blind_pairs.blinded(PAIRS, 4, seed=0)
     right, wrong = key[0]["healed"], "AB".replace(key[1]["healed"], "")
-    found = blind_pairs.scored(key, {1: right, 2: wrong, 3: "TIE"})
+    found = blind_pairs.scored(key, {1: right, 2: wrong, 3: "TIE"}, asked(shown))
     assert (found["wins"], found["losses"], found["ties"], found["unanswered"]) == (1, 1, 1, 1)
     assert found["win_rate"] == 0.5
-    assert blind_pairs.scored(key, {1: "TIE"})["win_rate"] is None
+    assert blind_pairs.scored(key, {1: "TIE"}, asked(shown))["win_rate"] is None
 
 
 def test_pairs_of_one_question_count_once_and_two_readers_are_compared():
@@ -60,7 +66,7 @@ def test_pairs_of_one_question_count_once_and_two_readers_are_compared():
     won = {s["id"]: next(side for side in "AB" if s[side].startswith("healed")) for s in shown}
     lost = {i: "AB".replace(side, "") for i, side in won.items()}
     zero = {s["id"] for s in shown if s["prompt"] == "question 0"}
-    found = blind_pairs.scored(key, {i: (lost if i in zero else won)[i] for i in won})
+    found = blind_pairs.scored(key, {i: (lost if i in zero else won)[i] for i in won}, asked(shown))
     assert found["win_rate"] == pytest.approx(2 / 3) and found["by_question"]["questions"] == 3
     assert found["by_question"]["win_rate"] == pytest.approx(2 / 3)
     width = lambda pair: pair[1] - pair[0]
@@ -78,7 +84,7 @@ def test_answers_are_read_as_lines_or_json_and_nonsense_is_told(tmp_path):
         with pytest.raises(UserError, match=says):
             blind_pairs.answers(file)
     with pytest.raises(UserError, match="there are not"):
-        blind_pairs.scored(blind_pairs.blinded(PAIRS, 4, seed=0)[1], {9: "A"})
+        blind_pairs.scored(blind_pairs.blinded(PAIRS, 4, seed=0)[1], {9: "A"}, {})
 
 
 def test_a_text_of_a_model_makes_no_heading():
@@ -108,4 +114,20 @@ def test_a_runs_own_samples_make_pairs_and_the_answers_are_scored(fabricate, tmp
     blind_pairs.main(
         ["write", str(run), "--out", str(tmp_path / "told"), "--pairs", "10", "--against", "prompt"]
     )
-    assert json.loads((tmp_path / "told" / "key.json").read_text())["against"] == "prompt"
+    told = json.loads((tmp_path / "told" / "key.json").read_text())
+    shown = [json.loads(line) for line in (tmp_path / "told" / "pairs.jsonl").read_text().splitlines()]
+    prompted = blind_pairs.texts(blind_pairs.read(run).stage("prompt"))
+    assert told["against"] == "prompt" and shown
+    for row, key in zip(shown, told["pairs"], strict=True):
+        assert row["AB".replace(key["healed"], "")] in prompted[row["prompt"]]
+        assert row["prompt"] not in str(key), "the score takes questions from the pairs, so that old keys do"
+
+
+def test_runs_are_asked_other_questions_as_far_as_these_go():
+    asked = [blind_pairs.in_turn(["a", "b", "c", "d"], k * 3, 3) for k in range(3)]
+    assert asked == [["a", "b", "c"], ["d", "a", "b"], ["c", "d", "a"]]
+
+
+def test_answers_that_differ_by_spaces_alone_are_shown_once():
+    pairs = [blind_pairs.Pair(f"q{i}", "same" + " " * i, f"healed {i}", f"run {i}") for i in range(3)]
+    assert len(blind_pairs.blinded(pairs, 9, seed=0)[0]) == 1

@@ -34,12 +34,12 @@ from transformers import PreTrainedModel
 from steer_heal_love.evals import Subject
 from steer_heal_love.evals.probes import probes
 from steer_heal_love.ground import places
-from steer_heal_love.ground.devices import sent
+from steer_heal_love.ground.devices import brought, sent
 from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.hooks import added
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.progress import Advance
-from steer_heal_love.ground.scoring import chunk, hidden_states
+from steer_heal_love.ground.scoring import chunk, hidden_states, one_ahead
 from steer_heal_love.ground.states import States, states
 from steer_heal_love.ground.stats import bootstrap, paired, ratio, subtract
 from steer_heal_love.nouns import Alignment, Along, Causes, Chance, Divergence, Score, Stage, Tokens
@@ -211,6 +211,12 @@ def divergence(s: Subject, p: Hidden, q: Hidden) -> Divergence:
 
 @torch.no_grad()
 def kl_nats(model: PreTrainedModel, p: Float[Tensor, "t d"], q: Float[Tensor, "t d"]) -> Float[Tensor, " t"]:
-    at, n = model.device, chunk(model)
-    pairs = zip(p.split(n), q.split(n), strict=True)
-    return torch.cat([forward_kl(head(model, sent(a, at)), head(model, sent(b, at))) for a, b in pairs]).cpu()
+    at, n, out = model.device, chunk(model), torch.empty(len(p))
+
+    def look(rows: list[int]) -> Callable[[], None]:
+        here = slice(rows[0], rows[-1] + 1)
+        told = brought([forward_kl(head(model, sent(p[here], at)), head(model, sent(q[here], at)))])
+        return lambda: out.__setitem__(here, told()[0])
+
+    one_ahead((list(range(k, min(k + n, len(p)))) for k in range(0, len(p), n)), look)
+    return out

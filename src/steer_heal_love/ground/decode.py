@@ -241,22 +241,28 @@ def drawn(odds: Float[Tensor, "b v"], uniform: Float[Tensor, " b"]) -> Int[Tenso
     """min { v : Σ_{w ≤ v} odds(w) > uniform · Σ odds }, a row each; never a token whose odds are 0.
 
     The running sum over the whole vocabulary is the slowest thing in a draw. So blocks of tokens are summed up first, one
-    block is chosen, and only in that one are tokens summed up one by one.
+    block is chosen, and only in that one are tokens summed up one by one. A row whose odds are no numbers, as where
+    half precision overflows, draws some token of the vocabulary: such a text falls in the filter, and the others go on.
     """
     blocks = odds.unflatten(-1, (block_count(odds.shape[-1]), -1))
-    edges = blocks.sum(-1).cumsum(-1)
+    masses = blocks.sum(-1)
+    edges = masses.cumsum(-1)
     target = (uniform * edges[:, -1]).unsqueeze(1)
-    block = first_above(edges, target)
-    inside = blocks.gather(1, block.unsqueeze(-1).expand(-1, -1, blocks.shape[-1])).squeeze(1).cumsum(-1)
+    block = first_above(masses, edges, target)
+    inside = blocks.gather(1, block.unsqueeze(-1).expand(-1, -1, blocks.shape[-1])).squeeze(1)
     before = nn.functional.pad(edges, (1, 0)).gather(1, block)
-    token = first_above(inside, target - before)
+    token = first_above(inside, inside.cumsum(-1), target - before)
     return (block * blocks.shape[-1] + token).squeeze(1)
 
 
-def first_above(sums: Float[Tensor, "b n"], target: Float[Tensor, "b 1"]) -> Int[Tensor, "b 1"]:
-    """The first place whose running sum is above `target`, which rounding may have put at the last sum or beyond."""
-    below = torch.nextafter(sums[:, -1:], torch.zeros_like(target))
-    return torch.searchsorted(sums, torch.minimum(target, below), right=True)
+def first_above(
+    odds: Float[Tensor, "b n"], sums: Float[Tensor, "b n"], target: Float[Tensor, "b 1"]
+) -> Int[Tensor, "b 1"]:
+    """The first place with odds whose running sum is above `target`. Rounding may have put the target at the last sum or
+    beyond, and some of a GPU's running sums a place without odds above its neighbour."""
+    sums = sums.masked_fill(odds == 0, -math.inf)
+    below = torch.nextafter(sums.amax(-1, keepdim=True), torch.zeros_like(target))
+    return (sums > torch.minimum(target, below)).int().argmax(-1, keepdim=True)
 
 
 @lru_cache

@@ -199,13 +199,13 @@ def one_ahead(batches: Iterable[list[int]], look: Callable[[list[int]], Callable
 
     def work(batch: list[int]) -> None:
         put = look(batch)
-        while late:
-            late.pop()()
-        late.append(put)
+        for earlier in late:
+            earlier()
+        late[:] = [put]
 
     halving(batches, work)
-    for put in late:
-        put()
+    for last in late:
+        last()
 
 
 def hidden_states(

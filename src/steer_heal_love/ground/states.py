@@ -47,10 +47,10 @@ def states(
 
     def look(indices: list[int]) -> Callable[[], None]:
         found = last_states(model, [prompts[i] for i in indices], at, hook)
-        hidden = brought(list(found.values()))
+        layers, hidden = list(found), brought(list(found.values()))
 
         def put() -> None:
-            for layer, states in zip(found, hidden(), strict=True):
+            for layer, states in zip(layers, hidden(), strict=True):
                 out[layer][indices] = states
             advance(len(indices))
 

@@ -69,6 +69,10 @@ function shown() {
 function dial(name, range, value) {
   [at(name).min, at(name).max] = range;
   at(name).value = value;
+  if (Number(at(name).value) !== value) { // it lies between two steps, to one of which the browser has moved it
+    at(name).step = "any";
+    at(name).value = value;
+  }
   at(name).addEventListener("input", shown);
   at(name).addEventListener("change", () => { if (sent) answered([turned[name]]); });
 }
