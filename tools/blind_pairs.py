@@ -184,19 +184,15 @@ def scored(key: list[dict[str, Any]], chosen: dict[int, str], questions: dict[in
     healed = {k["id"]: k["healed"] for k in key}
     if unknown := sorted(set(chosen) - set(healed)):
         raise UserError(f"answers for pairs that there are not: {unknown[:5]}; there are 1 to {len(healed)}.")
-    counts = Counter(
-        "ties" if choice == "TIE" else "wins" if choice == healed[pair] else "losses"
-        for pair, choice in chosen.items()
-    )
     won = {pair: float(choice == healed[pair]) for pair, choice in chosen.items() if choice != "TIE"}
     each = proportion(by_group(list(won.values()), [questions[pair] for pair in won]))
-    decided = counts["wins"] + counts["losses"]
-    share = counts["wins"] / decided if decided else None
+    decided, wins = len(won), int(sum(won.values()))
+    share = wins / decided if decided else None
     picked_a = sum(c == "A" for c in chosen.values())
     return {
-        "wins": counts["wins"],
-        "losses": counts["losses"],
-        "ties": counts["ties"],
+        "wins": wins,
+        "losses": decided - wins,
+        "ties": len(chosen) - decided,
         "unanswered": len(healed) - len(chosen),
         "win_rate": share,
         "interval": wilson(share, decided) if share is not None else None,

@@ -55,9 +55,14 @@ def test_what_a_batch_gave_is_put_away_once_the_next_was_looked_at(most):
         if len(batch) > most:
             raise FULL
         told.append(("look", *batch))
-        return lambda: (told.append(("put", *batch)), put.extend(batch))
+        return [torch.tensor(batch)]
 
-    scoring.one_ahead([[1, 2], [3, 4], [5, 6, 7, 8]], look)
+    def away(batch, found):
+        assert found[0].tolist() == batch
+        told.append(("put", *batch))
+        put.extend(batch)
+
+    memory.one_ahead([[1, 2], [3, 4], [5, 6, 7, 8]], look, away)
     assert put == list(range(1, 9)), "every row once, in order, however batches were halved"
     assert told[:4] == [("look", 1, 2), ("look", 3, 4), ("put", 1, 2), ("look", *((5, 6, 7, 8)[:most]))]
     assert told[-1][0] == "put", "the last is put away too"
@@ -67,16 +72,13 @@ def test_what_a_batch_gave_is_put_away_once_the_next_was_looked_at(most):
 def test_what_could_not_be_put_away_at_first_is_not_lost():
     put, failed = [], []
 
-    def look(batch):
-        def away():
-            if batch == [1, 2] and not failed:
-                failed.append(True)
-                raise FULL
-            put.extend(batch)
+    def away(batch, _found):
+        if batch == [1, 2] and not failed:
+            failed.append(True)
+            raise FULL
+        put.extend(batch)
 
-        return away
-
-    scoring.one_ahead([[1, 2], [3, 4], [5]], look)
+    memory.one_ahead([[1, 2], [3, 4], [5]], lambda batch: [torch.tensor(batch)], away)
     assert failed and put == [1, 2, 3, 4, 5]
 
 

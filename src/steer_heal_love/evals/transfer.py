@@ -34,12 +34,13 @@ from transformers import PreTrainedModel
 from steer_heal_love.evals import Subject
 from steer_heal_love.evals.probes import probes
 from steer_heal_love.ground import places
-from steer_heal_love.ground.devices import brought, sent
+from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.hooks import added
+from steer_heal_love.ground.memory import one_ahead
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.progress import Advance
-from steer_heal_love.ground.scoring import chunk, hidden_states, one_ahead
+from steer_heal_love.ground.scoring import chunk, hidden_states
 from steer_heal_love.ground.states import States, states
 from steer_heal_love.ground.stats import bootstrap, paired, ratio, subtract
 from steer_heal_love.nouns import Alignment, Along, Causes, Chance, Divergence, Score, Stage, Tokens
@@ -213,10 +214,12 @@ def divergence(s: Subject, p: Hidden, q: Hidden) -> Divergence:
 def kl_nats(model: PreTrainedModel, p: Float[Tensor, "t d"], q: Float[Tensor, "t d"]) -> Float[Tensor, " t"]:
     at, n, out = model.device, chunk(model), torch.empty(len(p))
 
-    def look(rows: list[int]) -> Callable[[], None]:
-        here = slice(rows[0], rows[-1] + 1)
-        told = brought([forward_kl(head(model, sent(p[here], at)), head(model, sent(q[here], at)))])
-        return lambda: out.__setitem__(here, told()[0])
+    def look(rows: list[int]) -> list[Tensor]:
+        a, b = (sent(x[rows[0] : rows[-1] + 1], at) for x in (p, q))
+        return [forward_kl(head(model, a), head(model, b))]
 
-    one_ahead((list(range(k, min(k + n, len(p)))) for k in range(0, len(p), n)), look)
+    def put(rows: list[int], found: list[Tensor]) -> None:
+        out[rows] = found[0]
+
+    one_ahead((list(range(k, min(k + n, len(p)))) for k in range(0, len(p), n)), look, put)
     return out

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import team
 from steer_heal_love.ground.hooks import once
-from steer_heal_love.ground.memory import halving
+from steer_heal_love.ground.memory import one_ahead
 from steer_heal_love.ground.parts import layers, stream
 from steer_heal_love.ground.reading import way
 from steer_heal_love.ground.scoring import by_length, pack, sorted_by_length, whole_hidden
@@ -29,14 +29,17 @@ def answer_means(
     """Each answer's mean state at layer `at`."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
 
-    def look(indices: list[int]) -> None:
+    def look(indices: list[int]) -> list[Tensor]:
         part = [sequences[i] for i in indices]
-        for i, s, states in zip(indices, part, layer_states(model, part, at), strict=True):
-            start = len(s.prompt)
-            out[i] = states[start : start + len(s.answer)].mean(0).cpu()
+        each = zip(part, layer_states(model, part, at), strict=True)
+        return [states[len(s.prompt) : len(s.prompt) + len(s.answer)].mean(0) for s, states in each]
+
+    def put(indices: list[int], found: list[Tensor]) -> None:
+        for i, mean in zip(indices, found, strict=True):
+            out[i] = mean
 
     with team.sharing(sorted_by_length(sequences)) as mine:
-        halving(by_length(sequences, batch_tokens, mine), look)
+        one_ahead(by_length(sequences, batch_tokens, mine), look, put)
     return torch.stack(team.filled(out, mine))
 
 

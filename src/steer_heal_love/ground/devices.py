@@ -38,18 +38,22 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def on_its_way(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[torch.cuda.Event]]:
+    """Pinned copies of a GPU's tensors on the host, which hold the values once all these events have happened; the GPU is
+    handed the copying now, after what was launched before and ahead of what comes."""
+    here = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
+    for there, mine in zip(tensors, here, strict=True):
+        mine.copy_(there.detach(), non_blocking=True)
+    return here, [torch.cuda.current_stream(d).record_event() for d in {t.device for t in tensors}]
+
+
 def brought(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
-    """What gives these tensors on the host. The copies are handed to the GPU now, so that asking for them waits for what was
-    launched before this call, and for nothing after. Nothing is copied where they are on the host."""
-    found = [t.detach() for t in tensors]
-    if not any(t.is_cuda for t in found):
+    """What gives these tensors on the host; asking waits for what was launched before this call, and for nothing after.
+    Nothing is copied where they are on the host."""
+    if not any(t.is_cuda for t in tensors):
+        found = [t.detach() for t in tensors]
         return lambda: [t.cpu() for t in found]
-    here = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in found]
-    for there, mine in zip(found, here, strict=True):
-        mine.copy_(there, non_blocking=True)
-    copied = [torch.cuda.Event() for _ in {t.device for t in found}]
-    for event, device in zip(copied, {t.device for t in found}, strict=True):
-        event.record(torch.cuda.current_stream(device))
+    here, copied = on_its_way(tensors)
 
     def asked() -> list[Tensor]:
         for event in copied:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
+from steer_heal_love.ground.devices import brought
 from steer_heal_love.ground.errors import UserError
 
 
@@ -52,6 +54,26 @@ def halving(batches: Iterable[list[int]], work: Callable[[list[int]], None]) -> 
         elif not fits(partial(work, batch), len(batch)):
             most = len(batch) // 2
             left.appendleft(batch)
+
+
+def one_ahead(
+    batches: Iterable[list[int]],
+    look: Callable[[list[int]], Sequence[Tensor]],
+    put: Callable[[list[int], list[Tensor]], None],
+) -> None:
+    """`look` at each batch, halved where it doesn't fit, and `put` what it found, on the host. A batch's finds are put once the
+    next batch has been looked at, so that a GPU has that to do meanwhile."""
+    late: list[Callable[[], None]] = []
+
+    def work(batch: list[int]) -> None:
+        found = brought(look(batch))
+        for earlier in late:
+            earlier()
+        late[:] = [lambda: put(batch, found())]
+
+    halving(batches, work)
+    for last in late:
+        last()
 
 
 def fits(work: Callable[[], None], rows: int) -> bool:

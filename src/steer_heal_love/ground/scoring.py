@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import side_by_side, team
-from steer_heal_love.ground.devices import brought, sent
+from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.divergence import forward_kl
-from steer_heal_love.ground.memory import halving
+from steer_heal_love.ground.memory import one_ahead
 from steer_heal_love.ground.parts import Voice, bare, head
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.reading import forward, positions, way
@@ -175,37 +175,19 @@ def forward_all(
     """What `values(hidden, batch, indices)` gives of each sequence of a batch, on the host, in the sequences' order."""
     out: list[Tensor] = [torch.empty(0)] * len(sequences)
 
-    def look(indices: list[int]) -> Callable[[], None]:
+    def look(indices: list[int]) -> list[Tensor]:
         hidden, batch = read_hidden(model, [sequences[i] for i in indices])
-        found = brought(list(values(hidden, batch, indices)))
+        return list(values(hidden, batch, indices))
 
-        def put() -> None:
-            for i, part in zip(indices, found(), strict=True):
-                out[i] = part
-            advance(len(indices))
-
-        return put
+    def put(indices: list[int], found: list[Tensor]) -> None:
+        for i, part in zip(indices, found, strict=True):
+            out[i] = part
+        advance(len(indices))
 
     with team.sharing(sorted_by_length(sequences)) as mine:
-        one_ahead(by_length(sequences, batch_tokens, mine), look)
+        one_ahead(by_length(sequences, batch_tokens, mine), look, put)
         advance(len(sequences) - len(mine))
     return team.filled(out, mine)
-
-
-def one_ahead(batches: Iterable[list[int]], look: Callable[[list[int]], Callable[[], None]]) -> None:
-    """`look` at each batch, halved where it doesn't fit. What it gives is called once the next batch has been looked at, so
-    that a GPU has that to do while the host takes in what it found."""
-    late: list[Callable[[], None]] = []
-
-    def work(batch: list[int]) -> None:
-        put = look(batch)
-        for earlier in late:
-            earlier()
-        late[:] = [put]
-
-    halving(batches, work)
-    for last in late:
-        last()
 
 
 def hidden_states(

@@ -5,24 +5,21 @@ In: rendered prompts, layer numbers. Out: fp32 states of each prompt's last toke
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import places, team
-from steer_heal_love.ground.devices import brought
 from steer_heal_love.ground.hooks import captured
 from steer_heal_love.ground.layout import Tree
+from steer_heal_love.ground.memory import one_ahead
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.reading import arguments, positions, way
 from steer_heal_love.ground.rows import laid_out, read_once
 from steer_heal_love.ground.scoring import (
     by_length,
     common_start,
-    one_ahead,
     right_pad,
     sorted_by_length,
 )
@@ -45,21 +42,19 @@ def states(
     """Each prompt's last token at the output of the decoder layers `at`, or of the linear module `hook` in each."""
     out = {i: torch.empty(len(prompts), places.width(model, i, hook)) for i in at}
 
-    def look(indices: list[int]) -> Callable[[], None]:
+    def look(indices: list[int]) -> list[Tensor]:
         found = last_states(model, [prompts[i] for i in indices], at, hook)
-        layers, hidden = list(found), brought(list(found.values()))
+        return [found[layer] for layer in out]
 
-        def put() -> None:
-            for layer, states in zip(layers, hidden(), strict=True):
-                out[layer][indices] = states
-            advance(len(indices))
-
-        return put
+    def put(indices: list[int], found: list[Tensor]) -> None:
+        for each, hidden in zip(out.values(), found, strict=True):
+            each[indices] = hidden
+        advance(len(indices))
 
     room = batch_tokens if max(map(len, prompts), default=0) <= way(model).beside else 0
     rows = [Tokens(p, ()) for p in prompts]
     with team.sharing(sorted_by_length(rows)) as mine:
-        one_ahead(by_length(rows, room, mine), look)
+        one_ahead(by_length(rows, room, mine), look, put)
         advance(len(prompts) - len(mine))
     return {
         i: torch.stack(team.filled(list(hidden), mine)) if len(hidden) else hidden

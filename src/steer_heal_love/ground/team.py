@@ -23,6 +23,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from steer_heal_love.ground.devices import on_its_way
 from steer_heal_love.ground.errors import UserError
 
 KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool)
@@ -191,10 +192,7 @@ def fetched(value: Tensor) -> Callable[[], Tensor]:
     before, and for nothing after. Raises `Lost` where another process ends meanwhile."""
     if not value.is_cuda:
         return lambda: value
-    here = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-    here.copy_(value, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(value.device))
+    (here,), (copied,) = on_its_way([value])
 
     def asked() -> Tensor:
         _until(copied.query)

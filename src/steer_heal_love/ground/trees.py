@@ -6,21 +6,20 @@ Invariant: an answer's value is what it has when it is read by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import team
-from steer_heal_love.ground.devices import brought, sent
+from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.layout import Tree
+from steer_heal_love.ground.memory import one_ahead
 from steer_heal_love.ground.reading import way
 from steer_heal_love.ground.rows import read_laid
 from steer_heal_love.ground.scoring import (
     by_length,
     common_start,
     log_likelihood,
-    one_ahead,
     size,
     sorted_by_length,
     token_nll,
@@ -45,25 +44,22 @@ def branch_nll(
     stems = [Tokens(p, tuple(t.inner())) for p, t in zip(prompts, trees, strict=True)]
     wide = [size(s) > way(model).inside for s in stems]
 
-    def read_trees(indices: list[int]) -> Callable[[], None]:
+    def look(indices: list[int]) -> list[Tensor]:
         chosen = [trees[i] for i in indices]
         n = common_start([prompts[i] for i in indices])
         found = read_laid(model, prompts[indices[0]][:n], [prompts[i][n:] for i in indices], chosen)
         hidden = torch.cat(found)
         targets = sent(torch.tensor([token for t in chosen for token in t.ids]), model.device)
-        told = brought([-log_likelihood(model, hidden, targets)])
+        return list((-log_likelihood(model, hidden, targets)).split([len(t.ids) for t in chosen]))
 
-        def put() -> None:
-            nll = told()[0].split([len(t.ids) for t in chosen])
-            for i, tree, part in zip(indices, chosen, nll, strict=True):
-                out[i] = [part[path].mean().item() for path in tree.paths]
-
-        return put
+    def put(indices: list[int], found: list[Tensor]) -> None:
+        for i, nll in zip(indices, found, strict=True):
+            out[i] = [nll[path].mean().item() for path in trees[i].paths]
 
     narrow = [i for i in range(len(stems)) if not wide[i]]
     few = [stems[i] for i in narrow]
     with team.sharing(sorted_by_length(few)) as mine:
-        one_ahead(([narrow[i] for i in batch] for batch in by_length(few, batch_tokens, mine)), read_trees)
+        one_ahead(([narrow[i] for i in batch] for batch in by_length(few, batch_tokens, mine)), look, put)
     whole = team.filled([torch.tensor(v, dtype=torch.float64) for v in out], [narrow[i] for i in mine])
     out = [v.tolist() for v in whole]
     rows = [Tokens(prompts[i], a) for i in range(len(stems)) if wide[i] for a in answers[i]]

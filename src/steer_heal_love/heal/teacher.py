@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import partway, side_by_side, team
-from steer_heal_love.ground.devices import brought
+from steer_heal_love.ground.memory import one_ahead
 from steer_heal_love.ground.progress import Track, silent
-from steer_heal_love.ground.scoring import by_length, one_ahead, read_hidden, size, sorted_by_length
+from steer_heal_love.ground.scoring import by_length, read_hidden, size, sorted_by_length
 from steer_heal_love.nouns import Tokens
 
 Steering = Callable[[float], AbstractContextManager[Any]]
@@ -45,7 +45,7 @@ def teacher_states(
     out: list[Tensor] = [torch.empty(0)] * len(tokens)
     with team.sharing(sorted_by_length(tokens)) as mine, track("teacher", 3 * len(mine)) as advance:
 
-        def look(indices: list[int]) -> Callable[[], None]:
+        def look(indices: list[int]) -> list[Tensor]:
             rows = [tokens[i] for i in indices]
             states = reader(model, rows, first)
             plain = states()
@@ -57,15 +57,13 @@ def teacher_states(
                 away = states().float()
             advance(len(rows))
             moved = (plain.float() + gain / 2 * (toward - away)).to(plain)
-            found = brought(moved.split([len(t.answer) for t in rows]))
+            return list(moved.split([len(t.answer) for t in rows]))
 
-            def put() -> None:
-                for i, h in zip(indices, found(), strict=True):
-                    out[i] = h
+        def put(indices: list[int], found: list[Tensor]) -> None:
+            for i, h in zip(indices, found, strict=True):
+                out[i] = h
 
-            return put
-
-        one_ahead(by_length(tokens, batch_tokens, mine), look)
+        one_ahead(by_length(tokens, batch_tokens, mine), look, put)
     return team.filled(out, mine)
 
 

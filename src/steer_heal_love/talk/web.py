@@ -45,9 +45,9 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, about: Talk, dials: Dials, message: str = "", port: int = 0) -> None:
-        self.talk, self.token = about, secrets.token_urlsafe(32)
-        self.about = about.about(dials, message)
+    def __init__(self, talk: Talk, dials: Dials, message: str = "", port: int = 0) -> None:
+        self.talk, self.token = talk, secrets.token_urlsafe(32)
+        self.about = talk.about(dials, message)
         try:
             super().__init__((LOOPBACK, port), Handler)
         except (OSError, OverflowError) as e:
