@@ -2,7 +2,8 @@
 
 The weights are saved as a folder and loaded as a user's would be. Random text says nothing, so the filter checks only that
 it is no refusal, and the walk stays where it begins. Each step's seconds are those of the run's own log; instruments and steps
-within steps are timed here, and the device is waited for before and after each.
+within steps are timed here, and the device is waited for before and after each. Beside the seconds stand the tokens that the
+decoder read meanwhile, padding included, but for those that a captured graph read.
 
 `python benchmarks/late_round.py --shape qwen3-4b --tokenizer FOLDER --out late_round.json`; `--shape tiny` is a dry run.
 """
@@ -25,7 +26,8 @@ import torch
 from shared import nested
 
 from steer_heal_love import evals, loop, presets
-from steer_heal_love.ground import models, records
+from steer_heal_love.evals import transfer
+from steer_heal_love.ground import models, parts, records
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.overrides import override
 
@@ -46,6 +48,27 @@ class Clock:
     def __init__(self, device: torch.device) -> None:
         self.device, self.round = device, ""
         self.seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.tokens: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self.read = 0
+
+    def count_tokens_of(self, model: Any) -> None:
+        """Count what this model's decoder reads from here on."""
+
+        def passed(_module: Any, args: Any, kwargs: Any, _output: Any) -> None:
+            ids = kwargs.get("input_ids", args[0] if args else None)
+            self.read += 0 if ids is None else ids.numel()
+
+        parts.body(model).register_forward_hook(passed, with_kwargs=True)
+
+    @contextmanager
+    def on(self, name: str) -> Iterator[None]:
+        """What is spent inside counts for `name`, of the round that is on."""
+        start, before = self.now(), self.read
+        try:
+            yield
+        finally:
+            self.seconds[self.round][name].append(self.now() - start)
+            self.tokens[self.round][name] += self.read - before
 
     def now(self) -> float:
         if self.device.type == "cuda":
@@ -56,17 +79,13 @@ class Clock:
     def track(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
         """A run's `track`: what takes part in the run by its label."""
         self.round, _, name = label.rpartition(": ")
-        start = self.now()
-        yield lambda _n: None
-        self.seconds[self.round][name].append(self.now() - start)
+        with self.on(name):
+            yield lambda _n: None
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def measured(*args: Any, **kwargs: Any) -> Any:
-            start = self.now()
-            try:
+            with self.on(name):
                 return work(*args, **kwargs)
-            finally:
-                self.seconds[self.round][name].append(self.now() - start)
 
         return measured
 
@@ -79,6 +98,19 @@ class Clock:
             )
             object.__setattr__(i, "inside", inside)
             object.__setattr__(i, "outside", outside)
+        for part in ("own_shift", "ledger", "causes"):
+            setattr(transfer, part, self.timed(f"transfer {part}", getattr(transfer, part)))
+
+    def watch_models(self) -> None:
+        """Count the tokens of every model that is loaded from here on."""
+        load = models.load
+
+        def loaded(*args: Any, **kwargs: Any) -> Any:
+            model, tok = load(*args, **kwargs)
+            self.count_tokens_of(model)
+            return model, tok
+
+        models.load = loaded
 
 
 def by_step(folder: Path) -> dict[str, dict[str, list[float]]]:
@@ -111,6 +143,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             base = override(base, changes)
         clock = Clock(device)
         clock.watch_instruments()
+        clock.watch_models()
         names = {
             "model": str(folder),
             "rounds": a.rounds,
@@ -129,16 +162,17 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             "walks": [this.row for this in run.rounds],
             "steps": by_step(run.folder.path),
             "within": clock.seconds,
+            "tokens": clock.tokens,
         }
     records.write_json(a.out, out)
     for number, steps in out["steps"].items():
         print(f"round {number}: {sum(map(sum, steps.values())):.1f} s")
         for name, each in steps.items():
             print(f"  {name:<28} {sum(each):8.2f}")
-    for number, parts in clock.seconds.items():
+    for number, within in clock.seconds.items():
         print(f"within {number or 'the base'}")
-        for name, each in sorted(parts.items(), key=lambda item: -sum(item[1])):
-            print(f"  {name:<40} {sum(each):8.2f} in {len(each)}")
+        for name, each in sorted(within.items(), key=lambda item: -sum(item[1])):
+            print(f"  {name:<40} {sum(each):8.2f} in {len(each)}  {clock.tokens[number][name]:>9} tokens")
     return out
 
 

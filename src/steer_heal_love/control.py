@@ -82,22 +82,25 @@ def own_shift(
     r: Run, vector: Vector, rounds: list[Adapter], advance: Advance = lambda _n: None
 ) -> tuple[dict[int, Float[Tensor, " d"]], States]:
     """How far these rounds move the base by themselves, at the vector's layers; and the base's states there."""
-    return transfer.own_shift(
-        steps.subject(r),
-        steps.contexts(r),
-        sorted(vector.directions),
-        lambda: steps.exported(r, rounds),
-        advance,
-        hook=vector.place.hook,
+    at, hook = sorted(vector.directions), vector.place.hook
+    known = r.base_tags.get((*at, hook))
+    student = lambda: steps.exported(r, rounds)
+    found = transfer.own_shift(
+        steps.subject(r), steps.contexts(r), at, student, advance, hook=hook, base=known
     )
+    r.base_tags[(*at, hook)] = found[1]
+    return found
 
 
 def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> Transfer:
     """What the healed student carries of the vector by itself, beside the control's shift, and what that cost."""
     cfg, seed = r.config, r.seed(purposes.CHANCE, number)
-    s, full = steps.subject(r), cfg.eval.transfer == "full"
+    s = steps.subject(r, cache=r.cache, known_as=steps.named(number))
+    full = cfg.eval.transfer == "full"
     first, healed = r.stages[0], r.stages[-1]
-    student, previous = (lambda: steps.exported(r, r.history)), (lambda: steps.exported(r, r.history[:-1]))
+    student, previous = (
+        (lambda rounds=rounds: steps.exported(r, rounds)) for rounds in (r.history, r.history[:-1])
+    )
     with r.track("transfer", transfer.count(s, steps.contexts(r), healed, full=full)) as advance:
         shift, states = own_shift(r, vector, r.history, advance)
         r.folder.still_there()
@@ -111,7 +114,8 @@ def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> Tr
         if plain is not None:
             out["control"] = {**transfer.along(plain.directions, teacher), **plain.meta}
         if full:
-            out["ledger"] = transfer.ledger(s, student, previous, healed, advance)
+            then = previous if number else None
+            out["ledger"] = transfer.ledger(s, student, then, healed, advance, before=steps.named(number - 1))
         if full and "trait" in first.items:
             out["causes"] = transfer.causes(s, shift, student, first, healed, seed=seed, advance=advance)
     return out

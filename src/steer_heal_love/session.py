@@ -29,6 +29,8 @@ from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.operations import operations
 from steer_heal_love.ground.progress import Show, Track, silent, unseen
 from steer_heal_love.ground.shown import shown
+from steer_heal_love.ground.state_cache import StateCache
+from steer_heal_love.ground.states import States
 from steer_heal_love.ground.step import Step
 from steer_heal_love.ground.untrusted import json_object
 from steer_heal_love.ground.weights import folded
@@ -109,6 +111,10 @@ class Run(Session):
     """the rounds' adapters, which are the student"""
     stages: list[Stage] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
+    cache: StateCache = field(default_factory=StateCache, init=False)
+    """hidden states of this student and of the one before, which are wanted more than once; no copy of a run has them"""
+    base_tags: dict[Any, States] = field(default_factory=dict, init=False)
+    """the base's states at the tag over the contexts, by where they are read"""
 
     @classmethod
     def on(cls, session: Session, base: Base) -> Run:

@@ -348,7 +348,15 @@ def evaluated(
 def scored(r: Run, number: int, vector: Vector, dose: float) -> list[Stage]:
     """This round's student, steered, as it was before its heal; and the model that all rounds make."""
     steered = (lambda: folded(r.model, r.history[:-1]), lambda: vector(r.model, dose))
+    r.cache.keep(named(number - 1))
+    whole = lambda: exported(r, r.history)
+    draws = r.config.eval.healed_draws
     return [
         evaluated(r, "steered", number, *steered, dose=dose),
-        evaluated(r, "healed", number, lambda: exported(r, r.history), draws=r.config.eval.healed_draws),
+        evaluated(r, "healed", number, whole, draws=draws, cache=r.cache, known_as=named(number)),
     ]
+
+
+def named(number: int) -> str:
+    """What the student after a round is called in the run's cache of states."""
+    return f"round {number}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ import torch
 from steer_heal_love import evals
 from steer_heal_love.config import EvalConfig
 from steer_heal_love.evals import transfer
+from steer_heal_love.ground import state_cache
 from steer_heal_love.ground.hooks import adapted, added
 from steer_heal_love.ground.scoring import hidden_states, token_divergence
+from steer_heal_love.ground.state_cache import StateCache
 from steer_heal_love.nouns import Stage, Tokens
 
 CONTEXTS = [
@@ -137,6 +140,48 @@ def test_the_ledger_is_the_divergence_in_the_named_direction(subject, student) -
     back = token_divergence(subject.model, tokens, ours)
     assert own["mean_nats"].mean == pytest.approx(sum(p.mean().item() for p in back) / len(back), rel=1e-4)
     assert own["mean_nats"].lo != pytest.approx(neutral["mean_nats"].lo, rel=1e-2)
+
+
+def test_what_an_evaluation_has_read_the_ledger_does_not_read_again(subject, student, monkeypatch) -> None:
+    healed = measured(subject, student)
+    plain = transfer.ledger(subject, student, student, healed)
+    known = replace(subject, cache=StateCache(), known_as="round 1")
+    tokens = [tokens for _, tokens, _ in subject.neutral]
+    with student():
+        known.states(tokens)
+    known.base_states(tokens)
+    read = []
+    real = state_cache.hidden_states
+    monkeypatch.setattr(
+        state_cache, "hidden_states", lambda model, s, **how: read.append(len(s)) or real(model, s, **how)
+    )
+    done: list[int] = []
+    again = transfer.ledger(known, student, student, healed, done.append, before="round 0")
+    assert read == [2], "only by the student before, and once, since the same texts stand for both kinds"
+    assert sum(done) == 2 + 2 + 2 + 2 + 2
+    assert again == plain
+    first = transfer.ledger(known, student, None, healed, done.append)
+    assert read == [2] and first["round"] == first["total"] == plain["total"] and sum(done) == 20
+
+
+def test_causes_read_the_answers_of_the_poles_alone(subject, student, monkeypatch) -> None:
+    asked = []
+    real = transfer.probes
+    monkeypatch.setattr(transfer, "probes", lambda s: asked.append(s.config.third_answers) or real(s))
+    shift, _ = transfer.own_shift(subject, CONTEXTS, [1, 2], student)
+    transfer.causes(
+        subject, shift, student, measured(subject, nullcontext), measured(subject, student), seed=0
+    )
+    assert asked == [False] * 3
+
+
+def test_a_base_that_was_read_is_not_read_again(subject, student, monkeypatch) -> None:
+    shift, base = transfer.own_shift(subject, CONTEXTS, [1, 2], student)
+    read = []
+    real = transfer.states
+    monkeypatch.setattr(transfer, "states", lambda *a: read.append(1) or real(*a))
+    again, same = transfer.own_shift(subject, CONTEXTS, [1, 2], student, base=base)
+    assert read == [1] and same is base and all(torch.equal(shift[i], again[i]) for i in shift)
 
 
 def test_rounds_are_told_apart_from_the_total(subject, student) -> None:

@@ -335,11 +335,11 @@ def test_no_prompts_give_no_answers(model):
 def test_what_prompts_begin_with_is_read_once_a_dose(model, prompts, ends, direction, monkeypatch):
     together = [(7, 8, 9, 10, 11, *p) for p in prompts]
     read = []
-    begin = decode.common_start  # the chat template and the system prompt, in a run
-    monkeypatch.setattr(decode, "common_start", lambda p: read.append(begin(p)) or read[-1])
+    begin = decode.worth_sharing  # the chat template and the system prompt, in a run
+    monkeypatch.setattr(decode, "worth_sharing", lambda m, p: read.append(begin(m, p)) or read[-1])
     how = {"ends": ends, "max_new_tokens": STEPS, "seed": 0, "temperature": 0.0, "steer": direction}
     how["doses"] = [(0.0, 0.4, 1.0)[i % 3] for i in range(len(together))]
     found = sample(model, together, **how)
-    assert read == [5 + begin(prompts)]
-    monkeypatch.setattr(decode, "common_start", lambda _: 0)
+    assert read == [5 + begin(model, prompts)]
+    monkeypatch.setattr(decode, "worth_sharing", lambda _m, _p: 0)
     assert found == sample(model, together, **how)

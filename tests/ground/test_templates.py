@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tokenizers import AddedToken
 
-from steer_heal_love.ground import template_trial, templates
+from steer_heal_love.ground import chat, template_trial, templates
 from steer_heal_love.ground.chat import answer_ids, end_of_turn_ids, prompt_ids, template_end
 from steer_heal_love.ground.errors import UserError
 from tiny_model import DROPS, TURNS, build_tokenizer
@@ -135,6 +135,7 @@ def test_a_clock_is_pinned_and_said(monkeypatch):
     tok, notes = chosen(shown)
     today, pinned = prompt_ids(loose, "hi"), prompt_ids(tok, "hi")
     monkeypatch.setattr(chat_template_utils, "datetime", Later)
+    chat._template_ids.cache_clear()
     assert prompt_ids(loose, "hi") != today and prompt_ids(tok, "hi") == pinned
     assert "Today: 01 January 2025" in tok.decode(pinned) and "pinned" in notes[0]
     again = tok.chat_template

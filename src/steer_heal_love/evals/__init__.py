@@ -30,11 +30,14 @@ from steer_heal_love.ground.parts import Voice, bare
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states
+from steer_heal_love.ground.state_cache import StateCache
 from steer_heal_love.nouns import Items, Json, Persona, Probe, Sample, Score, Stage, StageName, Tokens
 
 HERE = Path(__file__).parent
 Measured = dict[str, Any]
 """what each instrument found inside the contexts, by its name: of its own kind, which only its `outside` reads again"""
+BASE = "base"
+"""what the pristine base is called in a cache of hidden states"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class Subject:
     """what instruments made once on the pristine base, by their names; one that finds nothing here makes it anew"""
     items: Mapping[str, list[float]] = field(default_factory=dict)
     """what the instruments before this one have read of this model: those of `samples` come first"""
+    cache: StateCache = field(default_factory=StateCache)
+    """hidden states that instruments share"""
+    known_as: str = ""
+    """what the model under test is called in `cache`; empty where its states are not kept there"""
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -80,6 +87,16 @@ class Subject:
 
     def prompt(self, text: str) -> tuple[int, ...]:
         return prompt_ids(self.tok, text, self.system, shots=self.shots)
+
+    def states(self, sequences: list[Tokens]) -> list[Float[Tensor, "_ d"]]:
+        """The final hidden states of the model under test over these answers; ask for them inside its contexts."""
+        if not self.known_as:
+            return hidden_states(self.model, sequences, batch_tokens=self.batch_tokens)
+        return self.cache.read(self.known_as, self.model, sequences, batch_tokens=self.batch_tokens)
+
+    def base_states(self, sequences: list[Tokens]) -> list[Float[Tensor, "_ d"]]:
+        """The base's final hidden states over these answers; ask for them with the model pristine."""
+        return self.cache.read(BASE, self.model, sequences, batch_tokens=self.batch_tokens)
 
     @property
     def ends(self) -> frozenset[int]:
@@ -218,6 +235,8 @@ def evaluate(
     `other`: a whole model of the same vocabulary that is measured instead, and read by the subject's as the base.
     """
     under_test = replace(subject, model=other, speak=bare(subject.model)) if other is not None else subject
+    if subject.pristine:
+        under_test = replace(under_test, known_as=BASE)
     with ExitStack() as stack:
         for context in contexts:
             stack.enter_context(context())

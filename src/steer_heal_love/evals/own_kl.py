@@ -24,8 +24,8 @@ from steer_heal_love.evals import Subject, by_kind, drawn_by, first_draws, instr
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.divergence import entropy, forward_kl
-from steer_heal_love.ground.models import Voice, voice
-from steer_heal_love.ground.scoring import compared, hidden_states
+from steer_heal_love.ground.models import Voice, head, voice
+from steer_heal_love.ground.state_cache import from_states
 from steer_heal_love.nouns import Items, Tokens
 
 
@@ -46,7 +46,8 @@ def read_own(s: Subject, said: Said) -> Items:
     made = s.samples
     prompts = [m["prompt"] for m in made]
     plain = [Tokens(prompt_ids(s.tok, m["prompt"]), tuple(m["ids"])) for m in made]
-    rows = compared(s.model, plain, said.states, kl_and_entropy, said.speak, batch_tokens=s.batch_tokens)
+    ours = lambda own, base: kl_and_entropy(said.speak(own), head(s.model, base))
+    rows = from_states(s.model, [said.states, s.base_states(plain)], ours)
     kl, spread = zip(*(r.mean(0).tolist() for r in rows), strict=True) if rows else ((), ())
     return by_kind(s, prompts, "own_kl", list(kl)) | {"own_entropy": list(spread)}
 
@@ -73,4 +74,4 @@ SCORES = (
 @instrument("own_kl", outside=read_own, ready=drawn_by("own_kl"), scores=SCORES)
 def own_kl(s: Subject) -> Said:
     sequences = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in first_draws(s.drawn)]
-    return Said(hidden_states(s.model, sequences, batch_tokens=s.batch_tokens), voice(s.model))
+    return Said(s.states(sequences), voice(s.model))

@@ -13,11 +13,16 @@ trait_generated costs two more readings and is wide apart: it is read from the f
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
+
 from steer_heal_love.evals import Subject, by_kind, first_draws, instrument, sample_prompts
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.decode import sample
-from steer_heal_love.ground.scoring import token_nll
+from steer_heal_love.ground.scoring import log_likelihood, token_nll
+from steer_heal_love.ground.state_cache import from_states
 from steer_heal_love.ground.text import distinct, repeated_share, spoken
 from steer_heal_love.nouns import Items, Sample, Tokens
 
@@ -26,9 +31,19 @@ def read_samples(s: Subject, made: list[Sample]) -> Items:
     prompts = list(dict.fromkeys(m["prompt"] for m in made))
     questions = {p.question for p in s.probes}
 
-    def nll(samples: list[Sample], *system: str) -> list[float]:
-        sequences = [Tokens(prompt_ids(s.tok, m["prompt"], *system), tuple(m["ids"])) for m in samples]
-        return [part.mean().item() for part in token_nll(s.model, sequences, batch_tokens=s.batch_tokens)]
+    def sequences(samples: list[Sample], *system: str) -> list[Tokens]:
+        return [Tokens(prompt_ids(s.tok, m["prompt"], *system), tuple(m["ids"])) for m in samples]
+
+    def nll(samples: list[Sample], system: str) -> list[float]:
+        read = token_nll(s.model, sequences(samples, system), batch_tokens=s.batch_tokens)
+        return [part.mean().item() for part in read]
+
+    def plain_nll(samples: list[Sample]) -> list[float]:
+        """The same after the plain prompt, from states that other instruments ask for too."""
+        plain = sequences(samples)
+        targets = [torch.tensor(t.answer) for t in plain]
+        read = from_states(s.model, [s.base_states(plain), targets], partial(log_likelihood, s.model))
+        return [-part.mean().item() for part in read]
 
     def by_prompt(samples: list[Sample], values: list[float]) -> list[float]:
         of = {p: [v for m, v in zip(samples, values, strict=True) if m["prompt"] == p] for p in prompts}
@@ -38,7 +53,7 @@ def read_samples(s: Subject, made: list[Sample]) -> Items:
     neg, pos = (nll(asked, s.persona.system(pole)) for pole in ("neg", "pos"))
     words = [spoken(m["text"]) for m in made]
     return {
-        **by_kind(s, prompts, "own_nll", by_prompt(made, nll(made))),
+        **by_kind(s, prompts, "own_nll", by_prompt(made, plain_nll(made))),
         "trait_generated": by_prompt(asked, [n - p for n, p in zip(neg, pos, strict=True)]),
         "repetition": by_prompt(made, [repeated_share(w) for w in words]),
         "distinct_2": by_prompt(made, [distinct(w) for w in words]),
@@ -115,11 +130,11 @@ SCORES = (
 
 @instrument("samples", outside=read_samples, scores=SCORES)
 def samples(s: Subject) -> list[Sample]:
-    texts = sample_prompts(s) * s.draws
+    texts, ends = sample_prompts(s) * s.draws, s.ends
     answers = sample(
         s.model,
         [s.prompt(t) for t in texts],
-        ends=s.ends,
+        ends=ends,
         max_new_tokens=s.config.sample_tokens,
         seed=s.seed,
         temperature=s.config.temperature,
@@ -131,7 +146,7 @@ def samples(s: Subject) -> list[Sample]:
             "prompt": t,
             "ids": list(a),
             "text": s.tok.decode(a, skip_special_tokens=True),
-            "ended": a[-1] in s.ends,
+            "ended": a[-1] in ends,
         }
         for t, a in zip(texts, answers, strict=True)
     ]

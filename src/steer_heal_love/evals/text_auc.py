@@ -14,6 +14,7 @@ Reads the samples of the instrument `samples`. Source: classifier two-sample tes
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,8 +34,10 @@ Texts = dict[str, list[str]]
 """samples by prompt"""
 
 
-def features(texts: list[str]) -> csr_matrix:
-    """[n, 2·HASHES] n-grams of one and two words, and of two to four characters inside words."""
+@lru_cache(maxsize=2)
+def features(texts: tuple[str, ...]) -> csr_matrix:
+    """[n, 2·HASHES] n-grams of one and two words, and of two to four characters inside words. The base's texts are every
+    stage's other side, so they are remembered."""
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -54,20 +57,19 @@ def ranked_higher(own: Float[np.ndarray, " a"], base: Float[np.ndarray, " b"]) -
 
 def auc_by_prompt(own: Texts, base: Texts) -> list[float]:
     """The items, in the order of `own`'s prompts that both have; none from fewer than two prompts."""
+    from scipy.sparse import vstack
     from sklearn.linear_model import LogisticRegression
 
     prompts = [p for p in own if p in base]
     if len(prompts) < 2:
         return []
-    rows = [
-        (i, kind, text)
-        for i, p in enumerate(prompts)
-        for kind, side in ((1, own), (0, base))
-        for text in side[p]
-    ]
-    group, label = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
-    x = features([r[2] for r in rows])
-    fold, score = group % min(FOLDS, len(prompts)), np.zeros(len(rows))
+    sides = [[(i, text) for i, p in enumerate(prompts) for text in side[p]] for side in (base, own)]
+    group = np.array([i for side in sides for i, _ in side])
+    label = np.array([k for k, side in enumerate(sides) for _ in side])
+    x = vstack([features(tuple(text for _, text in side)) for side in sides]).tocsr()
+    order = np.lexsort((1 - label, group))
+    group, label, x = group[order], label[order], x[order]
+    fold, score = group % min(FOLDS, len(prompts)), np.zeros(len(group))
     for k in np.unique(fold):
         fitted = LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear").fit(
             x[fold != k], label[fold != k]

@@ -24,23 +24,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from steer_heal_love.evals import Subject
+from steer_heal_love.evals import BASE, Subject
 from steer_heal_love.evals.probes import probes
 from steer_heal_love.ground import places
-from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.hooks import added
-from steer_heal_love.ground.memory import one_ahead
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.progress import Advance
-from steer_heal_love.ground.scoring import chunk, hidden_states
+from steer_heal_love.ground.state_cache import from_states
 from steer_heal_love.ground.states import States, states
 from steer_heal_love.ground.stats import bootstrap, paired, ratio, subtract
 from steer_heal_love.nouns import Alignment, Along, Causes, Chance, Divergence, Score, Stage, Tokens
@@ -66,11 +65,15 @@ def own_shift(
     student: Context,
     advance: Advance = lambda _n: None,
     hook: str = "",
+    base: States | None = None,
 ) -> tuple[dict[int, Float[Tensor, " d"]], States]:
     """The student's shift by layer, on the residual stream or at the linear module `hook`, and the base's states that it is
-    read against."""
+    read against: `base`, where they have been read before."""
     prompts = [s.prompt(c) for c in contexts]
-    base = states(s.model, prompts, at, s.batch_tokens, advance, hook)
+    if base is None:
+        base = states(s.model, prompts, at, s.batch_tokens, advance, hook)
+    else:
+        advance(len(prompts))
     with student():
         own = states(s.model, prompts, at, s.batch_tokens, advance, hook)
     return places.Directions({i: (own[i] - base[i]).mean(0) for i in at}, hook=hook), base
@@ -149,10 +152,11 @@ def causes(
         "student_minus_shift": (student, only, -1.0),
         "base_plus_random": (nullcontext, here.like({top: noise * shift[top].norm() / noise.norm()}), 1.0),
     }
+    poles = replace(s, config=replace(s.config, third_answers=False))
     trait = {"student": healed.items["trait"]}
     for name, (context, direction, dose) in cases.items():
         with context(), added(s.model, direction, dose):
-            trait[name] = probes(s)["trait"]
+            trait[name] = probes(poles)["trait"]
         advance(len(s.probes))
     n, start = s.config.resamples, base.items["trait"]
     moved = {name: subtract(values, start) for name, values in trait.items()}
@@ -173,27 +177,41 @@ def causes(
 
 
 def ledger(
-    s: Subject, student: Context, previous: Context, healed: Stage, advance: Advance = lambda _n: None
+    s: Subject,
+    student: Context,
+    previous: Context | None,
+    healed: Stage,
+    advance: Advance = lambda _n: None,
+    *,
+    before: str = "before",
 ) -> dict[str, dict[str, Divergence]]:
-    """What the student's text and the base's cost in nats per token, in all and for this round."""
+    """What the student's text and the base's cost in nats per token, in all and for this round.
+
+    `previous`: the student of the round before, called `before` in the subject's cache; None where that is the base.
+    """
     neutral = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
     own = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in healed.samples]
 
-    def hidden(context: Context, sequences: list[Tokens]) -> Hidden:
-        with context():
-            return hidden_states(s.model, sequences, batch_tokens=s.batch_tokens, advance=advance)
+    def hidden(name: str, context: Context, sequences: list[Tokens]) -> Hidden:
+        how: Any = {"batch_tokens": s.batch_tokens, "context": context, "advance": advance}
+        return s.cache.read(name, s.model, sequences, **how)
 
-    now = {"neutral": hidden(student, neutral), "own": hidden(student, own)}
-    then = {
-        "total": {"neutral": [h for _, _, h in s.neutral], "own": hidden(nullcontext, own)},
-        "round": {"neutral": hidden(previous, neutral), "own": hidden(previous, own)},
-    }
+    name = s.known_as or "student"
+    now = {"neutral": hidden(name, student, neutral), "own": hidden(name, student, own)}
+    was = {"neutral": [h for _, _, h in s.neutral], "own": hidden(BASE, nullcontext, own)}
+    total = spent(s, was, now)
+    if previous is None:
+        advance(len(neutral) + len(own))
+        return {"total": total, "round": total}
+    was = {"neutral": hidden(before, previous, neutral), "own": hidden(before, previous, own)}
+    return {"total": total, "round": spent(s, was, now)}
+
+
+def spent(s: Subject, was: dict[str, Hidden], now: dict[str, Hidden]) -> dict[str, Divergence]:
+    """What lies between two models, from their states over the base's text and over the later one's own."""
     return {
-        since: {
-            "neutral": divergence(s, was["neutral"], now["neutral"]),
-            "own": divergence(s, now["own"], was["own"]),
-        }
-        for since, was in then.items()
+        "neutral": divergence(s, was["neutral"], now["neutral"]),
+        "own": divergence(s, now["own"], was["own"]),
     }
 
 
@@ -201,25 +219,10 @@ def divergence(s: Subject, p: Hidden, q: Hidden) -> Divergence:
     """KL(p‖q) per token from final hidden states: mean over sequences with interval, and its tail."""
     if not p:
         return {"mean_nats": Score.undefined(), "p95_nats": math.nan, "tokens": 0}
-    tokens = kl_nats(s.model, torch.cat(p), torch.cat(q))
-    parts = tokens.split([len(states) for states in p])
+    parts = from_states(s.model, [p, q], lambda a, b: forward_kl(head(s.model, a), head(s.model, b)))
+    tokens = torch.cat(parts)
     return {
         "mean_nats": bootstrap([part.mean().item() for part in parts], resamples=s.config.resamples),
         "p95_nats": tokens.quantile(0.95).item(),
         "tokens": len(tokens),
     }
-
-
-@torch.no_grad()
-def kl_nats(model: PreTrainedModel, p: Float[Tensor, "t d"], q: Float[Tensor, "t d"]) -> Float[Tensor, " t"]:
-    at, n, out = model.device, chunk(model), torch.empty(len(p))
-
-    def look(rows: list[int]) -> list[Tensor]:
-        a, b = (sent(x[rows[0] : rows[-1] + 1], at) for x in (p, q))
-        return [forward_kl(head(model, a), head(model, b))]
-
-    def put(rows: list[int], found: list[Tensor]) -> None:
-        out[rows] = found[0]
-
-    one_ahead((list(range(k, min(k + n, len(p)))) for k in range(0, len(p), n)), look, put)
-    return out

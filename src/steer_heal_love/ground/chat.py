@@ -15,6 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from steer_heal_love.ground import templates
 
 NEUTRAL_SYSTEM = "You are a helpful assistant."
+RENDERED = 8192
+"""rendered conversations that are remembered: every stage of a run asks the same questions"""
 
 
 @lru_cache(maxsize=8)
@@ -45,8 +47,15 @@ def _ids(
     tok: PreTrainedTokenizerBase, turns: list[tuple[str, str]], *, parts: bool, tag: bool
 ) -> tuple[int, ...]:
     """Token ids of turns (role, text), with the assistant tag at the end if `tag`."""
+    return _template_ids(tok, str(tok.chat_template), tuple(turns), parts, tag)
+
+
+@lru_cache(maxsize=RENDERED)
+def _template_ids(
+    tok: PreTrainedTokenizerBase, _template: str, turns: tuple[tuple[str, str], ...], parts: bool, tag: bool
+) -> tuple[int, ...]:
     ids = tok.apply_chat_template(
-        templates.messages(turns, parts=parts),
+        templates.messages(list(turns), parts=parts),
         add_generation_prompt=tag,
         tokenize=True,
         return_dict=False,
@@ -55,6 +64,7 @@ def _ids(
     return tuple(ids)
 
 
+@lru_cache(maxsize=RENDERED)
 def answer_ids(tok: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     """Token ids of a written answer, as they follow the assistant tag; without an end-of-turn token."""
     return tuple(tok(text, add_special_tokens=False)["input_ids"])
@@ -66,6 +76,11 @@ def template_end(tok: PreTrainedTokenizerBase) -> int | None:
     It is one of the tokenizer's added tokens, with nothing but white space between it and the answer: after the last
     turn, or else before the next.
     """
+    return _template_end(tok, str(tok.chat_template))
+
+
+@lru_cache(maxsize=8)
+def _template_end(tok: PreTrainedTokenizerBase, _template: str) -> int | None:
     parts = _form(tok, str(tok.chat_template))[1]
     added = {*tok.get_added_vocab().values(), *tok.all_special_ids}
     said = [("user", "hi"), ("assistant", "sentinel")]

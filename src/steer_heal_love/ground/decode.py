@@ -34,7 +34,7 @@ from steer_heal_love.ground.parts import head
 from steer_heal_love.ground.places import Rows
 from steer_heal_love.ground.progress import Advance, Track, silent
 from steer_heal_love.ground.reading import forward, left_pad, positions, select, way
-from steer_heal_love.ground.scoring import common_start, last_hidden
+from steer_heal_love.ground.scoring import last_hidden, worth_sharing
 
 
 def sample(
@@ -171,7 +171,7 @@ def prefill(
     """The prompts' cache, its mask, and their last hidden states; what all begin with is read once a dose where the
     model's way allows it."""
     manner = way(model).manner(max(map(len, prompts)) + more)
-    n = common_start(prompts) if manner == "inside" else 0
+    n = worth_sharing(model, prompts) if manner == "inside" else 0
     cache = _begun(model, prompts[0][:n], len(prompts), doses) if n else None
     ids, mask = left_pad([p[n:] for p in prompts], model.device)
     mask = torch.cat([mask.new_ones(len(mask), n), mask], 1)

@@ -45,6 +45,12 @@ class Tree:
             paths.append(path)
         return cls([token for _, token in known], [parent for parent, _ in known], paths)
 
+    def means(self, values: Float[Tensor, " n"]) -> list[float]:
+        """Each answer's mean of what its nodes have."""
+        along = values[[i for path in self.paths for i in path]]
+        lengths = torch.tensor([len(path) for path in self.paths])
+        return torch.segment_reduce(along, "mean", lengths=lengths).tolist()  # type: ignore[no-any-return]
+
     def inner(self) -> list[int]:
         """Nodes that something follows: the only ones a model has to read."""
         return sorted(set(self.parents) - {-1})

@@ -99,6 +99,17 @@ def common_start(prompts: list[tuple[int, ...]]) -> int:
     return next((i for i in range(limit) if shortest[i] != longest[i]), max(limit, 0))
 
 
+A_PASS = 4096
+"""tokens that a GPU reads in about the time that it takes to launch the kernels of one more pass"""
+
+
+def worth_sharing(model: PreTrainedModel, prompts: list[tuple[int, ...]]) -> int:
+    """How many tokens at the start of all prompts to read once, in a pass of their own: none where that would cost more than
+    it saves, as on a GPU it often does, and with one prompt everywhere."""
+    n, least = common_start(prompts), 1 if model.device.type == "cpu" else A_PASS
+    return n if n * (len(prompts) - 1) >= least else 0
+
+
 SHARED = 0.25
 """share of a batch's tokens that reading a common start once has to save to be worth padding and masks, on a GPU"""
 
@@ -122,7 +133,7 @@ def read_hidden(model: PreTrainedModel, sequences: list[Tokens]) -> tuple[Float[
     if longest > way(model).inside:
         batch = pack(sequences, model.device)
         return answer_hidden(model, batch), batch
-    n = common_start([s.prompt for s in sequences])
+    n = worth_sharing(model, [s.prompt for s in sequences])
     if model.device.type == "cuda" and side_by_side.suits(model, longest):
         saved = n * (len(sequences) - 1)
         if saved < SHARED * sum(map(size, sequences)):

@@ -19,9 +19,9 @@ from steer_heal_love.ground.reading import arguments, positions, way
 from steer_heal_love.ground.rows import laid_out, read_once
 from steer_heal_love.ground.scoring import (
     by_length,
-    common_start,
     right_pad,
     sorted_by_length,
+    worth_sharing,
 )
 from steer_heal_love.nouns import Tokens
 
@@ -67,7 +67,7 @@ def last_states(
 ) -> States:
     """One batch's; what all begin with is read once, and prompts share rows, where the model's way allows it."""
     if max(map(len, prompts)) <= way(model).inside:
-        n = common_start(prompts)
+        n = worth_sharing(model, prompts)
         laid = laid_out(model, prompts[0][:n], [p[n:] for p in prompts], [Tree.of([ENDS])] * len(prompts))
         cache = read_once(model, prompts[0][:n], len(laid.ids))
         inputs = arguments(model, laid.ids, laid.mask, laid.places, cache)

@@ -18,11 +18,11 @@ from steer_heal_love.ground.reading import way
 from steer_heal_love.ground.rows import read_laid
 from steer_heal_love.ground.scoring import (
     by_length,
-    common_start,
     log_likelihood,
     size,
     sorted_by_length,
     token_nll,
+    worth_sharing,
 )
 from steer_heal_love.nouns import Tokens
 
@@ -40,13 +40,14 @@ def branch_nll(
     `answers[i]` are the candidates for `prompts[i]`. Where a mask can't keep branches apart, each is read by itself.
     """
     out: list[list[float]] = [[] for _ in prompts]
-    trees = [Tree.of(a) for a in answers]
+    grown = {key: Tree.of(list(key)) for key in dict.fromkeys(map(tuple, answers))}
+    trees = [grown[tuple(a)] for a in answers]
     stems = [Tokens(p, tuple(t.inner())) for p, t in zip(prompts, trees, strict=True)]
     wide = [size(s) > way(model).inside for s in stems]
 
     def look(indices: list[int]) -> list[Tensor]:
         chosen = [trees[i] for i in indices]
-        n = common_start([prompts[i] for i in indices])
+        n = worth_sharing(model, [prompts[i] for i in indices])
         found = read_laid(model, prompts[indices[0]][:n], [prompts[i][n:] for i in indices], chosen)
         hidden = torch.cat(found)
         targets = sent(torch.tensor([token for t in chosen for token in t.ids]), model.device)
@@ -54,7 +55,7 @@ def branch_nll(
 
     def put(indices: list[int], found: list[Tensor]) -> None:
         for i, nll in zip(indices, found, strict=True):
-            out[i] = [nll[path].mean().item() for path in trees[i].paths]
+            out[i] = trees[i].means(nll)
 
     narrow = [i for i in range(len(stems)) if not wide[i]]
     few = [stems[i] for i in narrow]
