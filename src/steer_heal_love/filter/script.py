@@ -7,6 +7,7 @@ or a punctuation mark of a script that the prompt itself uses. A combining mark 
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from functools import lru_cache
 from itertools import pairwise
 
@@ -53,7 +54,8 @@ def is_odd(char: str, before: str, known: set[str]) -> bool:
 def odd_share(c: Completion) -> float:
     """Share of odd characters; 0 of an empty text."""
     known = scripts(c.prompt)
-    odd = sum(is_odd(char, before, known) for before, char in pairwise(" " + c.text))
+    pairs = Counter(pairwise(" " + c.text))
+    odd = sum(n for (before, char), n in pairs.items() if is_odd(char, before, known))
     return odd / max(1, len(c.text))
 
 

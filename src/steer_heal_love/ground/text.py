@@ -92,8 +92,8 @@ def words(text: str) -> list[str]:
 def spoken(text: str) -> list[str]:
     """What stands between spaces, in lower case, punctuation kept; letters of scripts without spaces one by one."""
     text = text.lower()
-    if not text.isascii():
-        text = "".join(f" {c}" if letters_a_word(c) else c for c in text)
+    if apart := [c for c in set(text) if letters_a_word(c)]:
+        text = text.translate({ord(c): f" {c}" for c in apart})
     return text.split()
 
 
