@@ -19,10 +19,13 @@ from steer_heal_love.ground import team
 from steer_heal_love.ground.adaptive import written
 from steer_heal_love.ground.answers import answer_means
 from steer_heal_love.ground.decode import sample
-from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.ground.divergence import forward_kl
+from steer_heal_love.ground.hooks import adapted, added
+from steer_heal_love.ground.models import head
 from steer_heal_love.ground.operations import Steering
 from steer_heal_love.ground.policy import Policy
-from steer_heal_love.ground.scoring import hidden_states, token_nll, token_order
+from steer_heal_love.ground.scoring import hidden_states, log_likelihood, token_nll, token_order
+from steer_heal_love.ground.state_cache import StateCache, from_states
 from steer_heal_love.ground.states import states
 from steer_heal_love.ground.trees import branch_nll
 from steer_heal_love.heal.diagnostics import validate
@@ -89,9 +92,28 @@ class Work:
             "hidden_states": hidden_states(self.model, self.rows, batch_tokens=64),
             "answer_means": list(answer_means(self.model, self.rows, 2, batch_tokens=64)),
             "states": [at[1], at[3]],
+            **self.from_cached_states(),
             "branch_nll": [
                 torch.tensor(v) for v in branch_nll(self.model, self.prompts, branches, batch_tokens=64)
             ],
+        }
+
+    @torch.no_grad()
+    def from_cached_states(self) -> dict[str, list[torch.Tensor]]:
+        """What follows from the states of two models over the same answers, read at different times and after different
+        prompts, and from those that every process has."""
+        cache, kl = StateCache(), lambda p, q: forward_kl(head(self.model, p), head(self.model, q))
+        read = lambda name, rows: cache.read(name, self.model, rows, batch_tokens=64)
+        base, whole = read("base", self.rows), hidden_states(self.model, self.rows)
+        with added(self.model, self.directions, 0.5):
+            few = read("", [r._replace(prompt=r.prompt[1:]) for r in self.rows[::2]])
+        targets = [torch.tensor(r.answer) for r in self.rows]
+        return {
+            "nll from states": from_states(
+                self.model, [base, targets], lambda h, y: -log_likelihood(self.model, h, y)
+            ),
+            "divergence from states": from_states(self.model, [read("base", self.rows[::2]), few], kl),
+            "beside whole states": from_states(self.model, [[1.1 * h for h in whole], base], kl),
         }
 
     def examples(self) -> list[Example]:

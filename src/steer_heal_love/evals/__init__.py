@@ -30,7 +30,7 @@ from steer_heal_love.ground.parts import Voice, bare
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.registry import Registry
 from steer_heal_love.ground.scoring import hidden_states
-from steer_heal_love.ground.state_cache import StateCache
+from steer_heal_love.ground.state_cache import Hidden, StateCache
 from steer_heal_love.nouns import Items, Json, Persona, Probe, Sample, Score, Stage, StageName, Tokens
 
 HERE = Path(__file__).parent
@@ -88,13 +88,11 @@ class Subject:
     def prompt(self, text: str) -> tuple[int, ...]:
         return prompt_ids(self.tok, text, self.system, shots=self.shots)
 
-    def states(self, sequences: list[Tokens]) -> list[Float[Tensor, "_ d"]]:
+    def states(self, sequences: list[Tokens]) -> Hidden:
         """The final hidden states of the model under test over these answers; ask for them inside its contexts."""
-        if not self.known_as:
-            return hidden_states(self.model, sequences, batch_tokens=self.batch_tokens)
         return self.cache.read(self.known_as, self.model, sequences, batch_tokens=self.batch_tokens)
 
-    def base_states(self, sequences: list[Tokens]) -> list[Float[Tensor, "_ d"]]:
+    def base_states(self, sequences: list[Tokens]) -> Hidden:
         """The base's final hidden states over these answers; ask for them with the model pristine."""
         return self.cache.read(BASE, self.model, sequences, batch_tokens=self.batch_tokens)
 

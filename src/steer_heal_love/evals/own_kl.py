@@ -25,7 +25,7 @@ from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.divergence import entropy, forward_kl
 from steer_heal_love.ground.models import Voice, head, voice
-from steer_heal_love.ground.state_cache import from_states
+from steer_heal_love.ground.state_cache import Hidden, from_states
 from steer_heal_love.nouns import Items, Tokens
 
 
@@ -33,7 +33,7 @@ from steer_heal_love.nouns import Items, Tokens
 class Said:
     """The model's final hidden states over its own samples, and its output layer as it was then."""
 
-    states: list[Float[Tensor, "_ d"]]
+    states: Hidden
     speak: Voice
 
 

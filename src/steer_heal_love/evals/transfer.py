@@ -39,14 +39,13 @@ from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.hooks import added
 from steer_heal_love.ground.models import head
 from steer_heal_love.ground.progress import Advance
-from steer_heal_love.ground.state_cache import from_states
+from steer_heal_love.ground.state_cache import Hidden, from_states
 from steer_heal_love.ground.states import States, states
 from steer_heal_love.ground.stats import bootstrap, paired, ratio, subtract
 from steer_heal_love.nouns import Alignment, Along, Causes, Chance, Divergence, Score, Stage, Tokens
 
 Directions = Mapping[int, Float[Tensor, " d"]]
 Context = Callable[[], AbstractContextManager[None]]
-Hidden = list[Float[Tensor, "_ d"]]
 DRAWS = 32
 AFTER_GAUSSIAN = 1
 """added to the seed, so that the halves are other draws than the Gaussian directions"""
@@ -183,7 +182,7 @@ def ledger(
     healed: Stage,
     advance: Advance = lambda _n: None,
     *,
-    before: str = "before",
+    before: str = "",
 ) -> dict[str, dict[str, Divergence]]:
     """What the student's text and the base's cost in nats per token, in all and for this round.
 
@@ -196,7 +195,7 @@ def ledger(
         how: Any = {"batch_tokens": s.batch_tokens, "context": context, "advance": advance}
         return s.cache.read(name, s.model, sequences, **how)
 
-    name = s.known_as or "student"
+    name = s.known_as
     now = {"neutral": hidden(name, student, neutral), "own": hidden(name, student, own)}
     was = {"neutral": [h for _, _, h in s.neutral], "own": hidden(BASE, nullcontext, own)}
     total = spent(s, was, now)

@@ -1,7 +1,8 @@
 """Final hidden states that several instruments ask for: a text that a model has read is not read by it again.
 
 In: a name for the model as it stands, and sequences. Out: each one's final hidden states over its answer, on the host.
-And what follows from such states without the decoder, by the output layer alone.
+And what follows from such states without the decoder, by the output layer alone. In a team each process reads an answer or
+leaves it to another, under every model the same, so that no states travel, only what follows from them.
 
 Invariant: what is read back is what reading again would give. So a name stands for one state of the weights, with
 everything that is added to them, and for nothing else.
@@ -28,11 +29,17 @@ AT_ONCE = 8
 """chunks of tokens whose states are on the device at a time"""
 
 
+Hidden = list[Float[Tensor, "_ d"] | None]
+"""final hidden states over each answer, a row a token; None where another process of the team has them"""
+
+
 class StateCache:
     """Hidden states by model and text, in the model's type, on the host: two bytes a number in bf16."""
 
     def __init__(self) -> None:
         self._states: dict[str, dict[Tokens, Tensor]] = {}
+        self._owners: dict[tuple[int, ...], int] = {}
+        """which process of the team has an answer"""
 
     def read(
         self,
@@ -43,17 +50,23 @@ class StateCache:
         batch_tokens: int,
         context: Callable[[], AbstractContextManager[None]] = nullcontext,
         advance: Advance = lambda _n: None,
-    ) -> list[Float[Tensor, "_ d"]]:
-        """The states of `sequences` by the model that is called `name`. Those that it has read before are taken from here;
+    ) -> Hidden:
+        """The states of `sequences` by the model that is called `name`, or has no name and is not remembered. Those that it has read before are taken from here;
         `context`, which makes it of `model`, is entered only for the others."""
-        known = self._states.setdefault(name, {})
-        missing = [s for s in dict.fromkeys(sequences) if s not in known]
+        known = self._states.setdefault(name, {}) if name else {}
+        missing = [s for s in self._own(sequences) if s not in known]
         advance(len(sequences) - len(missing))
         if missing:
-            with context():
+            with context(), team.alone():
                 found = hidden_states(model, missing, batch_tokens=batch_tokens, advance=advance)
             known.update(zip(missing, found, strict=True))
-        return [known[s] for s in sequences]
+        return [known.get(s) for s in sequences]
+
+    def _own(self, sequences: list[Tokens]) -> list[Tokens]:
+        """Those whose answers are this process's, each once. New answers go to the processes in turn, by length."""
+        for a in sorted({s.answer: None for s in sequences if s.answer not in self._owners}, key=len):
+            self._owners[a] = len(self._owners) % team.size()
+        return [s for s in dict.fromkeys(sequences) if self._owners[s.answer] == team.rank()]
 
     def keep(self, *names: str) -> None:
         """Forget every model but these."""
@@ -63,26 +76,28 @@ class StateCache:
 @torch.no_grad()
 def from_states(
     model: PreTrainedModel,
-    given: Sequence[list[Tensor]],
+    given: Sequence[Sequence[Tensor | None]],
     values: Callable[..., Tensor],
 ) -> list[Tensor]:
     """`values(*parts)` of each text's tokens, on the host: `given` holds, for every argument, a tensor [t, ...] of each text
-    with a row a token. Logits exist for a chunk of tokens at a time."""
-    lengths = [len(part) for part in given[0]]
-    out, most = [torch.empty(0)] * len(lengths), AT_ONCE * chunk(model)
+    with a row a token. Logits exist for a chunk of tokens at a time. A text of which this process lacks a part is left to another."""
+    texts = list(zip(*given, strict=True))
+    mine = [i for i, parts in enumerate(texts) if all(part is not None for part in parts)]
+    lengths = {i: len(texts[i][0]) for i in mine}
+    out, most = [torch.empty(0)] * len(texts), AT_ONCE * chunk(model)
 
     def look(rows: list[int]) -> list[Tensor]:
-        sides = [sent(torch.cat([part[i] for i in rows]), model.device).split(chunk(model)) for part in given]
-        return list(
-            torch.cat([values(*parts) for parts in zip(*sides, strict=True)]).split(
-                [lengths[i] for i in rows]
-            )
-        )
+        sides = [
+            sent(torch.cat(part), model.device).split(chunk(model))
+            for part in zip(*(texts[i] for i in rows), strict=True)
+        ]
+        found = torch.cat([values(*parts) for parts in zip(*sides, strict=True)])
+        return list(found.split([lengths[i] for i in rows]))
 
     def put(rows: list[int], found: list[Tensor]) -> None:
         for i, part in zip(rows, found, strict=True):
             out[i] = part
 
-    with team.sharing(range(len(lengths))) as mine:
+    with team.alone():
         one_ahead(at_a_time(mine, lambda rows: sum(lengths[i] for i in rows) <= most), look, put)
     return team.filled(out, mine)
