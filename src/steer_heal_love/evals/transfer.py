@@ -124,11 +124,16 @@ def gaussian(like: Directions, seed: int, draws: int = DRAWS) -> list[dict[int, 
 
 
 def halves(base: States, seed: int, draws: int = DRAWS) -> list[dict[int, Float[Tensor, " d"]]]:
-    """Mean differences between random halves of the contexts."""
+    """Mean differences between random halves of the contexts, of which there are at least two."""
     draw = torch.Generator().manual_seed(seed + AFTER_GAUSSIAN)
     n = len(next(iter(base.values())))
-    orders = [torch.randperm(n, generator=draw) for _ in range(draws)]
-    return [{i: h[o[: n // 2]].mean(0) - h[o[n // 2 :]].mean(0) for i, h in base.items()} for o in orders]
+    weight = torch.empty(draws, n)
+    for row in weight:
+        order = torch.randperm(n, generator=draw)
+        row[order[: n // 2]] = 1 / (n // 2)
+        row[order[n // 2 :]] = -1 / (n - n // 2)
+    found = {i: weight @ h for i, h in base.items()}
+    return [{i: each[k] for i, each in found.items()} for k in range(draws)]
 
 
 def causes(
