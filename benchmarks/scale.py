@@ -184,7 +184,7 @@ class Counter:
             term("trust region", "filter", f"`heal.trust`: {TRIED} scales of at most {STEPS}", region),
             term("evaluate steered, healed: samples", "generate", "`steps.scored`", self.drawn(1 + e.healed_draws)),
             term("evaluate steered, healed: readings", "filter", "`steps.scored`", *self.evaluated(1), *self.evaluated(e.healed_draws)),
-            term("transfer", "extract", "`control.transferred`", self.prefill(2 * v.contexts, PROMPT, 0, depth=v.layers[1])),
+            term("transfer", "filter", "`control.transferred`", *self.transferred()),
         ]  # fmt: skip
 
     def drawn(self, draws: int) -> tuple[float, Work]:
@@ -193,17 +193,28 @@ class Counter:
 
     def evaluated(self, draws: int) -> list[tuple[float, Work]]:
         """What one model's evaluation by the default instruments reads: probes, own samples (by the base, under both poles,
-        whole distributions of model and base, relevance), neutral answers, vignettes, the capability panel."""
+        by the model itself, after another prompt), neutral answers, vignettes, the capability panel."""
         e, own = self.cfg.eval, 2 * self.cfg.eval.sample_prompts
         scene = len(FOUNDATIONS) * e.paraphrases * ANSWER
         return [
             self.prefill(e.probes, PROMPT + 4 * ANSWER, 4 * ANSWER),
             self.prefill(own * draws, PROMPT + e.sample_tokens, e.sample_tokens),
             self.prefill(own, TOLD + e.sample_tokens, e.sample_tokens),
-            self.prefill(3 * own, PROMPT + e.sample_tokens, e.sample_tokens),
+            self.prefill(own, PROMPT + e.sample_tokens, e.sample_tokens),
+            self.prefill(own * draws, PROMPT + e.sample_tokens, e.sample_tokens),
             self.prefill(e.neutral_prompts, PROMPT + e.sample_tokens, e.sample_tokens),
             self.prefill(e.vignettes, SCENE + scene, scene),
             self.prefill(12 * e.capability_blocks, PROMPT + 4 * ANSWER, 4 * ANSWER),
+        ]
+
+    def transferred(self) -> list[tuple[float, Work]]:
+        """What a round's transfer reads that its evaluation has not: contexts by the student, its own samples by the one before,
+        and the probes' poles by three models."""
+        e, v = self.cfg.eval, self.cfg.vector
+        return [
+            self.prefill(v.contexts, PROMPT, 0, depth=v.layers[1]),
+            self.prefill(2 * e.sample_prompts, PROMPT + e.sample_tokens, e.sample_tokens),
+            self.prefill(3 * e.probes, PROMPT + 2 * ANSWER, 2 * ANSWER),
         ]
 
 

@@ -243,6 +243,6 @@ def test_a_start_is_read_once_only_where_that_saves_a_pass():
     prompts = [(1, 2, 3, 4, 5, k) for k in range(100)]
     on = lambda kind: SimpleNamespace(device=SimpleNamespace(type=kind))
     assert scoring.worth_sharing(on("cpu"), prompts) == 5
-    assert scoring.worth_sharing(on("cpu"), prompts[:1]) == 0, "a pass for nothing"
+    assert scoring.worth_sharing(on("cuda"), prompts[:1]) == 0, "a pass for nothing"
     assert scoring.worth_sharing(on("cuda"), prompts) == 0
     assert scoring.worth_sharing(on("cuda"), prompts * 10) == 5

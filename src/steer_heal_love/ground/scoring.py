@@ -104,10 +104,10 @@ A_PASS = 4096
 
 
 def worth_sharing(model: PreTrainedModel, prompts: list[tuple[int, ...]]) -> int:
-    """How many tokens at the start of all prompts to read once, in a pass of their own: none where that would cost more than
-    it saves, as on a GPU it often does, and with one prompt everywhere."""
-    n, least = common_start(prompts), 1 if model.device.type == "cpu" else A_PASS
-    return n if n * (len(prompts) - 1) >= least else 0
+    """How many tokens at the start of all prompts to read once, in a pass of their own; on a GPU none where that pass would
+    cost more than it saves."""
+    n = common_start(prompts)
+    return 0 if model.device.type != "cpu" and n * (len(prompts) - 1) < A_PASS else n
 
 
 SHARED = 0.25
