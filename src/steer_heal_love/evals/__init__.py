@@ -233,7 +233,7 @@ def evaluate(
     `other`: a whole model of the same vocabulary that is measured instead, and read by the subject's as the base.
     """
     under_test = replace(subject, model=other, speak=bare(subject.model)) if other is not None else subject
-    if subject.pristine:
+    if subject.pristine and other is None:
         under_test = replace(under_test, known_as=BASE)
     with ExitStack() as stack:
         for context in contexts:
