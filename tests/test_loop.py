@@ -538,6 +538,22 @@ def test_a_run_killed_again_and_again_and_resumed_is_the_unbroken_one(whole, tin
     assert all(torch.equal(t, before[n]) for m in tiny_load for n, t in m.state_dict().items())
 
 
+def test_transfer_is_the_same_whatever_was_read_before(whole, tiny_load, tmp_path):
+    """Killed between a round's scores and its transfer: what the evaluation had read is read again, to the byte the same."""
+    path = tmp_path
+    for number in (0, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, "loop.transferred", tmp_path, f"rounds/{number:02d}/scores.json")
+            with pytest.raises(Killed):
+                loop.run(resume=path) if number else loop.run(out=str(tmp_path), **SETTINGS)
+        (path,) = tmp_path.iterdir()
+        assert not (path / f"rounds/{number:02d}/transfer.json").exists()
+    loop.run(resume=path)
+    for number in (0, 1):
+        file = f"rounds/{number:02d}/transfer.json"
+        assert (path / file).read_bytes() == (whole.path / file).read_bytes()
+
+
 KILLED_HERE = """
 import sys, torch
 from steer_heal_love import cli

@@ -348,7 +348,7 @@ def evaluated(
 def scored(r: Run, number: int, vector: Vector, dose: float) -> list[Stage]:
     """This round's student, steered, as it was before its heal; and the model that all rounds make."""
     steered = (lambda: folded(r.model, r.history[:-1]), lambda: vector(r.model, dose))
-    r.cache.keep(named(number - 1))
+    r.cache.keep(evals.kept_as(named(number - 1), evals.NEUTRAL))
     whole = lambda: exported(r, r.history)
     draws = r.config.eval.healed_draws
     return [

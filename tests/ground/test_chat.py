@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from steer_heal_love.ground import chat
 from steer_heal_love.ground.chat import (
     answer_ids,
     end_of_turn_ids,
@@ -73,3 +74,17 @@ def test_the_templates_own_end_counts_where_the_tokenizers_is_another(model):
 def test_the_hash_tells_templates_apart(tok, tok_raises):
     assert template_hash(tok) != template_hash(tok_raises)
     assert template_hash(tok) == template_hash(tok)
+
+
+def test_a_question_is_rendered_once_and_a_talk_each_time(tok, monkeypatch):
+    rendered = []
+    real = chat._ids
+    monkeypatch.setattr(chat, "_ids", lambda *a, **how: rendered.append(1) or real(*a, **how))
+    chat._remembered_ids.cache_clear()
+    asked = [prompt_ids(tok, "Who is there?") for _ in range(3)]
+    assert len(rendered) == 1 and len(set(asked)) == 1
+    assert prompt_ids(tok, "Who is there?", "Be kind.") != asked[0] and len(rendered) == 2
+    for many in ({"shots": (("Who?", "Me."),)}, {"system": "Be kind."}):
+        text = "Who?" if "shots" in many else "Who? " * chat.LONGEST
+        assert prompt_ids(tok, text, **many) == prompt_ids(tok, text, **many)
+    assert len(rendered) == 6, "what is hardly asked again isn't kept"

@@ -72,3 +72,9 @@ def test_values_from_states_are_those_of_reading(model, sequences, monkeypatch, 
     for ours, theirs in zip(kl, token_divergence(model, sequences, moved), strict=True):
         assert ours.min() > 0 and torch.allclose(ours, theirs, atol=1e-5)
     assert from_states(model, [[], []], lambda p, _q: p) == []
+
+
+def test_states_that_another_process_has_are_not_taken_for_none(model, sequences):
+    states = hidden_states(model, sequences)
+    with pytest.raises(RuntimeError, match="another process"):
+        from_states(model, [[None, *states[1:]]], lambda h: head(model, h))

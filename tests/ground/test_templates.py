@@ -135,7 +135,7 @@ def test_a_clock_is_pinned_and_said(monkeypatch):
     tok, notes = chosen(shown)
     today, pinned = prompt_ids(loose, "hi"), prompt_ids(tok, "hi")
     monkeypatch.setattr(chat_template_utils, "datetime", Later)
-    chat._template_ids.cache_clear()
+    chat._remembered_ids.cache_clear()
     assert prompt_ids(loose, "hi") != today and prompt_ids(tok, "hi") == pinned
     assert "Today: 01 January 2025" in tok.decode(pinned) and "pinned" in notes[0]
     again = tok.chat_template

@@ -38,6 +38,14 @@ Measured = dict[str, Any]
 """what each instrument found inside the contexts, by its name: of its own kind, which only its `outside` reads again"""
 BASE = "base"
 """what the pristine base is called in a cache of hidden states"""
+OWN, NEUTRAL = "own", "neutral"
+"""kinds of answers: of the model under test, and of the base to neutral prompts"""
+
+
+def kept_as(model: str, kind: str) -> str:
+    """What a cache calls a model's states over one kind of answers; nothing where the model has no name there. Kinds are kept
+    apart, so that what is read together doesn't depend on what a text of another kind happens to say."""
+    return f"{model} {kind}" if model else ""
 
 
 @dataclass(frozen=True)
@@ -88,13 +96,14 @@ class Subject:
     def prompt(self, text: str) -> tuple[int, ...]:
         return prompt_ids(self.tok, text, self.system, shots=self.shots)
 
-    def states(self, sequences: list[Tokens]) -> Hidden:
+    def states(self, kind: str, sequences: list[Tokens]) -> Hidden:
         """The final hidden states of the model under test over these answers; ask for them inside its contexts."""
-        return self.cache.read(self.known_as, self.model, sequences, batch_tokens=self.batch_tokens)
+        name = kept_as(self.known_as, kind)
+        return self.cache.read(name, self.model, sequences, batch_tokens=self.batch_tokens)
 
-    def base_states(self, sequences: list[Tokens]) -> Hidden:
+    def base_states(self, kind: str, sequences: list[Tokens]) -> Hidden:
         """The base's final hidden states over these answers; ask for them with the model pristine."""
-        return self.cache.read(BASE, self.model, sequences, batch_tokens=self.batch_tokens)
+        return self.cache.read(kept_as(BASE, kind), self.model, sequences, batch_tokens=self.batch_tokens)
 
     @property
     def ends(self) -> frozenset[int]:

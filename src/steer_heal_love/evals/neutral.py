@@ -9,7 +9,7 @@ over all of them, `neutral_kl.<kind>` over one.
 from __future__ import annotations
 
 from steer_heal_love.config import EvalConfig
-from steer_heal_love.evals import Subject, instrument
+from steer_heal_love.evals import NEUTRAL, Subject, instrument
 from steer_heal_love.ground import banks
 from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.declared import Declared, Panel
@@ -50,7 +50,7 @@ def neutral(s: Subject) -> Items:
         kl = [0.0] * len(tokens)
     else:
         drift = lambda base, own: forward_kl(speak(base), head(s.model, own))
-        parts = from_states(s.model, [states, s.states(tokens)], drift)
+        parts = from_states(s.model, [states, s.states(NEUTRAL, tokens)], drift)
         kl = [p.mean().item() for p in parts]
     kinds = {text: kind for kind, text in prompts(s.config)}
     items: Items = {"neutral_kl": kl}

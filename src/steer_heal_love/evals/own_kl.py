@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steer_heal_love.evals import Subject, by_kind, drawn_by, first_draws, instrument
+from steer_heal_love.evals import OWN, Subject, by_kind, drawn_by, first_draws, instrument
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.divergence import entropy, forward_kl
@@ -47,7 +47,7 @@ def read_own(s: Subject, said: Said) -> Items:
     prompts = [m["prompt"] for m in made]
     plain = [Tokens(prompt_ids(s.tok, m["prompt"]), tuple(m["ids"])) for m in made]
     ours = lambda own, base: kl_and_entropy(said.speak(own), head(s.model, base))
-    rows = from_states(s.model, [said.states, s.base_states(plain)], ours)
+    rows = from_states(s.model, [said.states, s.base_states(OWN, plain)], ours)
     kl, spread = zip(*(r.mean(0).tolist() for r in rows), strict=True) if rows else ((), ())
     return by_kind(s, prompts, "own_kl", list(kl)) | {"own_entropy": list(spread)}
 
@@ -74,4 +74,4 @@ SCORES = (
 @instrument("own_kl", outside=read_own, ready=drawn_by("own_kl"), scores=SCORES)
 def own_kl(s: Subject) -> Said:
     sequences = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in first_draws(s.drawn)]
-    return Said(s.states(sequences), voice(s.model))
+    return Said(s.states(OWN, sequences), voice(s.model))

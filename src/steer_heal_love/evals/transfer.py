@@ -32,7 +32,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steer_heal_love.evals import BASE, Subject
+from steer_heal_love.evals import BASE, NEUTRAL, OWN, Subject, kept_as
 from steer_heal_love.evals.probes import probes
 from steer_heal_love.ground import places
 from steer_heal_love.ground.divergence import forward_kl
@@ -200,14 +200,19 @@ def ledger(
         how: Any = {"batch_tokens": s.batch_tokens, "context": context, "advance": advance}
         return s.cache.read(name, s.model, sequences, **how)
 
-    name = s.known_as
-    now = {"neutral": hidden(name, student, neutral), "own": hidden(name, student, own)}
-    was = {"neutral": [h for _, _, h in s.neutral], "own": hidden(BASE, nullcontext, own)}
+    now = {
+        "neutral": hidden(kept_as(s.known_as, NEUTRAL), student, neutral),
+        "own": hidden(kept_as(s.known_as, OWN), student, own),
+    }
+    was = {"neutral": [h for _, _, h in s.neutral], "own": hidden(kept_as(BASE, OWN), nullcontext, own)}
     total = spent(s, was, now)
     if previous is None:
         advance(len(neutral) + len(own))
         return {"total": total, "round": total}
-    was = {"neutral": hidden(before, previous, neutral), "own": hidden(before, previous, own)}
+    was = {
+        "neutral": hidden(kept_as(before, NEUTRAL), previous, neutral),
+        "own": hidden("", previous, own),
+    }
     return {"total": total, "round": spent(s, was, now)}
 
 

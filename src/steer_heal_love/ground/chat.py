@@ -15,8 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from steer_heal_love.ground import templates
 
 NEUTRAL_SYSTEM = "You are a helpful assistant."
-RENDERED = 8192
-"""rendered conversations that are remembered: every stage of a run asks the same questions"""
+RENDERED = 4096
+"""rendered questions that are remembered: every stage of a run asks the same ones"""
+LONGEST = 2000
+"""characters of a question that is remembered; a longer one, and a talk of several turns, is hardly asked again"""
 
 
 @lru_cache(maxsize=8)
@@ -40,22 +42,24 @@ def prompt_ids(
         turns = [("system", system), *turns]
     else:
         turns[0] = ("user", f"{system}\n\n{turns[0][1]}")
-    return _ids(tok, turns, parts=parts, tag=True)
+    if shots or len(user) > LONGEST:
+        return _ids(tok, turns, parts=parts, tag=True)
+    return _remembered_ids(tok, str(tok.chat_template), tuple(turns), parts)
+
+
+@lru_cache(maxsize=RENDERED)
+def _remembered_ids(
+    tok: PreTrainedTokenizerBase, _template: str, turns: tuple[tuple[str, str], ...], parts: bool
+) -> tuple[int, ...]:
+    return _ids(tok, list(turns), parts=parts, tag=True)
 
 
 def _ids(
     tok: PreTrainedTokenizerBase, turns: list[tuple[str, str]], *, parts: bool, tag: bool
 ) -> tuple[int, ...]:
     """Token ids of turns (role, text), with the assistant tag at the end if `tag`."""
-    return _template_ids(tok, str(tok.chat_template), tuple(turns), parts, tag)
-
-
-@lru_cache(maxsize=RENDERED)
-def _template_ids(
-    tok: PreTrainedTokenizerBase, _template: str, turns: tuple[tuple[str, str], ...], parts: bool, tag: bool
-) -> tuple[int, ...]:
     ids = tok.apply_chat_template(
-        templates.messages(list(turns), parts=parts),
+        templates.messages(turns, parts=parts),
         add_generation_prompt=tag,
         tokenize=True,
         return_dict=False,

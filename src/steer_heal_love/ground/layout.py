@@ -47,7 +47,9 @@ class Tree:
 
     def means(self, values: Float[Tensor, " n"]) -> list[float]:
         """Each answer's mean of what its nodes have."""
-        along = values[[i for path in self.paths for i in path]]
+        if not self.paths:
+            return []
+        along = values[[i for path in self.paths for i in path]].double()
         lengths = torch.tensor([len(path) for path in self.paths])
         return torch.segment_reduce(along, "mean", lengths=lengths).tolist()  # type: ignore[no-any-return]
 

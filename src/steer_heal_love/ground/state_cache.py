@@ -83,6 +83,8 @@ def from_states(
     with a row a token. Logits exist for a chunk of tokens at a time. A text of which this process lacks a part is left to another."""
     texts = list(zip(*given, strict=True))
     mine = [i for i, parts in enumerate(texts) if all(part is not None for part in parts)]
+    if team.size() == 1 and len(mine) < len(texts):
+        raise RuntimeError("states that another process of the team has, asked for outside it")
     lengths = {i: len(texts[i][0]) for i in mine}
     out, most = [torch.empty(0)] * len(texts), AT_ONCE * chunk(model)
 
