@@ -98,9 +98,7 @@ def transferred(r: Run, number: int, vector: Vector, plain: Vector | None) -> Tr
     s = steps.subject(r, cache=r.cache, known_as=steps.named(number))
     full = cfg.eval.transfer == "full"
     first, healed = r.stages[0], r.stages[-1]
-    student, previous = (
-        (lambda rounds=rounds: steps.exported(r, rounds)) for rounds in (r.history, r.history[:-1])
-    )
+    student, previous = (lambda: steps.exported(r, r.history)), (lambda: steps.exported(r, r.history[:-1]))
     with r.track("transfer", transfer.count(s, steps.contexts(r), healed, full=full)) as advance:
         shift, states = own_shift(r, vector, r.history, advance)
         r.folder.still_there()

@@ -150,7 +150,7 @@ def test_what_an_evaluation_has_read_the_ledger_does_not_read_again(subject, stu
     with student():
         known.states(evals.NEUTRAL, tokens)
         known.states(evals.OWN, tokens)
-    known.base_states(evals.OWN, tokens)
+    known.base_states(tokens)
     read = []
     real = state_cache.hidden_states
     monkeypatch.setattr(

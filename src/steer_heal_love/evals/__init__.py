@@ -101,9 +101,9 @@ class Subject:
         name = kept_as(self.known_as, kind)
         return self.cache.read(name, self.model, sequences, batch_tokens=self.batch_tokens)
 
-    def base_states(self, kind: str, sequences: list[Tokens]) -> Hidden:
-        """The base's final hidden states over these answers; ask for them with the model pristine."""
-        return self.cache.read(kept_as(BASE, kind), self.model, sequences, batch_tokens=self.batch_tokens)
+    def base_states(self, sequences: list[Tokens]) -> Hidden:
+        """The base's final hidden states over own answers of the model under test; ask for them with the model pristine."""
+        return self.cache.read(kept_as(BASE, OWN), self.model, sequences, batch_tokens=self.batch_tokens)
 
     @property
     def ends(self) -> frozenset[int]:

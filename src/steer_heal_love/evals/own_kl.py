@@ -47,7 +47,7 @@ def read_own(s: Subject, said: Said) -> Items:
     prompts = [m["prompt"] for m in made]
     plain = [Tokens(prompt_ids(s.tok, m["prompt"]), tuple(m["ids"])) for m in made]
     ours = lambda own, base: kl_and_entropy(said.speak(own), head(s.model, base))
-    rows = from_states(s.model, [said.states, s.base_states(OWN, plain)], ours)
+    rows = from_states(s.model, [said.states, s.base_states(plain)], ours)
     kl, spread = zip(*(r.mean(0).tolist() for r in rows), strict=True) if rows else ((), ())
     return by_kind(s, prompts, "own_kl", list(kl)) | {"own_entropy": list(spread)}
 

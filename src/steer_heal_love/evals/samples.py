@@ -17,7 +17,7 @@ from functools import partial
 
 import torch
 
-from steer_heal_love.evals import OWN, Subject, by_kind, first_draws, instrument, sample_prompts
+from steer_heal_love.evals import Subject, by_kind, first_draws, instrument, sample_prompts
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.decode import sample
@@ -41,10 +41,10 @@ def read_samples(s: Subject, made: list[Sample]) -> Items:
     def plain_nll(samples: list[Sample]) -> list[float]:
         """The same after the plain prompt, from states that other instruments ask for too: of the first draws. These are read
         by themselves, as they are where only they are asked for, so that a resumed run finds the same to the last digit."""
-        s.base_states(OWN, sequences(first_draws(samples)))
+        s.base_states(sequences(first_draws(samples)))
         plain = sequences(samples)
         targets = [torch.tensor(t.answer, dtype=torch.long) for t in plain]
-        read = from_states(s.model, [s.base_states(OWN, plain), targets], partial(log_likelihood, s.model))
+        read = from_states(s.model, [s.base_states(plain), targets], partial(log_likelihood, s.model))
         return [-part.mean().item() for part in read]
 
     def by_prompt(samples: list[Sample], values: list[float]) -> list[float]:

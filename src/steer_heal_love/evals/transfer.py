@@ -25,7 +25,6 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -197,8 +196,9 @@ def ledger(
     own = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in healed.samples]
 
     def hidden(name: str, context: Context, sequences: list[Tokens]) -> Hidden:
-        how: Any = {"batch_tokens": s.batch_tokens, "context": context, "advance": advance}
-        return s.cache.read(name, s.model, sequences, **how)
+        return s.cache.read(
+            name, s.model, sequences, batch_tokens=s.batch_tokens, context=context, advance=advance
+        )
 
     now = {
         "neutral": hidden(kept_as(s.known_as, NEUTRAL), student, neutral),

@@ -20,7 +20,7 @@ from steer_heal_love.ground import side_by_side, team
 from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.memory import one_ahead
-from steer_heal_love.ground.parts import Voice, bare, head
+from steer_heal_love.ground.parts import bare, head
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.reading import forward, positions, way
 from steer_heal_love.ground.rows import read_in_rows, read_once
@@ -273,27 +273,14 @@ def token_divergence(
     divergence: Callable[[Tensor, Tensor], Tensor] = forward_kl,
     batch_tokens: int = 4096,
 ) -> list[Float[Tensor, " _"]]:
-    """Per-token divergence of `model` from a reference given by its cached final hidden states, which the base's own
-    output layer reads whatever an active context adds to that layer."""
-    return compared(model, sequences, references, divergence, bare(model), batch_tokens=batch_tokens)
-
-
-def compared(
-    model: PreTrainedModel,
-    sequences: list[Tokens],
-    references: list[Float[Tensor, "_ d"]],
-    values: Callable[[Tensor, Tensor], Tensor],
-    speak: Voice,
-    *,
-    batch_tokens: int = 4096,
-) -> list[Tensor]:
-    """What `values(reference logits, the model's logits)` says of every answer token, a row each. The reference is given
-    by its final hidden states over the same answers (after prompts of its own) and by how it `speak`s them."""
+    """Per-token divergence of `model` from a reference given by its cached final hidden states over the same answers (after
+    prompts of its own), which the base's own output layer reads whatever an active context adds to that layer."""
+    speak = bare(model)
 
     def by_row(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
         theirs = sent(torch.cat([references[i] for i in indices]), ours.device).to(ours)
         parts = [
-            values(speak(r), head(model, h))
+            divergence(speak(r), head(model, h))
             for r, h in zip(theirs.split(chunk(model)), ours.split(chunk(model)), strict=True)
         ]
         return torch.cat(parts).split(batch.lengths)

@@ -51,8 +51,8 @@ class StateCache:
         context: Callable[[], AbstractContextManager[None]] = nullcontext,
         advance: Advance = lambda _n: None,
     ) -> Hidden:
-        """The states of `sequences` by the model that is called `name`, or has no name and is not remembered. Those that it has read before are taken from here;
-        `context`, which makes it of `model`, is entered only for the others."""
+        """The states of `sequences` by the model that is called `name`. Those that it has read before are taken from here;
+        `context`, which makes it of `model`, is entered only for the others. What a model without a name reads is not kept."""
         known = self._states.setdefault(name, {}) if name else {}
         missing = [s for s in self._own(sequences) if s not in known]
         advance(len(sequences) - len(missing))
