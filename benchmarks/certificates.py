@@ -113,7 +113,7 @@ def work(job: tuple[int, tuple[str, ...], argparse.Namespace]) -> list[dict[str,
     """One seed: a run of the loop, the other adapters made beside it, and a certificate for each of `names`."""
     seed, names, a = job
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // a.workers))
-    report.write = lambda *_: None  # type: ignore[assignment]  # these runs are read by this script
+    report.write = lambda *_, **__: None  # type: ignore[assignment]  # these runs are read by this script
     small = json.loads(a.small.read_text()) if a.small else {}
     cfg = override(
         presets.fitting(a.device, a.model),

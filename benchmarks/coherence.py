@@ -156,8 +156,7 @@ def measure(folder: Path, shuffles: int = 4) -> None:
             )
             for r in mine
         ]
-        scored = sieve.score(model, tok, made, persona, batch_tokens=2048)
-        for r, c in zip(mine, sieve.measure(scored), strict=True):
+        for r, c in zip(mine, sieve.measured(model, tok, made, persona, batch_tokens=2048), strict=True):
             out[r["id"]] = dict(c.checks)
     asked = [prompt_ids(tok, r["prompt"]) for r in rows]
 

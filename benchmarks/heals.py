@@ -52,7 +52,7 @@ class Lab:
         Raises `Starved` when the walk finds no dose. `broken`: texts sampled at `broken_dose` times the walked dose that
         the filter calls incoherent, on the same prompts.
         """
-        report.write = lambda *_: None  # type: ignore[assignment]  # these folders are read by scripts
+        report.write = lambda *_, **__: None  # type: ignore[assignment]  # these folders are read by scripts
         settings = changes | {"out": tempfile.mkdtemp()}
         session = created(presets.preset("cpu"), settings, silent)
         r = Run.on(session, base.measured(session))

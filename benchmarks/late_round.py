@@ -1,7 +1,7 @@
 """A run of two rounds and more through `loop.run` itself, on random weights of a known shape: where a late round's time goes.
 
 The weights are saved as a folder and loaded as a user's would be. Random text says nothing, so the filter checks only that
-it is no refusal, and the walk stays where it begins. Each step's seconds are those of the run's own log; instruments and steps
+it is no refusal, and the walk stays where it begins. Each step's seconds are those of the run's own log, and so are a round's, from one conclusion to the next; instruments and steps
 within steps are timed here, and the device is waited for before and after each. Beside the seconds stand the tokens that the
 decoder read meanwhile, padding included, but for those that a captured graph read.
 
@@ -11,6 +11,7 @@ decoder read meanwhile, padding included, but for those that a captured graph re
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections import defaultdict
@@ -121,6 +122,13 @@ def by_step(folder: Path) -> dict[str, dict[str, list[float]]]:
     return out
 
 
+def by_round(folder: Path) -> dict[str, float]:
+    """Seconds of every round but the first, from when the round before was concluded until this one was: steps, what is
+    written, hashed and read back after each, the adapter of all rounds, and the report."""
+    ends = [e["t"] for e in RunFolder(folder).event.read() if e["event"] == "wrote"][1::2]
+    return {str(k): after - before for k, (before, after) in enumerate(itertools.pairwise(ends), 1)}
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     args = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     args.add_argument("--shape", choices=shapes.NAMES, required=True)
@@ -161,12 +169,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             "peak_memory_gb": run.folder.peak_memory_gb(),
             "walks": [this.row for this in run.rounds],
             "steps": by_step(run.folder.path),
+            "rounds": by_round(run.folder.path),
             "within": clock.seconds,
             "tokens": clock.tokens,
         }
     records.write_json(a.out, out)
     for number, steps in out["steps"].items():
-        print(f"round {number}: {sum(map(sum, steps.values())):.1f} s")
+        whole = (
+            f", {out['rounds'][number]:.1f} s with all that lies between" if number in out["rounds"] else ""
+        )
+        print(f"round {number}: {sum(map(sum, steps.values())):.1f} s{whole}")
         for name, each in steps.items():
             print(f"  {name:<28} {sum(each):8.2f}")
     for number, within in clock.seconds.items():

@@ -234,13 +234,10 @@ def sift(b: Bench) -> Room:
     made = b.completions(training_prompts(b.persona, b.sizes.completions, seed=1), 3)
 
     def judge(some: list[Completion]) -> dict[str, int]:
-        scored = sieve.score(b.model, b.tok, some, b.persona, batch_tokens=b.config.batch_tokens)
-        measured = sieve.measure(scored, cfg.checks)
+        most = b.config.batch_tokens
+        measured = sieve.measured(b.model, b.tok, some, b.persona, cfg.checks, batch_tokens=most)
         judged = sieve.judge(measured, sieve.calibrate(measured, cfg.quantile))
-        return {
-            "completions": len(judged),
-            "tokens": sum(len(x) for s in scored for x in (s.nll, s.nll_pos, s.nll_neg)),
-        }
+        return {"completions": len(judged), "tokens": 3 * sum(len(c.tokens.answer) for c in judged)}
 
     systems: list[dict[str, Any]] = [{}, *({"system": b.persona.system(pole)} for pole in ("pos", "neg"))]
     work = Work()

@@ -33,7 +33,7 @@ def one(cell: dict[str, Any]) -> dict[str, Any]:
     from steer_heal_love import loop, presets, report
 
     torch.set_num_threads(1)
-    report.write = lambda *_: None  # a search reads summaries
+    report.write = lambda *_, **__: None  # a search reads summaries
     began = time.time()
     out = cell.get("out") or tempfile.mkdtemp()
     result: dict[str, Any] = {"name": cell["name"], "set": cell["set"]}

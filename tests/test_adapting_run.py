@@ -31,7 +31,7 @@ def made(tok, monkeypatch):
         return models[-1], tok
 
     monkeypatch.setattr("steer_heal_love.ground.models.load", load)
-    monkeypatch.setattr("steer_heal_love.report.write", lambda _runs, _to: None)
+    monkeypatch.setattr("steer_heal_love.report.write", lambda _runs, _to, **_: None)
     return models
 
 

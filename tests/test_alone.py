@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
-from steer_heal_love import alone, base, evals, session
+from steer_heal_love import alone, bake, base, evals, session
 from steer_heal_love.evals import neutral, wording
 from steer_heal_love.ground import banks, records
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.progress import silent
-from steer_heal_love.nouns import WORDINGS
+from steer_heal_love.nouns import WORDINGS, Adapter
 from test_loop import SETTINGS
 from tiny_model import build_model
 
@@ -98,3 +99,25 @@ def test_neutral_answers_are_drawn_as_the_base_speaks_and_own_samples_are_cut() 
     cfg = session.RunConfig()
     drawn = session.reference_sampling(cfg)
     assert (drawn.temperature, drawn.min_p) == (1.0, 0.0) and cfg.eval.min_p > 0
+
+
+def test_the_rounds_as_one_adapter_are_made_once_and_again_when_there_are_others(begun) -> None:
+    one, two = (
+        Adapter(
+            {"model.layers.1.mlp.down_proj": (torch.randn(2, width_in), torch.randn(width_out, 2))}, scaling
+        )
+        for scaling in (0.5, 2.0)
+        for width_out, width_in in [begun.model.get_submodule("model.layers.1.mlp.down_proj").weight.shape]
+    )
+    begun.history = [one]
+    first = begun.whole(begun.history)
+    assert begun.whole([one]) is first
+    begun.history = [one, two]
+    both = begun.whole(begun.history)
+    whole = bake.stack([one, two])
+    for name, (a, b) in both.factors.items():
+        assert torch.equal(a, whole.factors[name][0]) and torch.equal(b, whole.factors[name][1])
+    assert begun.whole([one]) is not first, "only the last is remembered"
+    assert begun.whole([]).factors == {}
+    begun.forget_whole()
+    assert begun.last_whole == ([], None)

@@ -163,8 +163,9 @@ def evidence(
         for c, t in zip(made, cuts, strict=True)
         if t
     ]
-    scored = sieve.score(model, tok, kept, who, batch_tokens=cfg.batch_tokens) if kept else []
-    values = iter(c.checks["on_trait"] for c in sieve.measure(scored, ("on_trait",)))
+    if kept:
+        sieve.measured(model, tok, kept, who, ("on_trait",), batch_tokens=cfg.batch_tokens)
+    values = iter(c.checks["on_trait"] for c in kept)
     return [(t, next(values) if t else 0.0) for t in cuts]
 
 

@@ -18,7 +18,7 @@ from steer_heal_love import bake, base, previews, replicas, report, steps
 from steer_heal_love.config import PLACES, RunConfig
 from steer_heal_love.control import TRANSFER, control, transferred
 from steer_heal_love.gates.loop import stop_reason
-from steer_heal_love.ground import identity, models, purposes, records, team
+from steer_heal_love.ground import identity, made, models, purposes, records, team
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Show, Track, labelled, silent, unseen
@@ -60,6 +60,7 @@ def run(
         resumable(f"shl run --resume {shlex.quote(str(path))}"),
         session.folder.locked(),
         replicas.together(session.config, path),
+        records.set_aside(),
     ):
         session.folder.event("start", resumed=bool(resume))
         vector = extracted(session, 0)
@@ -168,12 +169,12 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
     r.folder.still_there()
     if r.history:
         name, note = models.base_name(r.config.model), identity.of_run(path).note()
-        bake.save_peft(bake.stack(r.history), path / "adapter", base_model=name, note=note)
+        bake.save_peft(r.whole(r.history), path / "adapter", base_model=name, note=note)
     r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
     records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
     r.folder.wrote()
-    report.write([path], path / "report.html")
-    r.folder.wrote()
+    report.write([path], path / "report.html", ours=True)
+    r.folder.wrote(made.PAGES)
 
 
 def summary(r: Run, *, goes_on: bool) -> Json:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from steer_heal_love import evals, gates, presets, replicas
+from steer_heal_love import bake, evals, gates, presets, replicas
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.evals import nulls
@@ -33,7 +33,7 @@ from steer_heal_love.ground.state_cache import StateCache
 from steer_heal_love.ground.states import States
 from steer_heal_love.ground.step import Step
 from steer_heal_love.ground.untrusted import json_object
-from steer_heal_love.ground.weights import folded
+from steer_heal_love.ground.weights import folded, placed
 from steer_heal_love.heal import divergences
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.nouns import Adapter, Completion, Gate, Json, Persona, Round, Stage, Tokens
@@ -63,10 +63,15 @@ class Session:
     def measured(self, completions: list[Completion]) -> list[Completion]:
         """Every check's value, read by the pristine base."""
         cfg = self.config
-        scored = sieve.score(
-            self.model, self.tok, completions, self.persona, batch_tokens=cfg.batch_tokens, track=self.track
+        return sieve.measured(
+            self.model,
+            self.tok,
+            completions,
+            self.persona,
+            cfg.filter.checks,
+            batch_tokens=cfg.batch_tokens,
+            track=self.track,
         )
-        return sieve.measure(scored, cfg.filter.checks)
 
     def student(self) -> AbstractContextManager[None]:
         """The model that a round starts from: the base, before any round."""
@@ -115,6 +120,8 @@ class Run(Session):
     """hidden states of this student and of the one before, which are wanted more than once; no copy of a run has them"""
     base_tags: dict[Any, States] = field(default_factory=dict, init=False)
     """the base's states at the tag over the contexts, by where they are read"""
+    last_whole: tuple[list[Adapter], Adapter | None] = field(default=([], None), init=False)
+    """rounds, and the one adapter that they make"""
 
     @classmethod
     def on(cls, session: Session, base: Base) -> Run:
@@ -129,6 +136,18 @@ class Run(Session):
     def student(self) -> AbstractContextManager[None]:
         """The base with every round so far folded in."""
         return folded(self.model, self.history)
+
+    def whole(self, rounds: list[Adapter]) -> Adapter:
+        """These rounds as one adapter on the model's device; the last one that was asked for is remembered."""
+        of, made = self.last_whole
+        if not made or [id(a) for a in of] != [id(a) for a in rounds]:
+            made = bake.stack([placed(self.model, a) for a in rounds])
+            self.last_whole = rounds, made
+        return made
+
+    def forget_whole(self) -> None:
+        """Leave that adapter's memory to what comes now."""
+        self.last_whole = [], None
 
     @property
     def evidence(self) -> Evidence:

@@ -272,6 +272,7 @@ def train(
     The teacher is steered at `dose`. `before` is the heal of the round before, which says what is left of the budget.
     """
     cfg, seed = r.config, r.seed(purposes.HEAL, number)
+    r.forget_whole()
     with nullcontext() if cfg.heal.reference == "base" else r.student():
         kept = referred(r.model, unread(used), cfg.heal, seed=seed, batch_tokens=cfg.batch_tokens)
     with r.student():
@@ -313,9 +314,10 @@ def teacher_states_of(
 
 def fitted(r: Run, number: int, adapter: Adapter, record: Healing, before: Healing | None) -> Healing:
     """The record with the scale that the trust region leaves of the update, and what the model then costs."""
+    earlier = r.whole(r.history)
     scale, spent = fit_to_budget(
         r.model,
-        lambda scale: exported(r, [*r.history, adapter.scaled(scale)]),
+        lambda scale: beside(r, bake.stack([earlier, adapter.scaled(scale)])),
         r.base.anchor,
         r.config.heal,
         number=number,
@@ -327,10 +329,14 @@ def fitted(r: Run, number: int, adapter: Adapter, record: Healing, before: Heali
     return replace(record, scale=scale, spent=spent)
 
 
-def exported(s: Session, rounds: list[Adapter]) -> AbstractContextManager[None]:
+def exported(r: Run, rounds: list[Adapter]) -> AbstractContextManager[None]:
     """The model that users get: all rounds as one LoRA beside the pristine weights."""
-    whole = bake.stack(rounds)
-    return adapted(s.model, whole.factors, whole.scaling)
+    return beside(r, r.whole(rounds))
+
+
+def beside(r: Run, whole: Adapter) -> AbstractContextManager[None]:
+    """The pristine model with one LoRA beside its weights."""
+    return adapted(r.model, whole.factors, whole.scaling)
 
 
 def subject(r: Run, **told: Any) -> evals.Subject:

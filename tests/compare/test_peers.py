@@ -55,7 +55,7 @@ def measured(tok, out, methods=PEERS, grid=GRID):
             return models[-1], tok
 
         patch.setattr("steer_heal_love.ground.models.load", load)
-        patch.setattr("steer_heal_love.report.write", lambda _runs, _to: None)
+        patch.setattr("steer_heal_love.report.write", lambda _runs, _to, **_: None)
         patch.setattr("steer_heal_love.ground.records.release_memory", lambda: None)
         found = compare.run(out=out, seeds=1, methods=methods, grid=grid, **SMALL)
     return found, out / "seeds" / "3", models[0]

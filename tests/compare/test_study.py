@@ -56,7 +56,7 @@ def load(tok):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("steer_heal_love.ground.models.load", make)
-        patch.setattr("steer_heal_love.report.write", lambda _runs, _to: None)
+        patch.setattr("steer_heal_love.report.write", lambda _runs, _to, **_: None)
         yield made
 
 

@@ -220,6 +220,29 @@ def test_score_reads_each_view_of_the_given_tokens(tiny, persona):
     assert not torch.allclose(s.nll_pos, s.nll_neg, atol=1e-3)
 
 
+def test_what_is_taken_beside_the_readings_is_what_is_taken_after_them(tiny, persona):
+    from steer_heal_love.ground.chat import prompt_ids
+
+    texts = ("I love you, I love you, I love you!", "Ich sah 雪 im Wald.", "")
+    ids = lambda text: tuple(tiny.tok(text, add_special_tokens=False)["input_ids"]) or (2,)
+    made = lambda: [
+        Completion(PROMPT, Tokens(prompt_ids(tiny.tok, PROMPT), ids(text)), text, 0.0, True) for text in texts
+    ]
+    after = sieve.measure(sieve.score(tiny.model, tiny.tok, made(), persona))
+    beside = sieve.measured(tiny.model, tiny.tok, made(), persona)
+    for a, b in zip(after, beside, strict=True):
+        assert list(a.checks) == list(b.checks) == list(checks)
+        assert a.checks == pytest.approx(b.checks, nan_ok=True)
+    early = {name for name, c in checks.items() if c.text_only}
+    assert early >= {"length", "narration", "odd_chars", "refusal"} and not early & {
+        "nll",
+        "order",
+        "on_trait",
+    }
+    few = sieve.measured(tiny.model, tiny.tok, made(), persona, ("nll", "length"))
+    assert [list(c.checks) for c in few] == [["nll", "length"]] * 3
+
+
 def test_calibrated_bounds_are_quantiles_of_the_base_and_fixed_ones_stay(scored):
     base = [scored(nll=torch.full((20,), float(i)), pos=PLAIN + 200, neg=PLAIN + 200 + i) for i in range(101)]
     bounds = calibrate(measure(base, ("nll", "on_trait", "length")), 0.95)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,7 +103,7 @@ def replayed(request, monkeypatch):
     monkeypatch.setattr(replay, "POLL", 2)
     monkeypatch.setattr(replay, "_span", lambda *a: seen.append(a[4]) or span(*a))
     if request.param == "never captured":
-        monkeypatch.setattr(replay, "recorded", lambda forward, _device: forward)
+        monkeypatch.setattr(replay, "recorded", lambda step, _device: (step, 0))
     return seen
 
 
@@ -343,3 +345,24 @@ def test_what_prompts_begin_with_is_read_once_a_dose(model, prompts, ends, direc
     assert read == [5 + begin(model, prompts)]
     monkeypatch.setattr(decode, "worth_sharing", lambda _m, _p: 0)
     assert found == sample(model, together, **how)
+
+
+@pytest.mark.parametrize(("fails", "ran", "warned"), [(0, 0, False), (1, 1, False), (2, 1, True)])
+def test_a_step_that_cannot_be_captured_yet_is_taken_first(monkeypatch, recwarn, fails, ran, warned):
+    """A stand-in for a GPU: as many captures fail as `fails` says."""
+    steps, tries = [], []
+
+    def graphed(work, *, tidy):
+        tries.append(tidy)
+        if len(tries) <= fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return SimpleNamespace(replay=lambda: steps.append("replayed")), None
+
+    monkeypatch.setattr(replay, "graphed", graphed)
+    monkeypatch.setattr(replay, "unclaimed_bytes", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device", lambda _d: nullcontext())
+    advance, done = replay.recorded(lambda: steps.append("taken"), torch.device("cuda"))
+    assert done == len(steps) == ran and all(tries)
+    advance()
+    assert steps[-1] == ("taken" if warned else "replayed")
+    assert bool(recwarn) == warned

@@ -169,3 +169,17 @@ def test_a_vectors_file_is_the_same_bytes_each_time(tmp_path):
         ]
         == "add"
     )
+
+
+def test_files_that_are_written_anew_are_logged_anew_and_the_others_stay(folder):
+    for name in made.DERIVED:
+        records.write_text(folder.path / name, "first")
+    folder.wrote()
+    records.write_text(folder.path / "report.html", "second")
+    records.write_text(folder.path / "summary.json", "by other hands")
+    folder.wrote(made.PAGES)
+    assert folder.derived().keys() == set(made.DERIVED)
+    assert folder.stale() == ["summary.json"]
+    (folder.path / "base" / "checks.json").unlink()
+    folder.wrote()
+    assert folder.derived().keys() == set(made.DERIVED) - {"base/checks.json"}

@@ -229,3 +229,24 @@ def test_garbage_that_holds_itself_is_given_back():
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_what_is_set_aside_is_looked_through_again_afterwards():
+    gc.collect()
+    before = gc.get_freeze_count()
+    with records.set_aside():
+        assert gc.get_freeze_count() > before + 1000
+        loop: list = []
+        loop.append(loop)
+        seen = weakref.ref(found := Holder())
+        found.itself = found
+        del loop, found
+        records.release_memory()
+        assert seen() is None, "what is made meanwhile is still found"
+    assert gc.get_freeze_count() == 0
+
+
+class Holder:
+    """Something that may hold itself."""
+
+    itself: object = None

@@ -68,7 +68,7 @@ def test_gradient_with_two_folded_rounds_is_the_finite_difference(
     model, sequences, history, random_adapter, monkeypatch, divergence, how
 ):
     """In float64, so the casts to fp32 of the head and of Llama's norm are left out; the rest is as it runs."""
-    monkeypatch.setattr("steer_heal_love.heal.loss.head", lambda m, h: m.get_output_embeddings()(h))
+    monkeypatch.setattr("steer_heal_love.heal.loss.narrow_head", lambda m, h: m.get_output_embeddings()(h))
     monkeypatch.setattr(
         LlamaRMSNorm,
         "forward",

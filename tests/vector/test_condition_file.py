@@ -33,7 +33,7 @@ TENSORS = {"direction": torch.ones(32), "mean": torch.zeros(32)}
 def net(tok, monkeypatch):
     made = build_model(len(tok), tok.eos_token_id)
     monkeypatch.setattr("steer_heal_love.ground.models.load", lambda _name, **_how: (made, tok))
-    monkeypatch.setattr("steer_heal_love.report.write", lambda _runs, _to: None)
+    monkeypatch.setattr("steer_heal_love.report.write", lambda _runs, _to, **_: None)
     return made
 
 

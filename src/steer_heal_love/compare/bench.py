@@ -25,6 +25,7 @@ from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.errors import Starved
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.scoring import hidden_states
+from steer_heal_love.ground.weights import placed
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.train import heal
 from steer_heal_love.nouns import Adapter, Completion, Healing, Tokens
@@ -114,8 +115,7 @@ class Bench:
 
     def placed(self, adapter: Adapter) -> Adapter:
         """Factors on the model's device: one read back from a file is on the host."""
-        to = self.run.model.device
-        return Adapter({n: (a.to(to), b.to(to)) for n, (a, b) in adapter.factors.items()}, adapter.scaling)
+        return placed(self.run.model, adapter)
 
 
 def opened(run: Run, path: Path, grid: Grid) -> Bench:

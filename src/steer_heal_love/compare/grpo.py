@@ -55,8 +55,8 @@ def grpo(bench: Bench) -> Iterator[Cell]:
 def measured(r: Run, completions: list[Completion]) -> list[Completion]:
     """Copies with what the reward is made of, whichever checks the run has."""
     copies = [replace(c) for c in completions]
-    scored = sieve.score(r.model, r.tok, copies, r.persona, batch_tokens=r.config.batch_tokens)
-    return sieve.measure(scored, ("nll", "on_trait"))
+    names = ("nll", "on_trait")
+    return sieve.measured(r.model, r.tok, copies, r.persona, names, batch_tokens=r.config.batch_tokens)
 
 
 def reward(c: Completion, usual: float) -> float:

@@ -14,7 +14,7 @@ from steer_heal_love.ground import banks
 from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.divergence import forward_kl
-from steer_heal_love.ground.parts import bare, head
+from steer_heal_love.ground.parts import bare, narrow_head
 from steer_heal_love.ground.state_cache import from_states
 from steer_heal_love.nouns import Items, Tokens
 
@@ -49,7 +49,7 @@ def neutral(s: Subject) -> Items:
     if s.pristine:
         kl = [0.0] * len(tokens)
     else:
-        drift = lambda base, own: forward_kl(speak(base), head(s.model, own))
+        drift = lambda base, own: forward_kl(speak(base), narrow_head(s.model, own))
         parts = from_states(s.model, [states, s.states(NEUTRAL, tokens)], drift)
         kl = [p.mean().item() for p in parts]
     kinds = {text: kind for kind, text in prompts(s.config)}

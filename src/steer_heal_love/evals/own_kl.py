@@ -24,7 +24,7 @@ from steer_heal_love.evals import OWN, Subject, by_kind, drawn_by, first_draws, 
 from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.divergence import entropy, forward_kl
-from steer_heal_love.ground.models import Voice, head, voice
+from steer_heal_love.ground.models import Voice, narrow_head, voice
 from steer_heal_love.ground.state_cache import Hidden, from_states
 from steer_heal_love.nouns import Items, Tokens
 
@@ -46,7 +46,7 @@ def read_own(s: Subject, said: Said) -> Items:
     made = s.samples
     prompts = [m["prompt"] for m in made]
     plain = [Tokens(prompt_ids(s.tok, m["prompt"]), tuple(m["ids"])) for m in made]
-    ours = lambda own, base: kl_and_entropy(said.speak(own), head(s.model, base))
+    ours = lambda own, base: kl_and_entropy(said.speak(own), narrow_head(s.model, base))
     rows = from_states(s.model, [said.states, s.base_states(plain)], ours)
     kl, spread = zip(*(r.mean(0).tolist() for r in rows), strict=True) if rows else ((), ())
     return by_kind(s, prompts, "own_kl", list(kl)) | {"own_entropy": list(spread)}

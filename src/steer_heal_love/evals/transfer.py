@@ -36,7 +36,7 @@ from steer_heal_love.evals.probes import probes
 from steer_heal_love.ground import places
 from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.hooks import added
-from steer_heal_love.ground.models import head
+from steer_heal_love.ground.models import narrow_head
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.state_cache import Hidden, from_states
 from steer_heal_love.ground.states import States, states
@@ -228,7 +228,9 @@ def divergence(s: Subject, p: Hidden, q: Hidden) -> Divergence:
     """KL(p‖q) per token from final hidden states: mean over sequences with interval, and its tail."""
     if not p:
         return {"mean_nats": Score.undefined(), "p95_nats": math.nan, "tokens": 0}
-    parts = from_states(s.model, [p, q], lambda a, b: forward_kl(head(s.model, a), head(s.model, b)))
+    parts = from_states(
+        s.model, [p, q], lambda a, b: forward_kl(narrow_head(s.model, a), narrow_head(s.model, b))
+    )
     tokens = torch.cat(parts)
     return {
         "mean_nats": bootstrap([part.mean().item() for part in parts], resamples=s.config.resamples),

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypedDict
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,6 +64,8 @@ class Check:
     limit: float | None
     quantile: float | None
     about: str
+    text_only: bool = False
+    """it needs none of the model's readings, and so is taken beside them"""
 
 
 checks: Registry[Check] = Registry("check", __name__)
@@ -74,15 +78,16 @@ def check(
     limit: float | None = None,
     quantile: float | None = None,
     about: str = "coherence",
+    text_only: bool = False,
 ) -> Callable[[Callable[[Scored], float]], Callable[[Scored], float]]:
     """Register a check that drops values "above" or "below" a fixed `limit`, or a calibrated bound.
 
     A calibrated check cuts at the run's quantile unless it names its own. What it is `about`, "coherence" or
-    "trait", decides whether the dose is walked down for it.
+    "trait", decides whether the dose is walked down for it. `text_only`: it looks at the text, and at no likelihood.
     """
 
     def register(value: Callable[[Scored], float]) -> Callable[[Scored], float]:
-        checks.register(name, Check(name, value, falls, limit, quantile, about))
+        checks.register(name, Check(name, value, falls, limit, quantile, about, text_only))
         return value
 
     return register
@@ -116,8 +121,39 @@ def score(
 def measure(scored: list[Scored], names: tuple[str, ...] = ()) -> list[Completion]:
     """Fill in each completion's `checks`: the value of every named check (all when none is named)."""
     for s in scored:
-        s.completion.checks = {name: float(checks[name].value(s)) for name in names or tuple(checks)}
+        s.completion.checks = values(s, names or tuple(checks))
     return [s.completion for s in scored]
+
+
+def values(s: Scored, names: Iterable[str]) -> dict[str, float]:
+    return {name: float(checks[name].value(s)) for name in names}
+
+
+def measured(
+    model: PreTrainedModel,
+    tok: PreTrainedTokenizerBase,
+    completions: list[Completion],
+    persona: Persona,
+    names: tuple[str, ...] = (),
+    *,
+    batch_tokens: int = 4096,
+    track: Track = silent,
+) -> list[Completion]:
+    """`measure` of what `score` reads. Checks of the text alone are taken meanwhile, so that a GPU needn't wait for them."""
+    names = names or tuple(checks)
+    early = [name for name in names if checks[name].text_only]
+    with ThreadPoolExecutor(1) as aside:
+        of_text = aside.submit(lambda: [values(unread(c, persona), early) for c in completions])
+        scored = score(model, tok, completions, persona, batch_tokens=batch_tokens, track=track)
+    for s, known in zip(scored, of_text.result(), strict=True):
+        found = known | values(s, (name for name in names if name not in known))
+        s.completion.checks = {name: found[name] for name in names}
+    return completions
+
+
+def unread(completion: Completion, persona: Persona) -> Scored:
+    """A completion that no model has read."""
+    return Scored(completion, persona, *(torch.empty(0) for _ in range(4)))
 
 
 def calibrate(base: list[Completion], quantile: float) -> dict[str, float]:

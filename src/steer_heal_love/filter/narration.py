@@ -6,6 +6,7 @@ Counts self-descriptions in the first person, and runs of five words taken from 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from steer_heal_love.filter import Scored, check
 from steer_heal_love.ground.text import grams
@@ -27,7 +28,13 @@ def runs(words: list[str], n: int = 5) -> set[tuple[str, ...]]:
     return set(grams(clean, n))
 
 
-@check("narration", falls="above", limit=0.0)
+@check("narration", falls="above", limit=0.0, text_only=True)
 def narration(s: Scored) -> float:
-    poles = runs(s.persona.pos.split()) | runs(s.persona.neg.split())
-    return float(len(SELF.findall(s.completion.text)) + len(runs(s.words) & poles))
+    told = poles(s.persona.pos, s.persona.neg)
+    return float(len(SELF.findall(s.completion.text)) + len(runs(s.words) & told))
+
+
+@lru_cache
+def poles(pos: str, neg: str) -> set[tuple[str, ...]]:
+    """The runs of either pole text."""
+    return runs(pos.split()) | runs(neg.split())

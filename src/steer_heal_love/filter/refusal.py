@@ -19,6 +19,6 @@ BOILERPLATE = re.compile(
 )
 
 
-@check("refusal", falls="above", limit=0.0)
+@check("refusal", falls="above", limit=0.0, text_only=True)
 def refusal(s: Scored) -> float:
     return float(len(BOILERPLATE.findall(s.completion.text.replace("\u2019", "'"))))

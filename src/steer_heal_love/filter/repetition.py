@@ -12,12 +12,12 @@ from steer_heal_love.filter import Scored, check
 from steer_heal_love.ground.text import repeated_share
 
 
-@check("repeat_words", falls="above")
+@check("repeat_words", falls="above", text_only=True)
 def repeat_words(s: Scored) -> float:
     return repeated_share(s.words)
 
 
-@check("repeat_chars", falls="above")
+@check("repeat_chars", falls="above", text_only=True)
 def repeat_chars(s: Scored) -> float:
     raw = s.completion.text.encode()
     return len(raw) / len(zlib.compress(raw, 9)) if raw else 0.0

@@ -59,6 +59,6 @@ def odd_share(c: Completion) -> float:
     return odd / max(1, len(c.text))
 
 
-@check("odd_chars", falls="above", quantile=0.99)
+@check("odd_chars", falls="above", quantile=0.99, text_only=True)
 def odd_chars(s: Scored) -> float:
     return odd_share(s.completion)

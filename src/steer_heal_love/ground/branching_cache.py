@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from steer_heal_love.ground.decode import sample
-from steer_heal_love.ground.parts import head
+from steer_heal_love.ground.parts import narrow_head
 from steer_heal_love.ground.reading import blank, forward, left_pad, positions, select, way
 from steer_heal_love.ground.replay import steps
 from steer_heal_love.ground.scoring import last_hidden, log_likelihood, token_nll
@@ -98,13 +98,13 @@ class BranchingCache:
     def _think(self, tokens: int, ends: frozenset[int]) -> list[tuple[int, ...]]:
         """`think` with the cache."""
         stop = torch.tensor(sorted(ends), device=self.model.device)
-        held, chosen = self.hidden.clone(), head(self.model, self.hidden).argmax(-1)
+        held, chosen = self.hidden.clone(), narrow_head(self.model, self.hidden).argmax(-1)
         going = ~torch.isin(chosen, stop)
         thought = chosen.new_empty(len(chosen), 0)
 
         def choose(hidden: Tensor, _step: Tensor) -> Tensor:
             held.copy_(torch.where(going.unsqueeze(1), hidden, held))
-            token = head(self.model, hidden).argmax(-1)
+            token = narrow_head(self.model, hidden).argmax(-1)
             going.logical_and_(~torch.isin(token, stop))
             return token
 

@@ -30,11 +30,12 @@ from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.operations import Steering
-from steer_heal_love.ground.parts import head
+from steer_heal_love.ground.parts import narrow_head
 from steer_heal_love.ground.places import Rows
 from steer_heal_love.ground.progress import Advance, Track, silent
 from steer_heal_love.ground.reading import forward, left_pad, positions, select, way
 from steer_heal_love.ground.scoring import last_hidden, worth_sharing
+from steer_heal_love.ground.vocabulary import kernels, widened
 
 
 def sample(
@@ -137,7 +138,7 @@ def _decode(
     stop = torch.tensor(sorted(ends), device=model.device)
     even = way(model).manner(max(map(len, prompts)) + total) == "equal"
     cache, mask, hidden = prefill(model, prompts, total, doses)
-    tokens = choose(head(model, hidden), uniforms[:, 0], temperature, min_p).unsqueeze(1)
+    tokens = choose(narrow_head(model, hidden), uniforms[:, 0], temperature, min_p).unsqueeze(1)
     while True:
         advance(tokens.shape[1])
         ended = torch.isin(tokens, stop)
@@ -157,7 +158,7 @@ def _decode(
                 doses.rows = doses.rows[keep]
         left = uniforms[:, done:]
         draw = lambda hidden, step, left=left: choose(
-            head(model, hidden), left.index_select(1, step).squeeze(1), temperature, min_p
+            narrow_head(model, hidden), left.index_select(1, step).squeeze(1), temperature, min_p
         )
         over = lambda chosen: torch.isin(chosen, stop).any(1).all()
         tokens = replay.steps(model, cache, mask, tokens[:, -1], total - done, draw, over, even=even)
@@ -210,7 +211,7 @@ def _read_again(
     for t in range(total):
         advance(1)
         hidden = last_hidden(model, [prompts[i] + answers[i] for i in alive])
-        tokens = choose(head(model, hidden), uniforms[alive, t], temperature, min_p).tolist()
+        tokens = choose(narrow_head(model, hidden), uniforms[alive, t], temperature, min_p).tolist()
         for i, token in zip(alive, tokens, strict=True):
             answers[i] += (token,)
         keep = [k for k, token in enumerate(tokens) if token not in ends]
@@ -229,6 +230,9 @@ def choose(
     """One token a row: min-p truncation, then inverse CDF at `uniform`."""
     if temperature == 0:
         return logits.argmax(-1)
+    if fused := kernels(logits):
+        return fused.drawn(logits, uniform, temperature, min_p)  # type: ignore[no-any-return]
+    logits = widened(logits)
     if temperature != 1:
         logits = logits / temperature
     odds = (logits - logits.amax(-1, keepdim=True)).exp_()

@@ -8,7 +8,7 @@ unbroken one does.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -141,9 +141,11 @@ class RunFolder:
         wrote = [made.named(e.get("files")) for e in self.event.read() if e["event"] == "wrote"]
         return wrote[-1] if wrote else {}
 
-    def wrote(self) -> None:
-        """Log the hashes of what was worked out of the steps."""
-        self.event("wrote", files=made.hashes(self.path, [self.path / name for name in made.DERIVED]))
+    def wrote(self, names: Sequence[str] = made.DERIVED) -> None:
+        """Log the hashes of what was worked out of the steps: of these files as they are now, of the others as logged."""
+        now = made.hashes(self.path, [self.path / name for name in names])
+        others = {name: was for name, was in self.derived().items() if name not in names}
+        self.event("wrote", files={**others, **now})
 
     def given(self) -> made.Hashes:
         """What the settings and the persona were when the run began, by name."""

@@ -41,6 +41,13 @@ def free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + unused
 
 
+def unclaimed_bytes() -> int:
+    """What torch may still take of the current GPU, beside what it holds there, used or not."""
+    free, total = torch.cuda.mem_get_info()
+    left = int(torch.cuda.get_per_process_memory_fraction() * total) - torch.cuda.memory_reserved()
+    return min(free, left)
+
+
 def halving(batches: Iterable[list[int]], work: Callable[[list[int]], None]) -> None:
     """`work` on each batch; one that doesn't fit is halved and tried again, and no later one has more rows.
 

@@ -18,7 +18,19 @@ from steer_heal_love.ground import attention, checkpoint, fused, loading, packed
 from steer_heal_love.ground.devices import auto_device, auto_dtype, known_device
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.loading import base_name, check_template, source
-from steer_heal_love.ground.parts import Edit, Voice, band, bare, body, check_head, edits, head, layers, voice
+from steer_heal_love.ground.parts import (
+    Edit,
+    Voice,
+    band,
+    bare,
+    body,
+    check_head,
+    edits,
+    head,
+    layers,
+    narrow_head,
+    voice,
+)
 
 __all__ = [
     "Edit",
@@ -36,6 +48,7 @@ __all__ = [
     "known_device",
     "layers",
     "load",
+    "narrow_head",
     "source",
     "voice",
 ]

@@ -53,7 +53,7 @@ def band(model: PreTrainedModel, share: tuple[float, float]) -> list[int]:
 Edit = Callable[[Tensor], Tensor]
 """final logits → final logits"""
 Voice = Callable[[Float[Tensor, "n d"]], Float[Tensor, "n v"]]
-"""fp32 logits of final hidden states"""
+"""logits of final hidden states, as `narrow_head` gives them"""
 _edits: WeakKeyDictionary[nn.Module, list[Edit]] = WeakKeyDictionary()
 
 
@@ -67,10 +67,16 @@ def head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, 
 
     Where `check_head` found that an architecture scales its logits in another way, its own code is asked.
     """
+    return narrow_head(model, hidden).float()
+
+
+def narrow_head(model: PreTrainedModel, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+    """`head`, in the output layer's own type where nothing is done to its values: for readers that widen each one themselves,
+    and so needn't have all of them copied."""
     if _own_head.get(model, False):
         return edited(asked(model, hidden), edits(model))
     layer = model.get_output_embeddings()
-    return edited(scaled(model, layer(in_type_of(layer, hidden))), edits(model))
+    return finished(model, layer(in_type_of(layer, hidden)), edits(model))
 
 
 def in_type_of(layer: nn.Module, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
@@ -83,6 +89,18 @@ def edited(logits: Float[Tensor, "n v"], by: list[Edit]) -> Float[Tensor, "n v"]
     for edit in by:
         logits = edit(logits)
     return logits
+
+
+def finished(model: PreTrainedModel, raw: Float[Tensor, "n v"], by: list[Edit]) -> Float[Tensor, "n v"]:
+    """The output layer's values, scaled and edited in fp32; as they are where the model and its contexts do neither."""
+    config = model.config.get_text_config(decoder=True)
+    if by or any(getattr(config, name, None) for name in SCALINGS):
+        return edited(scaled(model, raw), by)
+    return raw
+
+
+SCALINGS = "logit_scale", "logits_scaling", "final_logit_softcapping"
+"""names under which architectures keep what they do to the output layer's values"""
 
 
 def scaled(model: PreTrainedModel, raw: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
@@ -118,7 +136,7 @@ def _spoken(model: PreTrainedModel, hooks: list[Callable[..., Any]], by: list[Ed
         for hook in hooks:
             changed = hook(layer, (hidden,), raw)
             raw = raw if changed is None else changed
-        return edited(scaled(model, raw), by)
+        return finished(model, raw, by)
 
     return logits
 

@@ -187,6 +187,18 @@ def release_memory() -> None:
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+@contextlib.contextmanager
+def set_aside() -> Iterator[None]:
+    """What is in memory now is not looked through for garbage meanwhile: libraries have made some hundred thousand objects, which
+    `release_memory` would go over after each step."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 class Events:
     """The run's append-only log: one JSON object a line, `t` seconds since the epoch.
 

@@ -22,6 +22,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from steer_heal_love.ground import attention
+from steer_heal_love.ground.devices import brought
+from steer_heal_love.ground.memory import unclaimed_bytes
 from steer_heal_love.ground.parts import body
 from steer_heal_love.ground.reading import forward, positions
 from steer_heal_love.ground.spread import is_spread
@@ -31,8 +33,10 @@ Choose = Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]]
 Over = Callable[[Tensor], Tensor]
 SPAN = 128
 """tokens a row between two captures; what is captured reads the whole room, half of it empty on average"""
-POLL = 16
-"""steps between two looks at whether anything more is wanted"""
+POLL = 8
+"""steps between two looks at whether anything more is wanted; what one saw is known at the next, so that nobody waits for it"""
+STEP_BYTES = 4 << 30
+"""more than a step's own tensors take: logits of some hundred rows, above all"""
 MARGIN = 128
 """columns that a caller may add to the cache afterwards; a sliding window has to hold them too"""
 
@@ -124,11 +128,14 @@ def _span(
         for counter in (at, step, places):
             counter.add_(1)
 
-    done = 1
+    asked = None
     with attending(model, attention.FUSED):
-        one_step()
-        advance = recorded(one_step, model.device) if span > 1 else one_step
-        while done < span and not (done % POLL == 0 and over(out[:, :done])):
+        advance, done = recorded(one_step, model.device) if span > 1 else (one_step, 0)
+        while done < span:
+            if done and done % POLL == 0:
+                if asked and asked()[0]:
+                    break
+                asked = brought([over(out[:, :done])])
             advance()
             done += 1
     for i, layer in enumerate(cache.layers):
@@ -136,29 +143,50 @@ def _span(
     return out[:, :done]
 
 
-def recorded(forward: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """`forward`, which has run once, as a CUDA graph; itself on other devices, or where it can't be captured."""
+def recorded(step: Callable[[], None], device: torch.device) -> tuple[Callable[[], None], int]:
+    """`step` as a CUDA graph, and how often it ran meanwhile: not at all, or once where something had to be made on first use
+    that can't be made while a graph is captured. Itself on other devices, or where it can't be captured."""
     if device.type != "cuda":
-        return forward
+        return step, 0
+    with torch.cuda.device(device):
+        if graph := captured(step):
+            return graph.replay, 0
+        step()
+        if graph := captured(step, told=True):
+            return graph.replay, 1
+    return step, 1
+
+
+def captured(step: Callable[[], None], *, told: bool = False) -> torch.cuda.CUDAGraph | None:
+    """A CUDA graph of `step` on the current device; None, and a warning if the user is to be `told`, where there can be none."""
     try:
-        with torch.cuda.device(device):
-            graph, _ = graphed(forward)
+        graph, _ = graphed(step, tidy=unclaimed_bytes() < STEP_BYTES)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as e:
-        warnings.warn(f"decoding without CUDA graphs: {str(e).splitlines()[0]}", stacklevel=2)
-        return forward
-    return graph.replay  # type: ignore[no-any-return]
+        if told:
+            warnings.warn(f"decoding without CUDA graphs: {str(e).splitlines()[0]}", stacklevel=2)
+        return None
+    return graph
 
 
-def graphed(work: Callable[[], T], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, T]:
-    """A CUDA graph of `work` on the current device, and what it gives, whose memory every replay fills again."""
+def graphed(work: Callable[[], T], pool: Any = None, *, tidy: bool = True) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A CUDA graph of `work` on the current device, and what it gives, whose memory every replay fills again. `tidy`: memory
+    that torch holds unused is given back first, since a graph can't take it from there; that waits for the GPU."""
     graph = torch.cuda.CUDAGraph()
     # Beside other processes a thread of NCCL's asks the device things that would end a capture of all threads.
     mode = "thread_local" if torch.distributed.is_initialized() else "global"
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode=mode):
+    with (torch.cuda.graph if tidy else Untidied)(graph, pool=pool, capture_error_mode=mode):
         found = work()
     return graph, found
+
+
+class Untidied(torch.cuda.graph):
+    """Torch's own capture, without what it does before one."""
+
+    def __enter__(self) -> None:
+        self.stream_ctx.__enter__()
+        self.cuda_graph.capture_begin(*self.pool, capture_error_mode=self.capture_error_mode)
 
 
 @contextmanager

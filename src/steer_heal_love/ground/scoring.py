@@ -20,10 +20,11 @@ from steer_heal_love.ground import side_by_side, team
 from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.memory import one_ahead
-from steer_heal_love.ground.parts import bare, head
+from steer_heal_love.ground.parts import bare, narrow_head
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.reading import forward, positions, way
 from steer_heal_love.ground.rows import read_in_rows, read_once
+from steer_heal_love.ground.vocabulary import nll
 from steer_heal_love.nouns import Tokens
 
 CHUNK, LOGITS = 128, 2**27
@@ -218,7 +219,7 @@ def log_likelihood(
 ) -> Float[Tensor, " t"]:
     """log p(target) for each packed position, in nats."""
     parts = [
-        -torch.nn.functional.cross_entropy(head(model, h), y, reduction="none")
+        -nll(narrow_head(model, h), y)
         for h, y in zip(hidden.split(chunk(model)), targets.split(chunk(model)), strict=True)
     ]
     return torch.cat(parts)
@@ -233,10 +234,10 @@ def token_nll(
 ) -> list[Float[Tensor, " t"]]:
     """−log p of every answer token, in nats."""
 
-    def nll(hidden: Tensor, batch: Batch, _: list[int]) -> Iterable[Tensor]:
+    def surprise(hidden: Tensor, batch: Batch, _: list[int]) -> Iterable[Tensor]:
         return (-log_likelihood(model, hidden, batch.targets)).split(batch.lengths)
 
-    return forward_all(model, sequences, batch_tokens, nll, advance)
+    return forward_all(model, sequences, batch_tokens, surprise, advance)
 
 
 def token_order(
@@ -256,10 +257,9 @@ def token_order(
         for h, own in parts:
             found = []
             for states, targets in zip(h.split(chunk(model)), own.split(chunk(model)), strict=True):
-                logits = head(model, states)
-                nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+                logits = narrow_head(model, states)
                 beaten = (logits[:, own] < logits.gather(1, targets[:, None])).sum(1)
-                found.append(torch.stack([nll, beaten / (len(own) - 1)]))
+                found.append(torch.stack([nll(logits, targets), beaten / (len(own) - 1)]))
             yield torch.cat(found, 1)
 
     return forward_all(model, sequences, batch_tokens, orders, advance)
@@ -280,7 +280,7 @@ def token_divergence(
     def by_row(ours: Tensor, batch: Batch, indices: list[int]) -> Iterable[Tensor]:
         theirs = sent(torch.cat([references[i] for i in indices]), ours.device).to(ours)
         parts = [
-            divergence(speak(r), head(model, h))
+            divergence(speak(r), narrow_head(model, h))
             for r, h in zip(theirs.split(chunk(model)), ours.split(chunk(model)), strict=True)
         ]
         return torch.cat(parts).split(batch.lengths)

@@ -61,6 +61,13 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
         yield
 
 
+def placed(model: PreTrainedModel, adapter: Adapter) -> Adapter:
+    """The same update, each module's factors where its weight is: those read back from a file are on the host."""
+    at = {name: model.get_submodule(name).weight.device for name in adapter.factors}
+    factors = {n: (a.to(at[n]), b.to(at[n])) for n, (a, b) in adapter.factors.items()}  # type: ignore[arg-type]
+    return Adapter(factors, adapter.scaling)
+
+
 def shelter(weights: Sequence[Tensor]) -> torch.device | None:
     """Where copies of these weights are kept: the host where they would take more than half of what their GPU has free,
     as those of a model that nearly fills it; None for beside each."""

@@ -19,6 +19,13 @@ from collections.abc import Callable
 from torch import Tensor
 
 from steer_heal_love.ground.registry import Registry
+from steer_heal_love.ground.vocabulary import widened
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 divergences: Registry[Divergence] = Registry("divergence", __name__)
+
+
+def named(divergence: str) -> Divergence:
+    """The divergence of this name, which is given logits in fp32 at least, whatever type they come in."""
+    of = divergences[divergence]
+    return lambda reference, student: of(widened(reference), widened(student))

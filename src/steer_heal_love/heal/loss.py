@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from steer_heal_love.ground.models import bare, head
+from steer_heal_love.ground.models import bare, narrow_head
 from steer_heal_love.ground.scoring import chunk
+from steer_heal_love.ground.vocabulary import nll
 from steer_heal_love.heal import Divergence
 
 
@@ -30,7 +30,7 @@ class _TokenTerms(torch.autograd.Function):
         for i in range(0, len(hidden), size):
             with torch.set_grad_enabled(wanted):
                 leaf = hidden[i : i + size].detach().requires_grad_(wanted)
-                logits = head(model, leaf)
+                logits = narrow_head(model, leaf)
                 terms = []
                 if targets is not None:
                     terms.append((0, nll(logits if learn_nll else logits.detach(), targets[i : i + size])))
@@ -50,10 +50,6 @@ class _TokenTerms(torch.autograd.Function):
     def backward(ctx, *upstream):  # type: ignore[override]
         rows = [u.to(g.dtype).unsqueeze(1) * g for u, g in zip(upstream, ctx.saved_tensors, strict=True)]
         return sum(rows), None, None, None, None
-
-
-def nll(logits: Float[Tensor, "t v"], targets: Int[Tensor, " t"]) -> Float[Tensor, " t"]:
-    return cross_entropy(logits, targets, reduction="none")
 
 
 def token_terms(

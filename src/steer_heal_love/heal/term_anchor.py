@@ -8,13 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steer_heal_love.ground.divergence import forward_kl
+from steer_heal_love.ground.vocabulary import widened
 from steer_heal_love.heal.terms import Term, always, term
 
 
 def cooled(
     temperature: float, base: Float[Tensor, "t v"], student: Float[Tensor, "t v"]
 ) -> Float[Tensor, " t"]:
-    return forward_kl(base / temperature, student)
+    return forward_kl(widened(base) / temperature, student)
 
 
 term(

@@ -23,9 +23,10 @@ from steer_heal_love.report.read import read
 from steer_heal_love.report.screen import summarise
 
 
-def write(runs: list[Path], to: Path) -> None:
+def write(runs: list[Path], to: Path, *, ours: bool = False) -> None:
     """The report of one or several runs at `to`, and `trajectory.png` beside it; of one vaccinated run its own page.
 
+    `ours`: this process is writing these runs, and needn't hash all their files to know them.
     Raises `UserError` when a path holds no run, and for a vaccinated run among several.
     """
     if any((Path(run) / fight.FILE).is_file() for run in runs):
@@ -34,7 +35,7 @@ def write(runs: list[Path], to: Path) -> None:
         html,
     )  # matplotlib takes a second to import; a run should start without it
 
-    html.write([read(Path(run)) for run in runs], Path(to))
+    html.write([read(Path(run), ours=ours) for run in runs], Path(to))
 
 
 def terminal(run: Path, cut: bool = True) -> RenderableType:

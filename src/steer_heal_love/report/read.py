@@ -135,13 +135,14 @@ def number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def read(path: Path) -> RunRecord:
-    """The record of the run at `path`.
+def read(path: Path, *, ours: bool = False) -> RunRecord:
+    """The record of the run at `path`; its files are not compared with what was logged where the run is `ours`.
 
     Raises `UserError` when there is none, of another layout, and for files that no run, or not this one, wrote.
     """
     folder = RunFolder.open(path)
-    folder.check(derived=True)
+    if not ours:
+        folder.check(derived=True)
     summary = made.read(summarised, path / "summary.json")
     bounds = made.read(bounded, path / "base" / "bounds.json")
     checks = made.read(partial(optional, like=written.CHECKS), path / "base" / "checks.json")

@@ -128,8 +128,9 @@ class Bed:
     def judged(self, made: list[Completion]) -> list[Completion]:
         """Every check's value, read by the base, and its verdict."""
         cfg = self.config
-        scored = sieve.score(self.model, self.tok, made, self.persona, batch_tokens=cfg.batch_tokens)
-        return sieve.judge(sieve.measure(scored, cfg.filter.checks), self.bounds)
+        names, most = cfg.filter.checks, cfg.batch_tokens
+        found = sieve.measured(self.model, self.tok, made, self.persona, names, batch_tokens=most)
+        return sieve.judge(found, self.bounds)
 
     def texts(self, steering: Steering, dose: float) -> list[Completion]:
         """The steered model's own text, judged."""
