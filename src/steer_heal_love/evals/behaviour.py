@@ -141,6 +141,8 @@ SCORES = (
 )
 
 
-@instrument("behaviour", outside=readouts, ready=drawn_by("behaviour"), prepare=prepare, scores=SCORES)
+@instrument(
+    "behaviour", outside=readouts, ready=drawn_by("behaviour"), prepare=prepare, text_only=True, scores=SCORES
+)
 def behaviour(_subject: Subject) -> None:
     """Nothing is measured inside: what was sampled is read afterwards."""
