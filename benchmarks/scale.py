@@ -170,7 +170,7 @@ class Counter:
         return [
             term("base: answers", "generate", "`base.own_answers`", self.decode(h.anchor_prompts, h.anchor_tokens),
                  self.decode(e.neutral_prompts, e.sample_tokens), self.decode(f.calibration, new), once=True),
-            term("base: filter, states", "filter", "`base.with_states`, `sieve.score`", *filtered(f.calibration),
+            term("base: filter, states", "filter", "`base.with_states`, `sieve.measured`", *filtered(f.calibration),
                  self.prefill(h.anchor_prompts + e.neutral_prompts, PROMPT + h.anchor_tokens, 0), once=True),
             term("evaluate base, prompt: samples", "generate", "`base.scored`", self.drawn(e.base_draws + 1), once=True),
             term("evaluate base, prompt: readings", "filter", "`base.scored`", *self.evaluated(e.base_draws), *self.evaluated(1), once=True),

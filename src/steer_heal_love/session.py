@@ -142,11 +142,11 @@ class Run(Session):
         of, made = self.last_whole
         if not made or [id(a) for a in of] != [id(a) for a in rounds]:
             made = bake.stack([placed(self.model, a) for a in rounds])
-            self.last_whole = rounds, made
+            self.last_whole = list(rounds), made
         return made
 
     def forget_whole(self) -> None:
-        """Leave that adapter's memory to what comes now."""
+        """Forget that adapter, so that its memory is free."""
         self.last_whole = [], None
 
     @property

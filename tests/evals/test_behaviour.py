@@ -148,7 +148,8 @@ def test_what_reads_text_alone_is_called_beside_the_model_once_it_is_prepared(su
     assert text.beside(subject) and not states.beside(subject)
     mine = evals.instruments["behaviour"]
     assert not mine.beside(subject), "it would have to write its pole texts first"
-    assert mine.beside(replace(subject, prepared={"behaviour": {}}))
+    assert mine.beside(replace(subject, prepared={"behaviour": told(apart=True)}))
+    assert not mine.beside(replace(subject, prepared={"behaviour": {}})), "nor can nothing be read"
 
 
 def test_instruments_beside_the_model_give_what_they_give_in_turn(subject, monkeypatch):

@@ -141,7 +141,7 @@ class Instrument:
 
     def beside(self, subject: Subject) -> bool:
         """Whether `outside` can be called while others use the model."""
-        return self.text_only and (self.prepare is None or self.name in subject.prepared)
+        return self.text_only and (self.prepare is None or bool(subject.prepared.get(self.name)))
 
 
 instruments: Registry[Instrument] = Registry("instrument", __name__)

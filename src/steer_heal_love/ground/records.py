@@ -190,7 +190,7 @@ def release_memory() -> None:
 @contextlib.contextmanager
 def set_aside() -> Iterator[None]:
     """What is in memory now is not looked through for garbage meanwhile: libraries have made some hundred thousand objects, which
-    `release_memory` would go over after each step."""
+    `release_memory` would go over after each step. What of it becomes a cycle that nobody holds stays until the end."""
     gc.collect()
     gc.freeze()
     try:

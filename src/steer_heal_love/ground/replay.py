@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
@@ -35,6 +36,8 @@ SPAN = 128
 """tokens a row between two captures; what is captured reads the whole room, half of it empty on average"""
 POLL = 8
 """steps between two looks at whether anything more is wanted; what one saw is known at the next, so that nobody waits for it"""
+_built: WeakKeyDictionary[nn.Module, set[tuple[bool, bool]]] = WeakKeyDictionary()
+"""by model, the kinds of numbers of rows on which a step has run"""
 STEP_BYTES = 4 << 30
 """more than a step's own tensors take: logits of some hundred rows, above all"""
 MARGIN = 128
@@ -130,7 +133,7 @@ def _span(
 
     asked = None
     with attending(model, attention.FUSED):
-        advance, done = recorded(one_step, model.device) if span > 1 else (one_step, 0)
+        advance, done = recorded(one_step, model, rows) if span > 1 else (one_step, 0)
         while done < span:
             if done and done % POLL == 0:
                 if asked and asked()[0]:
@@ -143,31 +146,26 @@ def _span(
     return out[:, :done]
 
 
-def recorded(step: Callable[[], None], device: torch.device) -> tuple[Callable[[], None], int]:
-    """`step` as a CUDA graph, and how often it ran meanwhile: not at all, or once where something had to be made on first use
-    that can't be made while a graph is captured. Itself on other devices, or where it can't be captured."""
-    if device.type != "cuda":
+def recorded(step: Callable[[], None], model: PreTrainedModel, rows: int) -> tuple[Callable[[], None], int]:
+    """`step` of a model on so many rows as a CUDA graph, and how often it ran meanwhile: once where kernels may have to be built
+    first, which a capture can end by. Itself on other devices, or where it can't be captured."""
+    if model.device.type != "cuda":
         return step, 0
-    with torch.cuda.device(device):
-        if graph := captured(step):
-            return graph.replay, 0
+    ran, built = 0, _built.setdefault(model, set())
+    # Triton builds a kernel anew for 1 and for multiples of 16.
+    if (kind := (rows == 1, rows % 16 == 0)) not in built:
         step()
-        if graph := captured(step, told=True):
-            return graph.replay, 1
-    return step, 1
-
-
-def captured(step: Callable[[], None], *, told: bool = False) -> torch.cuda.CUDAGraph | None:
-    """A CUDA graph of `step` on the current device; None, and a warning if the user is to be `told`, where there can be none."""
+        built.add(kind)
+        ran = 1
     try:
-        graph, _ = graphed(step, tidy=unclaimed_bytes() < STEP_BYTES)
+        with torch.cuda.device(model.device):
+            graph, _ = graphed(step, tidy=unclaimed_bytes() < STEP_BYTES)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as e:
-        if told:
-            warnings.warn(f"decoding without CUDA graphs: {str(e).splitlines()[0]}", stacklevel=2)
-        return None
-    return graph
+        warnings.warn(f"decoding without CUDA graphs: {str(e).splitlines()[0]}", stacklevel=2)
+        return step, ran
+    return graph.replay, ran
 
 
 def graphed(work: Callable[[], T], pool: Any = None, *, tidy: bool = True) -> tuple[torch.cuda.CUDAGraph, T]:
@@ -176,13 +174,21 @@ def graphed(work: Callable[[], T], pool: Any = None, *, tidy: bool = True) -> tu
     graph = torch.cuda.CUDAGraph()
     # Beside other processes a thread of NCCL's asks the device things that would end a capture of all threads.
     mode = "thread_local" if torch.distributed.is_initialized() else "global"
-    with (torch.cuda.graph if tidy else Untidied)(graph, pool=pool, capture_error_mode=mode):
-        found = work()
+    before = torch.cuda.current_stream()
+    try:
+        with (torch.cuda.graph if tidy else Untidied)(graph, pool=pool, capture_error_mode=mode):
+            found = work()
+    except RuntimeError:
+        # A capture that fails leaves its own stream current, which waits for nobody.
+        torch.cuda.set_stream(before)
+        torch.cuda.synchronize()
+        raise
     return graph, found
 
 
 class Untidied(torch.cuda.graph):
-    """Torch's own capture, without what it does before one."""
+    """Torch's own capture, which neither waits for the GPU nor empties torch's caches first. A capture runs nothing, so there is
+    nothing to wait for; and where memory is left, the graph's own pool takes it from the device."""
 
     def __enter__(self) -> None:
         self.stream_ctx.__enter__()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +24,8 @@ TYPES = torch.float32, torch.bfloat16, torch.float16
 NATS = 1e-4
 """how far a trial's numbers, of some ten nats, may be from torch's"""
 LEFT_OUT = "kernels for the vocabulary left out: %s"
+TEMPERATURE, MIN_P = 0.92, 0.01
+"""of the trial's draw"""
 log = logging.getLogger(__name__)
 
 
@@ -36,41 +39,51 @@ def kernels(*logits: Tensor) -> ModuleType | None:
 def tried(device: torch.device) -> ModuleType | None:
     """The kernels, if they can be built here and give torch's numbers on this device."""
     try:
-        from steer_heal_love.ground import vocabulary_kernels as found
+        from steer_heal_love.ground import vocabulary_kernels as kernels
     except ImportError as error:
         log.warning(LEFT_OUT, error)
         return None
     try:
         with torch.cuda.device(device):
-            good = agree(found, device)
-    except (*FAILS, *found.ERRORS) as error:
+            good = agree(kernels, device)
+    except (*FAILS, *kernels.ERRORS) as error:
         log.warning(LEFT_OUT, error)
         return None
     if not good:
         log.warning(LEFT_OUT, "they don't give torch's numbers")
-    return found if good else None
+    return kernels if good else None
 
 
 @torch.no_grad()
-def agree(found: ModuleType, device: torch.device | str) -> bool:
-    """Whether NLL, divergence, its gradient and a draw are torch's on some rows of logits, one of which rules tokens out."""
+def agree(kernels: ModuleType, device: torch.device | str) -> bool:
+    """Whether NLL, divergence, its gradients and a draw are torch's, on rows of logits in bf16 and in fp32, of which one rules
+    tokens out."""
     draw = torch.Generator().manual_seed(0)
-    p, q = (4 * torch.randn(3, 5003, generator=draw).to(device) for _ in range(2))
-    p[0, :999] = -torch.inf
-    targets = torch.tensor([1000, 7, 5002], device=device)
-    log_p, log_q = log_softmax(p, -1), log_softmax(q, -1)
-    kl, _, by_student = found.forward_kl(p, q, by_student=True)
+    wide = [4 * torch.randn(3, 5003, generator=draw).to(device) for _ in range(2)]
+    wide[0][0, :999] = -torch.inf
+    return all(agree_on(kernels, *(logits.to(dtype) for logits in wide)) for dtype in TYPES[:2])
+
+
+def agree_on(kernels: Any, p: Float[Tensor, "3 v"], q: Float[Tensor, "3 v"]) -> bool:
+    """`agree` on these."""
+    targets = torch.tensor([1000, 7, 5002], device=p.device)
+    log_p, log_q = (log_softmax(logits.float(), -1) for logits in (p, q))
+    expected = kl_div(log_q, log_p.clamp(min=-1e4), reduction="none", log_target=True).sum(-1)
+    kl, by_reference, by_student = kernels.forward_kl(p, q, by_reference=True, by_student=True)
+    apart = (log_p - log_q).masked_fill(log_p.isneginf(), 0.0)
+    grain = 2 * torch.finfo(p.dtype).eps
     pairs = [
-        (found.nll(p, targets), cross_entropy(p, targets, reduction="none")),
-        (kl, kl_div(log_q, log_p.clamp(min=-1e4), reduction="none", log_target=True).sum(-1)),
-        (by_student, log_q.exp() - log_p.exp()),
+        (kernels.nll(p, targets), cross_entropy(p.float(), targets, reduction="none"), 0.0),
+        (kl, expected, 0.0),
+        (by_reference.float(), log_p.exp() * (apart - expected.unsqueeze(1)), grain),
+        (by_student.float(), log_q.exp() - log_p.exp(), grain),
     ]
-    uniform = torch.tensor([0.1, 0.5, 0.9], device=device)
-    sums = log_p.exp().cumsum(-1)
-    first = (sums > uniform.unsqueeze(1)).int().argmax(-1)
-    if not torch.equal(found.drawn(p, uniform, 1.0, 0.0), first):
-        return False
-    return all(torch.allclose(a, b, rtol=0.0, atol=NATS) for a, b in pairs)
+    uniform = torch.tensor([0.1, 0.5, 0.9], device=p.device)
+    odds = ((p.float() - p.float().amax(-1, keepdim=True)) / TEMPERATURE).exp()
+    sums = odds.masked_fill(odds < MIN_P, 0.0).cumsum(-1)
+    first = (sums > uniform.unsqueeze(1) * sums[:, -1:]).int().argmax(-1)
+    same = torch.equal(kernels.drawn(p, uniform, TEMPERATURE, MIN_P), first)
+    return same and all(torch.allclose(a, b, rtol=rough, atol=NATS) for a, b, rough in pairs)
 
 
 def nll(logits: Float[Tensor, "t v"], targets: Int[Tensor, " t"]) -> Float[Tensor, " t"]:

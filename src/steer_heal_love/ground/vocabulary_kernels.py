@@ -1,6 +1,6 @@
 """Sums over a vocabulary as Triton kernels, for a CUDA device: each logit is read in the type that it has, and widened there.
 
-One program a row. It walks along the vocabulary with a running maximum and sum in each lane, all in fp32, so that no copy of
+One program a row, and no row no program. Triton launches on the current device, so that of the logits is made current. It walks along the vocabulary with a running maximum and sum in each lane, all in fp32, so that no copy of
 the logits is made. `ground.vocabulary` says when they are used.
 """
 
@@ -89,9 +89,9 @@ def _forward_kl(
 
 
 @triton.jit
-def _odds(row, at, v, scale, most, min_p):
+def _odds(row, at, v, scale, top, min_p):
     x = tl.load(row + at, mask=at < v, other=float("-inf")).to(tl.float32)
-    odds = tl.exp(x * scale - most)
+    odds = tl.exp((x - top) * scale)
     return tl.where(odds < min_p, 0.0, odds)
 
 
@@ -112,7 +112,7 @@ def _drawn(logits, uniform, out, masses, stride, v, scale, min_p, BLOCK: tl.cons
     for start in range(0, v, BLOCK):
         at = start + tl.arange(0, BLOCK)
         top = tl.maximum(top, tl.load(row + at, mask=at < v, other=float("-inf")).to(tl.float32))
-    most = tl.max(top, 0) * scale
+    most = tl.max(top, 0)
     for block in range(BLOCKS):
         at = block * BLOCK + tl.arange(0, BLOCK)
         tl.store(mine + block, tl.sum(_odds(row, at, v, scale, most, min_p), 0))
@@ -138,7 +138,7 @@ def drawn(
     blocks = triton.next_power_of_2(triton.cdiv(v, BLOCK))
     out = torch.empty(rows, dtype=torch.long, device=logits.device)
     masses = torch.empty(rows, blocks, dtype=torch.float32, device=logits.device)
-    if rows:
+    with torch.cuda.device_of(out):
         _drawn[(rows,)](
             logits,
             uniform.contiguous(),
@@ -159,7 +159,7 @@ def nll(logits: Float[Tensor, "t v"], targets: Int[Tensor, " t"]) -> Float[Tenso
     """−log p(target) of each row, in nats."""
     logits, (rows, v) = logits.contiguous(), logits.shape
     out = torch.empty(rows, dtype=torch.float32, device=logits.device)
-    if rows:
+    with torch.cuda.device_of(out):
         _nll[(rows,)](logits, targets.contiguous(), out, logits.stride(0), v, BLOCK=BLOCK, num_warps=WARPS)
     return out
 
@@ -178,7 +178,7 @@ def forward_kl(
         torch.empty_like(given) if wanted else None
         for given, wanted in ((reference, by_reference), (student, by_student))
     ]
-    if rows:
+    with torch.cuda.device_of(out):
         _forward_kl[(rows,)](
             reference,
             student,

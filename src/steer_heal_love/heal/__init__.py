@@ -25,7 +25,6 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 divergences: Registry[Divergence] = Registry("divergence", __name__)
 
 
-def named(divergence: str) -> Divergence:
-    """The divergence of this name, which is given logits in fp32 at least, whatever type they come in."""
-    of = divergences[divergence]
-    return lambda reference, student: of(widened(reference), widened(student))
+def widening(divergence: Divergence) -> Divergence:
+    """The same, of logits in fp32 at least, whatever type they come in."""
+    return lambda reference, student: divergence(widened(reference), widened(student))

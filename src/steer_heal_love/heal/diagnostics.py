@@ -17,7 +17,7 @@ from steer_heal_love.ground import team
 from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.scoring import sorted_by_length, token_divergence
-from steer_heal_love.heal import Divergence, named
+from steer_heal_love.heal import Divergence, divergences, widening
 from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms
 from steer_heal_love.heal.losses import losses, parts_of, share, stack
@@ -64,7 +64,11 @@ def validate(
 ) -> dict[str, float]:
     """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL."""
     kept, away = readings(
-        student or Student(model, within=False), held, anchor, named(config.divergence), batch_tokens
+        student or Student(model, within=False),
+        held,
+        anchor,
+        widening(divergences[config.divergence]),
+        batch_tokens,
     )
     return {
         "nll": kept[0].mean().item(),

@@ -14,6 +14,7 @@ from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import team
 from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.scoring import size
+from steer_heal_love.heal import widening
 from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms
 from steer_heal_love.heal.student import Student
@@ -106,7 +107,8 @@ def values(
     for t in wanted:
         if t.reference and t.divergence:
             theirs = [states for e in part if (states := t.reference(e)) is not None]
-            references[t.name] = stack(theirs, hidden), t.divergence(config)
+            apart = t.divergence(config)
+            references[t.name] = stack(theirs, hidden), apart if t.narrow else widening(apart)
     hard = [t for t in wanted if t.name not in references]
     learned = any(t.weight(config) for t in hard)
     nll, *compared = token_terms(

@@ -26,6 +26,7 @@ term(
         on="anchor",
         reference=lambda e: e.reference,
         divergence=lambda config: partial(cooled, config.anchor_temperature),
+        narrow=True,
         needed=always,
         curve="anchor KL",
     )

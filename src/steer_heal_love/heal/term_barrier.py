@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steer_heal_love.config import HealConfig
-from steer_heal_love.heal import named
+from steer_heal_love.heal import divergences
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.heal.loss import hinge
 from steer_heal_love.heal.terms import Term, term
@@ -23,7 +23,7 @@ term(
         1,
         lambda config: config.lam,
         reference=lambda e: e.reference,
-        divergence=lambda config: named(config.divergence),
+        divergence=lambda config: divergences[config.divergence],
         reduce=beyond,
         share=len,
         curve="barrier (beyond τ)",

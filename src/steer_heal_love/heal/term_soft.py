@@ -12,6 +12,7 @@ term(
         lambda config: config.soft,
         reference=lambda e: e.teacher,
         divergence=lambda _config: forward_kl,
+        narrow=True,
         imitates=True,
     )
 )

@@ -47,6 +47,8 @@ class Term:
     on: Literal["kept", "anchor"] = "kept"
     reference: Callable[[Example], Tensor | None] | None = None
     divergence: Callable[[HealConfig], Divergence] | None = None
+    narrow: bool = False
+    """whether its divergence takes logits in the output layer's type, and widens each by itself; else it is given fp32"""
     reduce: Reduce = mean
     share: Callable[[list[Example]], int] = tokens
     """how much a part of a step counts: by its tokens, or by its texts"""
