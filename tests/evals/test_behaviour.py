@@ -141,25 +141,3 @@ def test_the_prompts_that_draw_the_trait_out_come_first(persona):
         persona.plain
     )
     assert behaviour.training_prompts(persona, 4, 3) == chosen[:4]
-
-
-def test_what_reads_text_alone_is_called_beside_the_model_once_it_is_prepared(subject):
-    text, states = evals.instruments["text_auc"], evals.instruments["own_kl"]
-    assert text.beside(subject) and not states.beside(subject)
-    mine = evals.instruments["behaviour"]
-    assert not mine.beside(subject), "it would have to write its pole texts first"
-    assert mine.beside(replace(subject, prepared={"behaviour": told(apart=True)}))
-    assert not mine.beside(replace(subject, prepared={"behaviour": {}})), "nor can nothing be read"
-
-
-def test_instruments_beside_the_model_give_what_they_give_in_turn(subject, monkeypatch):
-    names = ("samples", "text_auc", "own_kl", "behaviour")
-    subject = replace(subject, config=replace(CONFIG, instruments=names))
-    subject = replace(subject, prepared=evals.prepared(subject))
-    found = evals.measure(subject)
-    beside = evals.collect_items(subject, found)
-    monkeypatch.setattr(evals.Instrument, "beside", lambda *_: False)
-    in_turn = evals.collect_items(subject, found)
-    assert list(beside) == list(in_turn)
-    for name, values in in_turn.items():
-        assert beside[name] == pytest.approx(values, nan_ok=True), name

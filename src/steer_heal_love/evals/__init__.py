@@ -9,7 +9,6 @@ where it is named.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -127,9 +126,7 @@ def chosen_probes(persona: Persona, config: EvalConfig) -> tuple[Probe, ...]:
 class Instrument:
     """`inside` runs on the model under test; `outside` turns its result into items with the pristine base;
     `ready` raises `UserError` before any model is loaded when something that it needs is not there; `prepare` makes,
-    once a run on the pristine base, what all stages share: JSON-ready, found again as `Subject.prepared[name]`.
-    `text_only`: with what was prepared, `outside` needs nothing but the text that was drawn, and so is called beside the
-    others, which wait for the model."""
+    once a run on the pristine base, what all stages share: JSON-ready, found again as `Subject.prepared[name]`."""
 
     name: str
     inside: Callable[[Subject], Any]
@@ -137,11 +134,6 @@ class Instrument:
     ready: Callable[[EvalConfig], Any]
     optional: bool
     prepare: Callable[[Subject], Any] | None = None
-    text_only: bool = False
-
-    def beside(self, subject: Subject) -> bool:
-        """Whether `outside` can be called while others use the model."""
-        return self.text_only and (self.prepare is None or bool(subject.prepared.get(self.name)))
 
 
 instruments: Registry[Instrument] = Registry("instrument", __name__)
@@ -154,7 +146,6 @@ def instrument(
     ready: Callable[[EvalConfig], Any] = lambda _config: None,
     optional: bool = False,
     prepare: Callable[[Subject], Any] | None = None,
-    text_only: bool = False,
     scores: tuple[Declared, ...] = (),
 ) -> Callable[[Callable[[Subject], Any]], Callable[[Subject], Any]]:
     """Register `inside`; without `outside`, it returns the items itself. Items that are no more than means need no
@@ -162,7 +153,7 @@ def instrument(
     declare(*scores)
 
     def register(inside: Callable[[Subject], Any]) -> Callable[[Subject], Any]:
-        instruments.register(name, Instrument(name, inside, outside, ready, optional, prepare, text_only))
+        instruments.register(name, Instrument(name, inside, outside, ready, optional, prepare))
         return inside
 
     return register
@@ -231,16 +222,8 @@ def collect_items(subject: Subject, measured: Measured) -> Items:
     """Items of every instrument; call with the model pristine."""
     subject = with_samples(subject, measured.get("samples", []))
     items: Items = {}
-    with ThreadPoolExecutor(1) as aside:
-        early = {
-            name: aside.submit(instruments[name].outside, subject, result)
-            for name, result in measured.items()
-            if instruments[name].beside(subject)
-        }
-        for name, result in measured.items():
-            found = early.get(name)
-            outside = instruments[name].outside
-            items |= found.result() if found else outside(replace(subject, items=items), result)
+    for name, result in measured.items():
+        items |= instruments[name].outside(replace(subject, items=items), result)
     return items
 
 

@@ -141,8 +141,6 @@ SCORES = (
 )
 
 
-@instrument(
-    "behaviour", outside=readouts, ready=drawn_by("behaviour"), prepare=prepare, text_only=True, scores=SCORES
-)
+@instrument("behaviour", outside=readouts, ready=drawn_by("behaviour"), prepare=prepare, scores=SCORES)
 def behaviour(_subject: Subject) -> None:
     """Nothing is measured inside: what was sampled is read afterwards."""

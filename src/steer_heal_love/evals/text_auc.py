@@ -108,6 +108,6 @@ SCORES = (
 )
 
 
-@instrument("text_auc", outside=told_apart, ready=drawn_by("text_auc"), text_only=True, scores=SCORES)
+@instrument("text_auc", outside=told_apart, ready=drawn_by("text_auc"), scores=SCORES)
 def text_auc(_subject: Subject) -> None:
     """Nothing is measured inside: the texts are read afterwards."""
