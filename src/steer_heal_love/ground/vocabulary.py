@@ -40,8 +40,8 @@ def tried(device: torch.device) -> ModuleType | None:
     """The kernels, if they can be built here and give torch's numbers on this device."""
     try:
         from steer_heal_love.ground import vocabulary_kernels as kernels
-    except ImportError as error:
-        log.warning(LEFT_OUT, error)
+    except ImportError as error:  # torch brings Triton along where there is one for the platform
+        log.info(LEFT_OUT, error)
         return None
     try:
         with torch.cuda.device(device):

@@ -1,7 +1,8 @@
 """Sums over a vocabulary as Triton kernels, for a CUDA device: each logit is read in the type that it has, and widened there.
 
-One program a row, and no row no program. Triton launches on the current device, so that of the logits is made current. It walks along the vocabulary with a running maximum and sum in each lane, all in fp32, so that no copy of
-the logits is made. `ground.vocabulary` says when they are used.
+One program a row walks along the vocabulary with a running maximum and sum in each lane, all in fp32, so that no copy of the
+logits is made. Triton launches on the current device, so that of the logits is made current. `ground.vocabulary` says when they
+are used.
 """
 
 from __future__ import annotations
