@@ -11,7 +11,8 @@ import torch
 from steer_heal_love.ground import scoring
 from steer_heal_love.ground.divergence import forward_kl, reverse_kl
 from steer_heal_love.ground.models import check_head, head
-from steer_heal_love.ground.reading import left_pad, positions
+from steer_heal_love.ground.padding import left_pad
+from steer_heal_love.ground.reading import positions
 from steer_heal_love.ground.scoring import by_length, hidden_states, pack, token_nll, token_order
 from steer_heal_love.ground.trees import Tree, branch_nll
 from steer_heal_love.nouns import Tokens

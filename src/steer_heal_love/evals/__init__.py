@@ -96,6 +96,14 @@ class Subject:
     def prompt(self, text: str) -> tuple[int, ...]:
         return prompt_ids(self.tok, text, self.system, shots=self.shots)
 
+    def told(self, sample: Sample) -> Tokens:
+        """A sample after its prompt as this model is told it."""
+        return Tokens(self.prompt(sample["prompt"]), tuple(sample["ids"]))
+
+    def plain(self, sample: Sample, *system: str) -> Tokens:
+        """A sample after its prompt as the base is asked, under the neutral system prompt or this one."""
+        return Tokens(prompt_ids(self.tok, sample["prompt"], *system), tuple(sample["ids"]))
+
     def states(self, kind: str, sequences: list[Tokens]) -> Hidden:
         """The final hidden states of the model under test over these answers; ask for them inside its contexts."""
         name = kept_as(self.known_as, kind)

@@ -21,12 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steer_heal_love.evals import OWN, Subject, by_kind, drawn_by, first_draws, instrument
-from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.divergence import entropy, forward_kl
 from steer_heal_love.ground.models import Voice, narrow_head, voice
 from steer_heal_love.ground.state_cache import Hidden, from_states
-from steer_heal_love.nouns import Items, Tokens
+from steer_heal_love.nouns import Items
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def kl_and_entropy(model: Float[Tensor, "t v"], base: Float[Tensor, "t v"]) -> F
 def read_own(s: Subject, said: Said) -> Items:
     made = s.samples
     prompts = [m["prompt"] for m in made]
-    plain = [Tokens(prompt_ids(s.tok, m["prompt"]), tuple(m["ids"])) for m in made]
+    plain = [s.plain(m) for m in made]
     ours = lambda own, base: kl_and_entropy(said.speak(own), narrow_head(s.model, base))
     rows = from_states(s.model, [said.states, s.base_states(plain)], ours)
     kl, spread = zip(*(r.mean(0).tolist() for r in rows), strict=True) if rows else ((), ())
@@ -73,5 +72,5 @@ SCORES = (
 
 @instrument("own_kl", outside=read_own, ready=drawn_by("own_kl"), scores=SCORES)
 def own_kl(s: Subject) -> Said:
-    sequences = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in first_draws(s.drawn)]
+    sequences = [s.told(m) for m in first_draws(s.drawn)]
     return Said(s.states(OWN, sequences), voice(s.model))

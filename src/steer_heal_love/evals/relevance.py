@@ -20,10 +20,9 @@ import math
 from typing import Any
 
 from steer_heal_love.evals import Subject, by_kind, drawn_by, instrument
-from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared
 from steer_heal_love.ground.scoring import token_nll
-from steer_heal_love.nouns import Items, Tokens
+from steer_heal_love.nouns import Items
 
 
 def others(prompts: list[str], questions: set[str], draw: int = 0) -> list[str | None]:
@@ -50,7 +49,7 @@ def elsewhere(s: Subject, prompts: list[str]) -> list[str | None]:
 def read_relevance(s: Subject, _: Any) -> Items:
     prompts = list(dict.fromkeys(m["prompt"] for m in s.drawn))
     pairs = [(m, p) for m, p in zip(s.drawn, elsewhere(s, prompts), strict=True) if p]
-    sequences = [Tokens(prompt_ids(s.tok, p), tuple(m["ids"])) for m, p in pairs]
+    sequences = [s.plain({**m, "prompt": p}) for m, p in pairs]
     found: dict[str, list[float]] = {p: [] for p in prompts}
     for (m, _p), nll in zip(pairs, token_nll(s.model, sequences, batch_tokens=s.batch_tokens), strict=True):
         found[m["prompt"]].append(nll.mean().item())

@@ -18,31 +18,27 @@ from functools import partial
 import torch
 
 from steer_heal_love.evals import Subject, by_kind, first_draws, instrument, sample_prompts
-from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.declared import Declared, Panel
 from steer_heal_love.ground.decode import sample
 from steer_heal_love.ground.scoring import log_likelihood, token_nll
 from steer_heal_love.ground.state_cache import from_states
 from steer_heal_love.ground.text import distinct, repeated_share, spoken
-from steer_heal_love.nouns import Items, Sample, Tokens
+from steer_heal_love.nouns import Items, Sample
 
 
 def read_samples(s: Subject, made: list[Sample]) -> Items:
     prompts = list(dict.fromkeys(m["prompt"] for m in made))
     questions = {p.question for p in s.probes}
 
-    def sequences(samples: list[Sample], *system: str) -> list[Tokens]:
-        return [Tokens(prompt_ids(s.tok, m["prompt"], *system), tuple(m["ids"])) for m in samples]
-
     def nll(samples: list[Sample], system: str) -> list[float]:
-        read = token_nll(s.model, sequences(samples, system), batch_tokens=s.batch_tokens)
+        read = token_nll(s.model, [s.plain(m, system) for m in samples], batch_tokens=s.batch_tokens)
         return [part.mean().item() for part in read]
 
     def plain_nll(samples: list[Sample]) -> list[float]:
         """The same after the plain prompt, from states that other instruments ask for too: of the first draws. These are read
         by themselves, as they are where only they are asked for, so that a resumed run finds the same to the last digit."""
-        s.base_states(sequences(first_draws(samples)))
-        plain = sequences(samples)
+        s.base_states([s.plain(m) for m in first_draws(samples)])
+        plain = [s.plain(m) for m in samples]
         targets = [torch.tensor(t.answer, dtype=torch.long) for t in plain]
         read = from_states(s.model, [s.base_states(plain), targets], partial(log_likelihood, s.model))
         return [-part.mean().item() for part in read]

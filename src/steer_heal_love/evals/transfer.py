@@ -193,7 +193,7 @@ def ledger(
     `previous`: the student of the round before, called `before` in the subject's cache; None where that is the base.
     """
     neutral = [Tokens(s.prompt(text), tokens.answer) for text, tokens, _ in s.neutral]
-    own = [Tokens(s.prompt(m["prompt"]), tuple(m["ids"])) for m in healed.samples]
+    own = [s.told(m) for m in healed.samples]
 
     def hidden(name: str, context: Context, sequences: list[Tokens]) -> Hidden:
         return s.cache.read(

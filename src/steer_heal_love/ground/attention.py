@@ -20,7 +20,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from steer_heal_love.ground.reading import FAILS, closeness, forward, left_pad, positions
+from steer_heal_love.ground.padding import left_pad
+from steer_heal_love.ground.reading import FAILS, closeness, forward, positions
 
 NAME, FUSED = "grouped", "grouped_fused"
 NAMES = """is_causal position_ids cache_position use_cache output_attentions output_hidden_states output_router_logits

@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from steer_heal_love.ground.decode import sample
+from steer_heal_love.ground.padding import left_pad
 from steer_heal_love.ground.parts import narrow_head
-from steer_heal_love.ground.reading import blank, forward, left_pad, positions, select, way
+from steer_heal_love.ground.reading import blank, forward, positions, select, way
 from steer_heal_love.ground.replay import steps
 from steer_heal_love.ground.scoring import last_hidden, log_likelihood, token_nll
 from steer_heal_love.nouns import Tokens

@@ -30,10 +30,11 @@ from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.operations import Steering
+from steer_heal_love.ground.padding import left_pad
 from steer_heal_love.ground.parts import narrow_head
 from steer_heal_love.ground.places import Rows
 from steer_heal_love.ground.progress import Advance, Track, silent
-from steer_heal_love.ground.reading import forward, left_pad, positions, select, way
+from steer_heal_love.ground.reading import forward, positions, select, way
 from steer_heal_love.ground.scoring import last_hidden, worth_sharing
 from steer_heal_love.ground.vocabulary import kernels, widened
 

@@ -23,8 +23,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, cache_utils
 
-from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.padding import left_pad
 from steer_heal_love.ground.parts import body
 
 START, OWN, TAIL = 6, (9, 2, 14), 4
@@ -334,16 +334,6 @@ def rounding(model: PreTrainedModel) -> float:
 def select(cache: Any, rows: Int[Tensor, " b"]) -> None:
     """These rows of a cache, in this order, in place; a row may be named more than once."""
     cache.reorder_cache(rows)
-
-
-def left_pad(
-    prompts: list[tuple[int, ...]], device: torch.device | str
-) -> tuple[Int[Tensor, "b s"], Int[Tensor, "b s"]]:
-    """Ids and mask with every prompt's last token in the last column."""
-    width = max(len(p) for p in prompts)
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], dtype=torch.long)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], dtype=torch.long)
-    return sent(ids, device), sent(mask, device)
 
 
 def positions(mask: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:

@@ -20,6 +20,7 @@ from steer_heal_love.ground import side_by_side, team
 from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.memory import one_ahead
+from steer_heal_love.ground.padding import right_pad
 from steer_heal_love.ground.parts import bare, narrow_head
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.reading import forward, positions, way
@@ -286,13 +287,3 @@ def token_divergence(
         return torch.cat(parts).split(batch.lengths)
 
     return forward_all(model, sequences, batch_tokens, by_row)
-
-
-def right_pad(
-    rows: list[tuple[int, ...]], device: torch.device | str
-) -> tuple[Int[Tensor, "b s"], Int[Tensor, "b s"]]:
-    """Ids and mask with every row's first token in the first column."""
-    width = max(map(len, rows))
-    ids = torch.tensor([list(r) + [0] * (width - len(r)) for r in rows], dtype=torch.long)
-    mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows], dtype=torch.long)
-    return sent(ids, device), sent(mask, device)

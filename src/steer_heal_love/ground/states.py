@@ -14,12 +14,12 @@ from steer_heal_love.ground import places, team
 from steer_heal_love.ground.hooks import captured
 from steer_heal_love.ground.layout import Tree
 from steer_heal_love.ground.memory import one_ahead
+from steer_heal_love.ground.padding import right_pad
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.reading import arguments, positions, way
 from steer_heal_love.ground.rows import laid_out, read_once
 from steer_heal_love.ground.scoring import (
     by_length,
-    right_pad,
     sorted_by_length,
     worth_sharing,
 )
