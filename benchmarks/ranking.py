@@ -49,6 +49,7 @@ from shared import measured as pooled
 
 from steer_heal_love import sweep as room
 from steer_heal_love.compare import study
+from steer_heal_love.conditions import examples
 from steer_heal_love.config import ConditionConfig
 from steer_heal_love.generate import generate
 from steer_heal_love.ground import models, purposes, records
@@ -61,7 +62,6 @@ from steer_heal_love.ground.progress import silent
 from steer_heal_love.ground.scoring import hidden_states, token_divergence
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.session import loaded, seed_for
-from steer_heal_love.steps import examples
 from steer_heal_love.sweep.bed import Bed, laid
 from steer_heal_love.sweep.contexts import poles
 from steer_heal_love.vector.iso_kl import iso_kl

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from tests.test_loop import SETTINGS
 from tests.tiny_model import build_model
 
-from steer_heal_love import cli, loop, steps
+from steer_heal_love import cli, conditions, loop
 from steer_heal_love.cells import keys
 from steer_heal_love.config import ConditionConfig
+from steer_heal_love.ground.chat import prompt_ids
 from steer_heal_love.ground.condition import Condition
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.persona import load as load_persona
@@ -159,8 +160,8 @@ def test_a_runs_text_is_steered_on_the_prompts_that_meet_its_condition_alone(net
     )
     who = load_persona("love")
     every = {*who.elicit, *who.plain}
-    assert met < every and len(met) >= steps.LEAST_MEETING
-    cosines = condition.cosines(net, [steps.prompt_ids(run.tok, p) for p in sorted(every)])
+    assert met < every and len(met) >= conditions.LEAST_MEETING
+    cosines = condition.cosines(net, [prompt_ids(run.tok, p) for p in sorted(every)])
     assert met == {p for p, m in zip(sorted(every), condition.meets(cosines), strict=True) if m}
     asked = {
         json.loads(line)["prompt"]

@@ -211,9 +211,9 @@ def condition(
     who = load_persona(persona)
     with screen.importing():
         from steer_heal_love.cli.verbs import load
+        from steer_heal_love.conditions import examples
         from steer_heal_love.ground import models
         from steer_heal_love.ground.chat import template_hash
-        from steer_heal_love.steps import examples
         from steer_heal_love.vector import condition_file
 
     net, tok = load(model, device=device, template=template)
