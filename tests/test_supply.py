@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from steer_heal_love import alone, bake, cli, loop, presets, session
+from steer_heal_love import alone, bake, cli, loop, manifest, presets, session
 from steer_heal_love.ground import made, models
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
@@ -127,9 +127,9 @@ def test_a_damaged_manifest_is_a_message(run, capsys, manifest):
 
 def test_a_manifest_does_not_say_whose_home_it_was(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/someone"))
-    assert session.homeless("/home/someone/models/x") == "~/models/x"
-    assert session.homeless("/home/someone-else/x") == "/home/someone-else/x"
-    assert session.homeless("hub/model") == "hub/model"
+    assert manifest.homeless("/home/someone/models/x") == "~/models/x"
+    assert manifest.homeless("/home/someone-else/x") == "/home/someone-else/x"
+    assert manifest.homeless("hub/model") == "hub/model"
 
 
 def test_a_manifest_holds_no_secret(run, monkeypatch):

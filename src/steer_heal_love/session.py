@@ -14,15 +14,14 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from steer_heal_love import bake, evals, gates, presets, replicas
+from steer_heal_love import bake, evals, gates, manifest, presets, replicas
 from steer_heal_love import filter as sieve
 from steer_heal_love.config import GenerateConfig, RunConfig
 from steer_heal_love.evals import nulls
 from steer_heal_love.gates import Evidence
 from steer_heal_love.generate import engine
-from steer_heal_love.ground import banks, identity, loading, made, memory, models, records, spread
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground.chat import template_hash
+from steer_heal_love.ground import identity, loading, made, memory, models, records, spread
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.identity import Warn
@@ -216,15 +215,11 @@ def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track)
         shutil.copyfile(persona_path(cfg.persona), scratch)
     if cfg.template:  # a file of the user's may change or go; the run keeps what it was made with
         records.write_text(folder.path / "chat_template.jinja", str(tok.chat_template))
-    given = made.hashes(folder.path, [folder.path / name for name in GIVEN])
-    records.write_json(folder.path / "manifest.json", manifest(cfg, model, tok) | {"files": given})
+    given = made.hashes(folder.path, [folder.path / name for name in manifest.GIVEN])
+    records.write_json(folder.path / "manifest.json", manifest.of(cfg, model, tok) | {"files": given})
     for note in loading.notes(model):
         folder.event("warning", message=note)
     return Session(cfg, load_persona(cfg.persona), model, tok, folder, track)
-
-
-GIVEN = ("config.toml", "persona.toml", "chat_template.jinja")
-"""what a run was started with; the manifest holds their hashes"""
 
 
 def reference_sampling(cfg: RunConfig) -> GenerateConfig:
@@ -269,7 +264,7 @@ def opened(
     Code that comes with its model is run only where the caller trusts it too, whatever the run's settings say. Raises
     `UserError` for a folder whose files are not those that the run wrote, and where another process writes to it.
     """
-    if barely_begun(path):
+    if manifest.barely_begun(path):
         s = begun_again(path, track, trust_remote_code=trust_remote_code, **placed)
         return replace(s, config=replace(s.config, **placed))
     folder = RunFolder.open(path)
@@ -277,7 +272,7 @@ def opened(
     cfg.check()
     folder.check()
     was = identity.of_run(path)
-    if (seed := made_with(path)) != cfg.seed:
+    if (seed := manifest.seed(path)) != cfg.seed:
         raise UserError(
             f"{shown(path)}: config.toml has seed {cfg.seed}, the run was made with {seed!r:.40}; nothing was changed."
         )
@@ -315,23 +310,6 @@ def walked_dose(run: Path) -> float | None:
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
-def made_with(path: Path) -> Any:
-    """The seed that a run's manifest names."""
-    file = path / "manifest.json"
-    return json_object(file, str(file)).data.get("seed")
-
-
-def barely_begun(path: Path) -> bool:
-    """Whether a run was killed after its settings were written and before its manifest was, so that no step is done."""
-    return (
-        not (path / "manifest.json").exists()
-        and (path / "config.toml").is_file()
-        and not any(
-            (path / name).exists() for name in ("events.jsonl", "base", "rounds", "adapter", "summary.json")
-        )
-    )
-
-
 def begun_again(path: Path, track: Track, *, trust_remote_code: bool, **placed: Any) -> Session:
     """The run whose beginning was cut short, begun in the same folder with the settings that lie there; its model is loaded
     as `placed` says."""
@@ -342,27 +320,3 @@ def begun_again(path: Path, track: Track, *, trust_remote_code: bool, **placed: 
     folder = RunFolder(path)
     with folder.locked():
         return begun(cfg, *loaded(replace(cfg, **placed), track), folder, track)
-
-
-def homeless(name: str) -> str:
-    """A folder's name without the home folder's, which says who ran it; any other name as it is."""
-    home = str(Path.home())
-    return f"~{name[len(home) :]}" if name == home or name.startswith(home.rstrip("/") + "/") else name
-
-
-def manifest(cfg: RunConfig, model: Any, tok: Any) -> Json:
-    data = {name: records.hash_text("\n".join(banks.bank(name))) for name in banks.names()}
-    data |= evals.bank_hashes(cfg.eval)
-    data["persona"] = records.hash_text(persona_path(cfg.persona).read_text(encoding="utf-8"))
-    return {
-        "schema": records.SCHEMA,
-        "versions": records.versions(),
-        **records.commit(),
-        "model": homeless(cfg.model),
-        "model_hash": models.fingerprint(model),
-        "dtype": str(model.dtype),
-        "chat_template_hash": template_hash(tok),
-        "data": data,
-        "device": records.device_name(model.device),
-        "seed": cfg.seed,
-    }
