@@ -1,9 +1,10 @@
 """A run of two rounds and more through `loop.run` itself, on random weights of a known shape: where a late round's time goes.
 
 The weights are saved as a folder and loaded as a user's would be. Random text says nothing, so the filter checks only that
-it is no refusal, and the walk stays where it begins. Each step's seconds are those of the run's own log, and so are a round's, from one conclusion to the next; instruments and steps
-within steps are timed here, and the device is waited for before and after each. Beside the seconds stand the tokens that the
-decoder read meanwhile, padding included, but for those that a captured graph read.
+it is no refusal, and the walk stays where it begins. Each step's seconds are those of the run's own log, and so are a round's,
+from one conclusion to the next. Instruments and steps within steps are timed here, and the device is waited for before and
+after each. Beside the seconds stand the tokens that the decoder read meanwhile, padding included, but for those that a captured
+graph read.
 
 `python benchmarks/late_round.py --shape qwen3-4b --tokenizer FOLDER --out late_round.json`; `--shape tiny` is a dry run.
 """
@@ -125,6 +126,7 @@ def by_step(folder: Path) -> dict[str, dict[str, list[float]]]:
 def by_round(folder: Path) -> dict[str, float]:
     """Seconds of every round but the first, from when the round before was concluded until this one was: steps, what is
     written, hashed and read back after each, the adapter of all rounds, and the report."""
+    # A conclusion says twice what it wrote: the second time with the report.
     ends = [e["t"] for e in RunFolder(folder).event.read() if e["event"] == "wrote"][1::2]
     return {str(k): after - before for k, (before, after) in enumerate(itertools.pairwise(ends), 1)}
 

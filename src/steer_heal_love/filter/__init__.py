@@ -118,15 +118,20 @@ def score(
     ]
 
 
-def measure(scored: list[Scored], names: tuple[str, ...] = ()) -> list[Completion]:
-    """Fill in each completion's `checks`: the value of every named check (all when none is named)."""
-    for s in scored:
-        s.completion.checks = values(s, names or tuple(checks))
+def measure(
+    scored: list[Scored], names: tuple[str, ...] = (), early: list[dict[str, float]] | None = None
+) -> list[Completion]:
+    """Fill in each completion's `checks`: the value of every named check (all when none is named). `early`: values of each
+    that were taken before."""
+    for s, known in zip(scored, early or [{}] * len(scored), strict=True):
+        s.completion.checks = {
+            name: known[name] if name in known else value(s, name) for name in names or tuple(checks)
+        }
     return [s.completion for s in scored]
 
 
-def values(s: Scored, names: Iterable[str]) -> dict[str, float]:
-    return {name: float(checks[name].value(s)) for name in names}
+def value(s: Scored, name: str) -> float:
+    return float(checks[name].value(s))
 
 
 def measured(
@@ -140,15 +145,12 @@ def measured(
     track: Track = silent,
 ) -> list[Completion]:
     """`measure` of what `score` reads. Checks of the text alone are taken meanwhile, so that a GPU needn't wait for them."""
-    names = names or tuple(checks)
-    early = [name for name in names if checks[name].text_only]
+    of_text = [name for name in names or tuple(checks) if checks[name].text_only]
+    take = lambda s: {name: value(s, name) for name in of_text}
     with ThreadPoolExecutor(1) as aside:
-        of_text = aside.submit(lambda: [values(unread(c, persona), early) for c in completions])
+        early = aside.submit(lambda: [take(unread(c, persona)) for c in completions])
         scored = score(model, tok, completions, persona, batch_tokens=batch_tokens, track=track)
-    for s, known in zip(scored, of_text.result(), strict=True):
-        found = known | values(s, (name for name in names if name not in known))
-        s.completion.checks = {name: found[name] for name in names}
-    return completions
+    return measure(scored, names, early.result())
 
 
 def unread(completion: Completion, persona: Persona) -> Scored:

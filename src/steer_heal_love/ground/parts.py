@@ -93,26 +93,20 @@ def edited(logits: Float[Tensor, "n v"], by: list[Edit]) -> Float[Tensor, "n v"]
 
 def finished(model: PreTrainedModel, raw: Float[Tensor, "n v"], by: list[Edit]) -> Float[Tensor, "n v"]:
     """The output layer's values, scaled and edited in fp32; as they are where the model and its contexts do neither."""
-    config = model.config.get_text_config(decoder=True)
-    if by or any(getattr(config, name, None) for name in SCALINGS):
-        return edited(scaled(model, raw), by)
-    return raw
-
-
-SCALINGS = "logit_scale", "logits_scaling", "final_logit_softcapping"
-"""names under which architectures keep what they do to the output layer's values"""
+    logits = scaled(model, raw)
+    return edited(logits.float(), by) if by else logits
 
 
 def scaled(model: PreTrainedModel, raw: Float[Tensor, "n v"]) -> Float[Tensor, "n v"]:
-    """What an architecture does to the output layer's values, in fp32."""
-    config, logits = model.config.get_text_config(decoder=True), raw.float()
+    """What an architecture does to the output layer's values, in fp32; as they are where it does nothing."""
+    config = model.config.get_text_config(decoder=True)
     if scale := getattr(config, "logit_scale", None):
-        logits = logits * scale
+        raw = raw.float() * scale
     if divisor := getattr(config, "logits_scaling", None):
-        logits = logits / divisor
+        raw = raw.float() / divisor
     if cap := getattr(config, "final_logit_softcapping", None):
-        logits = cap * torch.tanh(logits / cap)
-    return logits
+        raw = cap * torch.tanh(raw.float() / cap)
+    return raw
 
 
 def bare(model: PreTrainedModel) -> Voice:

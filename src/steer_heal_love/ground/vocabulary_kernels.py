@@ -25,12 +25,17 @@ NOWHERE = tl.constexpr(2**31 - 1)
 
 
 @triton.jit
+def _read(row, at, v):
+    return tl.load(row + at, mask=at < v, other=float("-inf")).to(tl.float32)
+
+
+@triton.jit
 def _log_sum_exp(row, v, BLOCK: tl.constexpr):
     top = tl.full([BLOCK], float("-inf"), tl.float32)
     mass = tl.zeros([BLOCK], tl.float32)
     for start in range(0, v, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        x = tl.load(row + at, mask=at < v, other=float("-inf")).to(tl.float32)
+        x = _read(row, at, v)
         higher = tl.maximum(top, x)
         # A lane that has met nothing but -inf has no mass; -inf less itself would be no number.
         shift = tl.where(higher == float("-inf"), 0.0, higher)
@@ -68,30 +73,28 @@ def _forward_kl(
     parts = tl.zeros([BLOCK], tl.float32)
     for start in range(0, v, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        inside = at < v
-        log_p = tl.load(p_row + at, mask=inside, other=float("-inf")).to(tl.float32) - p_total
-        log_q = tl.load(q_row + at, mask=inside, other=float("-inf")).to(tl.float32) - q_total
+        log_p = _read(p_row, at, v) - p_total
+        log_q = _read(q_row, at, v) - q_total
         p = tl.exp(log_p)
         parts += tl.where(p == 0.0, 0.0, p * (log_p - log_q))
         if BY_STUDENT:
-            tl.store(by_student + i * v + at, tl.exp(log_q) - p, mask=inside)
+            tl.store(by_student + i * v + at, tl.exp(log_q) - p, mask=at < v)
     kl = tl.sum(parts, 0)
     # Where it is no number it stays none.
     tl.store(out + i, tl.where(kl < 0.0, 0.0, kl))
     if BY_REFERENCE:
         for start in range(0, v, BLOCK):
             at = start + tl.arange(0, BLOCK)
-            inside = at < v
-            log_p = tl.load(p_row + at, mask=inside, other=float("-inf")).to(tl.float32) - p_total
-            log_q = tl.load(q_row + at, mask=inside, other=float("-inf")).to(tl.float32) - q_total
+            log_p = _read(p_row, at, v) - p_total
+            log_q = _read(q_row, at, v) - q_total
             p = tl.exp(log_p)
             apart = tl.where(p == 0.0, 0.0, log_p - log_q)
-            tl.store(by_reference + i * v + at, p * (apart - kl), mask=inside)
+            tl.store(by_reference + i * v + at, p * (apart - kl), mask=at < v)
 
 
 @triton.jit
 def _odds(row, at, v, scale, top, min_p):
-    x = tl.load(row + at, mask=at < v, other=float("-inf")).to(tl.float32)
+    x = _read(row, at, v)
     odds = tl.exp((x - top) * scale)
     return tl.where(odds < min_p, 0.0, odds)
 
@@ -112,7 +115,7 @@ def _drawn(logits, uniform, out, masses, stride, v, scale, min_p, BLOCK: tl.cons
     top = tl.full([BLOCK], float("-inf"), tl.float32)
     for start in range(0, v, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        top = tl.maximum(top, tl.load(row + at, mask=at < v, other=float("-inf")).to(tl.float32))
+        top = tl.maximum(top, _read(row, at, v))
     most = tl.max(top, 0)
     for block in range(BLOCKS):
         at = block * BLOCK + tl.arange(0, BLOCK)
