@@ -34,7 +34,14 @@ SHIFT = Step(NAME, "shift.safetensors", Codec(Vector.load, Vector.save))
 
 
 def control(r: Run) -> Vector:
-    """The own shift of the control student."""
+    """The own shift of the control student, which a sitting reads or makes once."""
+    if r.unsteered is None:
+        r.unsteered = shift_of_control(r)
+    return r.unsteered
+
+
+def shift_of_control(r: Run) -> Vector:
+    """That shift from what lies in the run's folder, and what is missing there made."""
     here, first = r.folder.path / "base" / "control", r.folder.round(0)
     vector = Vector.load(first / steps.VECTOR.file)
     # Its warnings are its own, in a log beside it. Nothing steers it: at dose 0 its teacher is itself.

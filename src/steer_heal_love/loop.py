@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -165,16 +166,23 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
     says whether the run `goes_on`."""
     if not team.leads():
         return
-    path = r.folder.path
+    path, whole = r.folder.path, r.whole(r.history) if r.history else None
     r.folder.still_there()
-    if r.history:
-        name, note = models.base_name(r.config.model), identity.of_run(path).note()
-        bake.save_peft(r.whole(r.history), path / "adapter", base_model=name, note=note)
     r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
     records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
-    r.folder.wrote()
-    report.write([path], path / "report.html", ours=True)
+    with ThreadPoolExecutor(1) as aside:  # writing and hashing leave Python free for the report
+        exporting = aside.submit(export, r, whole)
+        report.write([path], path / "report.html", ours=True)
+        exporting.result()
     r.folder.wrote(made.PAGES)
+
+
+def export(r: Run, whole: Adapter | None) -> None:
+    """The one adapter, where there is one, and the hashes of all results that were worked out of the steps."""
+    if whole:
+        name, note = models.base_name(r.config.model), identity.of_run(r.folder.path).note()
+        bake.save_peft(whole, r.folder.path / "adapter", base_model=name, note=note)
+    r.folder.wrote(made.RESULTS)
 
 
 def summary(r: Run, *, goes_on: bool) -> Json:

@@ -7,7 +7,6 @@ from functools import partial
 
 from steer_heal_love.generate import generate
 from steer_heal_love.ground.step import PREVIEWS, Step
-from steer_heal_love.ground.weights import folded
 from steer_heal_love.nouns import Preview
 from steer_heal_love.session import Run, Session
 from steer_heal_love.steps import exported
@@ -31,7 +30,7 @@ def first_preview(s: Session, vector: Vector) -> list[Preview]:
 def preview(r: Run, number: int, vector: Vector, dose: float) -> list[Preview]:
     """The same question to the student that the round steered, at the dose it found, and to the healed one."""
     with r.track("look", 2) as advance:
-        with folded(r.model, r.history[:-1]):
+        with r.after(r.history[:-1]):
             (steered,) = answered(r, vector, [dose])
         advance(1)
         with exported(r, r.history):

@@ -32,13 +32,13 @@ from steer_heal_love.ground.state_cache import StateCache
 from steer_heal_love.ground.states import States
 from steer_heal_love.ground.step import Step
 from steer_heal_love.ground.untrusted import json_object
-from steer_heal_love.ground.weights import folded, placed
+from steer_heal_love.ground.weights import Folds, folded, placed
 from steer_heal_love.heal import divergences
 from steer_heal_love.heal.examples import Example
 from steer_heal_love.nouns import Adapter, Completion, Gate, Json, Persona, Round, Stage, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as persona_path
-from steer_heal_love.vector import applied_by, condition_file, methods
+from steer_heal_love.vector import Vector, applied_by, condition_file, methods
 
 T = TypeVar("T")
 
@@ -121,6 +121,10 @@ class Run(Session):
     """the base's states at the tag over the contexts, by where they are read"""
     last_whole: tuple[list[Adapter], Adapter | None] = field(default=([], None), init=False)
     """rounds, and the one adapter that they make"""
+    unsteered: Vector | None = field(default=None, init=False)
+    """the own shift of the control student, once it was asked for"""
+    folds: Folds = field(default_factory=Folds, init=False)
+    """the weights of the student that was folded last"""
 
     @classmethod
     def on(cls, session: Session, base: Base) -> Run:
@@ -134,7 +138,11 @@ class Run(Session):
 
     def student(self) -> AbstractContextManager[None]:
         """The base with every round so far folded in."""
-        return folded(self.model, self.history)
+        return self.after(self.history)
+
+    def after(self, rounds: list[Adapter]) -> AbstractContextManager[None]:
+        """The base with these rounds folded in."""
+        return folded(self.model, rounds, self.folds)
 
     def whole(self, rounds: list[Adapter]) -> Adapter:
         """These rounds as one adapter on the model's device; the last one that was asked for is remembered."""

@@ -31,7 +31,6 @@ from steer_heal_love.ground.policy import Policy, band
 from steer_heal_love.ground.scoring import token_nll
 from steer_heal_love.ground.step import COMPLETIONS, JSON, STAGES, Codec, Step
 from steer_heal_love.ground.untrusted import shaped
-from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal.examples import referred, unread
 from steer_heal_love.heal.teacher import teacher_states
 from steer_heal_love.heal.train import heal
@@ -273,7 +272,7 @@ def evaluated(
 
 def scored(r: Run, number: int, vector: Vector, dose: float) -> list[Stage]:
     """This round's student, steered, as it was before its heal; and the model that all rounds make."""
-    steered = (lambda: folded(r.model, r.history[:-1]), lambda: vector(r.model, dose))
+    steered = (lambda: r.after(r.history[:-1]), lambda: vector(r.model, dose))
     r.cache.keep(evals.kept_as(named(number - 1), evals.NEUTRAL))
     whole = lambda: exported(r, r.history)
     draws = r.config.eval.healed_draws

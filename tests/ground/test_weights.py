@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -182,3 +184,44 @@ def test_a_fold_whose_copies_are_elsewhere_is_undone_exactly(model, random_adapt
     with folded(model, [random_adapter(model, 1)]):
         assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_a_student_that_is_folded_again_is_copied_and_has_the_same_bits(model, rounds, bits, monkeypatch):
+    """Where there is room for it; another student's weights are forgotten, and one's own are never those edited in place."""
+    model.to(torch.bfloat16)
+    before, folds, sums = bits(model), weights.Folds(), []
+    summed = weights.summed
+    monkeypatch.setattr(weights, "roomy", lambda _weights: True)
+    monkeypatch.setattr(weights, "summed", lambda *a: sums.append(a[1]) or summed(*a))
+    with folded(model, rounds):
+        expected = bits(model)
+    each = len(sums)
+    for count in (2 * each, 2 * each):
+        with folded(model, rounds, folds):
+            assert same(model, expected)
+            for name in rounds[0].factors:
+                model.get_submodule(name).weight.data.zero_()  # what is remembered are copies
+        assert same(model, before) and len(sums) == count
+    with folded(model, rounds[:1], folds):
+        assert not same(model, expected)
+    with folded(model, list(rounds), folds):
+        assert same(model, expected)
+    assert len(sums) > 3 * each
+
+
+def test_folded_weights_stay_only_on_a_gpu_with_room_for_four_more(model, rounds, monkeypatch):
+    folds = weights.Folds()
+    with folded(model, rounds, folds):
+        pass
+    assert not folds.of(rounds)  # a processor
+
+    class OnGpu:
+        device = torch.device("cuda", 0)
+        numel, element_size = (lambda _self: 1000), (lambda _self: 2)
+
+    free = {"bytes": 16_000}
+    monkeypatch.setattr(weights, "unclaimed_bytes", lambda: free["bytes"])
+    monkeypatch.setattr(torch.cuda, "device", lambda _device: nullcontext())
+    assert weights.roomy([OnGpu(), OnGpu()])
+    free["bytes"] -= 1
+    assert not weights.roomy([OnGpu(), OnGpu()])

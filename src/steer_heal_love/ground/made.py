@@ -38,6 +38,8 @@ DERIVED = (
 """what is worked out of the steps' files, and written anew by every sitting"""
 PAGES = ("report.html", "trajectory.png")
 """derived files that nothing reads"""
+RESULTS = tuple(name for name in DERIVED if name not in PAGES)
+"""the others"""
 PROMPTED = 6
 """files named in a message; the rest are counted"""
 UNREADABLE = (

@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,13 +22,37 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import factored, fits, linear
 from steer_heal_love.ground.hooks import once
-from steer_heal_love.ground.memory import free_bytes
+from steer_heal_love.ground.memory import free_bytes, unclaimed_bytes
 from steer_heal_love.nouns import Adapter
+
+ROOM = 4
+"""copies of the folded weights that a GPU must have room for, so that one of them stays there"""
+
+
+class Folds:
+    """The weights of the student that was folded last: folding it again is a copy. They stay only where a GPU has plenty of
+    room for them, and only until another student is folded."""
+
+    def __init__(self) -> None:
+        self._rounds: list[Adapter] = []
+        self._weights: dict[str, Tensor] = {}
+
+    def of(self, rounds: Sequence[Adapter]) -> dict[str, Tensor]:
+        """The weights with these very rounds folded in, by module; empty where they are not known. Another student's are
+        forgotten."""
+        if list(map(id, rounds)) != list(map(id, self._rounds)):
+            self._rounds, self._weights = [], {}
+        return self._weights
+
+    def keep(self, rounds: Sequence[Adapter], weights: dict[str, Tensor]) -> None:
+        """Remember copies of these weights where there is room."""
+        if roomy(list(weights.values())):
+            self._rounds, self._weights = list(rounds), {n: w.detach().clone() for n, w in weights.items()}
 
 
 @contextmanager
-def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
-    """The model with `rounds` folded into its weights; bit-exactly pristine again afterwards.
+def folded(model: PreTrainedModel, rounds: Sequence[Adapter], folds: Folds | None = None) -> Iterator[None]:
+    """The model with `rounds` folded into its weights; bit-exactly pristine again afterwards. `folds` remembers them.
 
     Quantised weights can't hold an update: there the rounds stay beside them, as they are exported (`factored`).
     Raises `UserError` for a module that the model has not, and for another shape.
@@ -42,6 +67,8 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
         stack.enter_context(once(model, "folded"))
         names = sorted({name for adapter in rounds for name in adapter.factors})
         home = shelter([model.get_submodule(name).weight for name in names])  # type: ignore[misc]
+        known = folds.of(rounds) if folds else {}
+        weights: dict[str, Tensor] = {}
         for name in names:
             module = model.get_submodule(name)
             weight: Tensor = module.weight  # type: ignore[assignment]
@@ -50,15 +77,23 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter]) -> Iterator[None]:
                     f"{name}.weight wants gradients; folding edits weights, so freeze it first"
                 )
             stack.callback(put, weight, weight.detach().to(home or weight.device, copy=True))
-            with torch.no_grad():
-                total = weight.to(torch.float32, copy=True)
-                for adapter in rounds:
-                    if name in adapter.factors:
-                        a, b = adapter.factors[name]
-                        change = adapter.scaling * (b.to(total.device) @ a.to(total.device))
-                        total += change.T if linear.turned(module) else change
-            put(weight, rounded(total, weight.dtype, name))
+            put(weight, known[name] if known else summed(module, name, rounds))
+            weights[name] = weight
+        if folds and not known:
+            folds.keep(rounds, weights)
         yield
+
+
+@torch.no_grad()
+def summed(module: Any, name: str, rounds: Sequence[Adapter]) -> Float[Tensor, "o i"]:
+    """A module's weight with what these rounds add to it, in its type."""
+    total = module.weight.to(torch.float32, copy=True)
+    for adapter in rounds:
+        if name in adapter.factors:
+            a, b = adapter.factors[name]
+            change = adapter.scaling * (b.to(total.device) @ a.to(total.device))
+            total += change.T if linear.turned(module) else change
+    return rounded(total, module.weight.dtype, name)
 
 
 def placed(model: PreTrainedModel, adapter: Adapter) -> Adapter:
@@ -76,6 +111,18 @@ def shelter(weights: Sequence[Tensor]) -> torch.device | None:
         if size > free_bytes(device) / 2:
             return torch.device("cpu")
     return None
+
+
+def roomy(weights: Sequence[Tensor]) -> bool:
+    """Whether these weights all lie on GPUs that have room for `ROOM` more of each."""
+    for device in {w.device for w in weights}:
+        if device.type != "cuda":
+            return False
+        size = sum(w.numel() * w.element_size() for w in weights if w.device == device)
+        with torch.cuda.device(device):
+            if unclaimed_bytes() < ROOM * size:
+                return False
+    return True
 
 
 @torch.no_grad()
