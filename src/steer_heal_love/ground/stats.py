@@ -20,7 +20,7 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from steer_heal_love.nouns import Score
 
@@ -41,7 +41,7 @@ def bootstrap(
     if n < 2:
         return Score(float(x[0]), math.nan, math.nan, 1) if n else Score.undefined()
     mean, error = float(x.mean()), float(x.std(ddof=1) / math.sqrt(n))
-    draws = x[np.random.default_rng(seed).integers(0, n, (resamples, n))]
+    draws = x[resampled(n, resamples, seed)]
     errors = draws.std(1, ddof=1) / math.sqrt(n)
     # A resample of equal items has no error to be measured by; with such items t holds the interval up.
     usable = errors > 1e-9 * error
@@ -49,6 +49,15 @@ def bootstrap(
     low, high = np.quantile(students, ((1 - level) / 2, (1 + level) / 2))
     t = t_quantile((1 + level) / 2, n - 1)
     return Score(mean, mean - max(t, float(high)) * error, mean + max(t, -float(low)) * error, n)
+
+
+@lru_cache(maxsize=8)
+def resampled(n: int, resamples: int, seed: int) -> Int[np.ndarray, "r n"]:
+    """Which of n items each resample has. Most scores of a run have one of a few sizes, and drawing takes longer than the rest
+    of a bootstrap."""
+    found = np.random.default_rng(seed).integers(0, n, (resamples, n))
+    found.setflags(write=False)
+    return found
 
 
 def counted(values: list[float], *, resamples: int, seed: int = 0, share: bool = False) -> Score:

@@ -183,16 +183,21 @@ def transfer_figures(run: RunRecord, moved: list[Json]) -> list[Figure]:
 
 
 def heal_figures(at: str, run: RunRecord, r: Round) -> list[Markup]:
-    healing, on = r.healing or {}, setting(run, "heal", "lam") != 0
+    on = setting(run, "heal", "lam") != 0
     tau = setting(run, "heal", "tau") if on else math.nan
-    return figures(
-        at,
-        LARGE,
-        [
-            (f"Likelihood of the kept text in round {r.number}", panels.likelihood(healing)),
-            (f"Divergence from the reference in round {r.number}", panels.divergences(healing, tau)),
-        ],
-    )
+    return [*drawn_heal(at, r.number, tau, json.dumps(r.healing or {}))]
+
+
+@functools.lru_cache(maxsize=64)
+def drawn_heal(at: str, round: int, tau: float, record: str) -> tuple[Markup, ...]:
+    """A round's heal from its record in JSON. A run draws its report after each round, and the earlier ones' heals are as
+    they were."""
+    healing = json.loads(record)
+    shown = [
+        (f"Likelihood of the kept text in round {round}", panels.likelihood(healing)),
+        (f"Divergence from the reference in round {round}", panels.divergences(healing, tau)),
+    ]
+    return tuple(figures(at, LARGE, shown))
 
 
 def setting(run: RunRecord, room: str, name: str) -> float:
