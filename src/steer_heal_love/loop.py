@@ -166,23 +166,29 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
     says whether the run `goes_on`."""
     if not team.leads():
         return
-    path, whole = r.folder.path, r.whole(r.history) if r.history else None
+    path, adapter = r.folder.path, exported(r)
     r.folder.still_there()
     r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
     records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
+
+    def results() -> None:
+        if adapter:
+            adapter.write(path / "adapter")
+        r.folder.wrote(made.RESULTS)
+
     with ThreadPoolExecutor(1) as aside:  # writing and hashing leave Python free for the report
-        exporting = aside.submit(export, r, whole)
+        writing = aside.submit(results)
         report.write([path], path / "report.html", ours=True)
-        exporting.result()
+        writing.result()
     r.folder.wrote(made.PAGES)
 
 
-def export(r: Run, whole: Adapter | None) -> None:
-    """The one adapter, where there is one, and the hashes of all results that were worked out of the steps."""
-    if whole:
-        name, note = models.base_name(r.config.model), identity.of_run(r.folder.path).note()
-        bake.save_peft(whole, r.folder.path / "adapter", base_model=name, note=note)
-    r.folder.wrote(made.RESULTS)
+def exported(r: Run) -> bake.PeftFiles | None:
+    """All rounds as the one adapter that users get; None before there is any."""
+    if not r.history:
+        return None
+    name, note = models.base_name(r.config.model), identity.of_run(r.folder.path).note()
+    return bake.peft_files(r.whole(r.history), base_model=name, note=note)
 
 
 def summary(r: Run, *, goes_on: bool) -> Json:

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from steer_heal_love.bake import plain_lora
 from steer_heal_love.bake.plain_lora import PREFIX
 from steer_heal_love.ground.identity import NOTE
 from steer_heal_love.ground.records import whole, write_text
-from steer_heal_love.nouns import Adapter
+from steer_heal_love.nouns import Adapter, Json
 
 
 def stack(rounds: list[Adapter]) -> Adapter:
@@ -49,10 +51,25 @@ def padded(adapter: Adapter) -> Adapter:
     )
 
 
-def save_peft(
-    adapter: Adapter, folder: Path, *, base_model: str, note: Mapping[str, Any] | None = None
-) -> None:
-    """Write `adapter_model.safetensors` and `adapter_config.json` for PEFT.
+@dataclass(frozen=True)
+class PeftFiles:
+    """What a PEFT folder holds, on the host and ready to be written."""
+
+    tensors: dict[str, Tensor]
+    config: Json
+    note: Mapping[str, Any] | None
+
+    def write(self, folder: Path) -> None:
+        """`adapter_model.safetensors`, `adapter_config.json` and the note."""
+        with whole(folder / "adapter_model.safetensors") as scratch:
+            save_file(self.tensors, str(scratch), metadata={"format": "pt"})
+        write_text(folder / "adapter_config.json", json.dumps(self.config, indent=2) + "\n")
+        if self.note:
+            write_text(folder / NOTE, json.dumps(self.note, indent=2) + "\n")
+
+
+def peft_files(adapter: Adapter, *, base_model: str, note: Mapping[str, Any] | None = None) -> PeftFiles:
+    """An adapter as PEFT reads it.
 
     `note` says by hash which base the adapter is of, and goes beside them as `ground.identity` reads it.
 
@@ -63,8 +80,6 @@ def save_peft(
     for name, (a, b) in adapter.factors.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = a.detach().float().cpu().contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = b.detach().float().cpu().contiguous()
-    with whole(folder / "adapter_model.safetensors") as scratch:
-        save_file(tensors, str(scratch), metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -79,9 +94,14 @@ def save_peft(
         "target_modules": sorted(adapter.factors),
         "modules_to_save": None,
     }
-    write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
-    if note:
-        write_text(folder / NOTE, json.dumps(note, indent=2) + "\n")
+    return PeftFiles(tensors, config, note)
+
+
+def save_peft(
+    adapter: Adapter, folder: Path, *, base_model: str, note: Mapping[str, Any] | None = None
+) -> None:
+    """Write an adapter for PEFT (`peft_files`) into `folder`."""
+    peft_files(adapter, base_model=base_model, note=note).write(folder)
 
 
 def load_peft(folder: Path) -> Adapter:
