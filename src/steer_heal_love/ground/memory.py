@@ -37,8 +37,12 @@ def limit(gigabytes: float, device: str) -> None:
 
 def free_bytes(device: torch.device) -> int:
     """What a GPU has free, with what torch holds there unused."""
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
+    return torch.cuda.mem_get_info(device)[0] + unused_bytes(device)
+
+
+def unused_bytes(device: torch.device | None = None) -> int:
+    """What torch holds of a GPU, the current one if none is named, and doesn't use."""
+    return torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def unclaimed_bytes() -> int:

@@ -22,11 +22,11 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import factored, fits, linear
 from steer_heal_love.ground.hooks import once
-from steer_heal_love.ground.memory import free_bytes, unclaimed_bytes
+from steer_heal_love.ground.memory import free_bytes, unclaimed_bytes, unused_bytes
 from steer_heal_love.nouns import Adapter
 
-ROOM = 4
-"""copies of the folded weights that a GPU must have room for, so that one of them stays there"""
+ROOM = 6
+"""copies of the folded weights that a GPU must have room for, so that one of them stays there: a heal takes about four"""
 
 
 class Folds:
@@ -120,7 +120,7 @@ def roomy(weights: Sequence[Tensor]) -> bool:
             return False
         size = sum(w.numel() * w.element_size() for w in weights if w.device == device)
         with torch.cuda.device(device):
-            if unclaimed_bytes() < ROOM * size:
+            if unclaimed_bytes() + unused_bytes() < ROOM * size:
                 return False
     return True
 
