@@ -30,7 +30,7 @@ def test_the_model_reads_otherwise_inside_and_is_as_it_was_afterwards(bench, mod
     with pytest.raises(KeyError), bench.in_eight_bits(model):
         inside = model(input_ids=IDS).logits
         raise KeyError
-    assert 0 < (inside - plain).norm() / plain.norm() < 0.2
+    assert 0 < (inside - plain).norm() / plain.norm() < 0.4
     assert torch.equal(model(input_ids=IDS).logits, plain)
     now = model.state_dict()
     assert all(torch.equal(now[n], t) for n, t in before.items())
