@@ -400,6 +400,43 @@ def test_the_control_is_healed_as_round_0_was_on_text_that_nothing_steered(whole
     assert warned == healings[1]["warnings"], "what the control warns of is not the round's"
 
 
+def test_the_control_is_read_once_a_sitting(monkeypatch):
+    made = []
+    monkeypatch.setattr(control, "shift_of_control", lambda r: made.append(r) or object())
+    run = SimpleNamespace(unsteered=None)
+    assert control.control(run) is control.control(run) and made == [run]
+
+
+@pytest.mark.parametrize("broken", ["report.write", "bake.PeftFiles.write"])
+def test_what_goes_wrong_while_a_round_is_concluded_is_told(whole, tmp_path, monkeypatch, broken):
+    """The adapter is written beside the report. Whichever fails, the user hears of it, and the other is whole."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole.path, folder)
+    for name in ("adapter", "report.html"):
+        shutil.move(folder / name, tmp_path / name)
+
+    def fails(*_args, **_more):
+        raise UserError("no space left")
+
+    monkeypatch.setattr(f"steer_heal_love.{broken}", fails)
+    rounds = [bake.load_peft(tmp_path / "adapter")]
+    run = SimpleNamespace(
+        folder=files.RunFolder(folder),
+        history=rounds,
+        whole=lambda rounds: rounds[0],
+        model=SimpleNamespace(device=torch.device("cpu")),
+        config=SimpleNamespace(model="smollm2"),
+    )
+    monkeypatch.setattr(loop, "summary", lambda _r, goes_on: records.read_json(folder / "summary.json"))
+    with pytest.raises(UserError, match="no space left"):
+        loop.conclude(run)
+    adapter, page = (
+        (folder / "adapter/adapter_model.safetensors").is_file(),
+        (folder / "report.html").is_file(),
+    )
+    assert (adapter, page) == ((True, False) if broken == "report.write" else (False, True))
+
+
 def test_the_control_draws_what_the_calibration_lacks(persona, tmp_path, monkeypatch):
     """Each prompt as often as it was used, no text twice, what the filter drops drawn again, and an end to it."""
 

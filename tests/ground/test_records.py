@@ -210,11 +210,27 @@ def test_a_torn_last_event_does_not_stop_a_resumed_run(tmp_path):
     assert again.seconds() == {"heal": 3.0}
 
 
-def test_garbage_that_holds_itself_is_given_back():
-    """By the function as it is written: the other tests run without it."""
+def as_written():
+    """The module with its functions as they are written: the other tests run without `release_memory`."""
     spec = importlib.util.find_spec(records.__name__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("unclaimed", "emptied"), [(39, 1), (40, 0)])
+def test_a_gpu_keeps_its_cache_where_half_of_its_memory_is_free_besides(monkeypatch, unclaimed, emptied):
+    calls, module = [], as_written()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (unclaimed, 80))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(1))
+    monkeypatch.setattr(module, "unclaimed_bytes", lambda: unclaimed)
+    module.release_memory()
+    assert len(calls) == emptied
+
+
+def test_garbage_that_holds_itself_is_given_back():
+    module = as_written()
 
     class Node:
         pass
