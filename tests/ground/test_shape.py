@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import strategies as st
 
-from steer_heal_love.ground.untrusted import NUMBER, shaped
+from fuzz import fuzz
+from steer_heal_love.ground.untrusted import NUMBER, shape, shaped
 from steer_heal_love.ground.untrusted.shape import MOST
 
 LIKE = {
@@ -63,3 +65,19 @@ def test_what_is_wrong_is_listed_and_the_rest_counted():
         shaped(
             {"items": ["x"] * 17, "kind": "a", "by": {}, "rows": []}, {"name": str, **LIKE, "items": [int]}
         )
+
+
+ODD = [True, None, "1", math.nan, math.inf, -math.inf, 10**400, -(10**400), 1e15, -1e15, 0.5, 7, -7, 1e14]
+
+
+@fuzz(
+    value=st.lists(st.sampled_from(ODD) | st.integers() | st.floats(), max_size=6),
+    like=st.sampled_from([int, float, shape.NUMBER, str, {"a": int}]),
+)
+def test_a_list_of_numbers_is_seen_through_at_once_only_where_each_one_is_fine(value, like):
+    each = all(not shape.unlike(v, like, "") for v in value)
+    assert not (shape.numbers(value, like) and not each)
+    usual = all(type(v) is int or (like is not int and type(v) is float) for v in value)
+    if each and usual and like in (int, float, shape.NUMBER):
+        assert shape.numbers(value, like)
+    assert (not shape.unlike(value, [like], "")) == each
