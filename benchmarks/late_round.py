@@ -126,8 +126,8 @@ def by_step(folder: Path) -> dict[str, dict[str, list[float]]]:
 def by_round(folder: Path) -> dict[str, float]:
     """Seconds of every round but the first, from when the round before was concluded until this one was: steps, what is
     written, hashed and read back after each, the adapter of all rounds, and the report."""
-    # A conclusion says twice what it wrote: the second time with the report.
-    ends = [e["t"] for e in RunFolder(folder).event.read() if e["event"] == "wrote"][1::2]
+    # A conclusion says three times what it wrote: the summary, the adapter, the report.
+    ends = [e["t"] for e in RunFolder(folder).event.read() if e["event"] == "wrote"][2::3]
     return {str(k): after - before for k, (before, after) in enumerate(itertools.pairwise(ends), 1)}
 
 

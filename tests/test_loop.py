@@ -407,34 +407,48 @@ def test_the_control_is_read_once_a_sitting(monkeypatch):
     assert control.control(run) is control.control(run) and made == [run]
 
 
-@pytest.mark.parametrize("broken", ["report.write", "bake.PeftFiles.write"])
-def test_what_goes_wrong_while_a_round_is_concluded_is_told(whole, tmp_path, monkeypatch, broken):
-    """The adapter is written beside the report. Whichever fails, the user hears of it, and the other is whole."""
+@pytest.fixture
+def concluding(whole, tmp_path, monkeypatch):
+    """A copy of a run without its adapter and its page, which lie beside it, and what `conclude` needs of it."""
     folder = tmp_path / "run"
     shutil.copytree(whole.path, folder)
     for name in ("adapter", "report.html"):
         shutil.move(folder / name, tmp_path / name)
+    monkeypatch.setattr(loop, "summary", lambda _r, goes_on: records.read_json(folder / "summary.json"))
+    return SimpleNamespace(
+        folder=files.RunFolder(folder),
+        history=[bake.load_peft(tmp_path / "adapter")],
+        whole=lambda rounds: rounds[0],
+        model=SimpleNamespace(device=torch.device("cpu")),
+        config=SimpleNamespace(model="smollm2"),
+    )
+
+
+def test_a_page_does_not_call_lost_what_is_written_beside_it(concluding):
+    loop.conclude(concluding)
+    page = (concluding.folder.path / "report.html").read_text()
+    assert "Gone since" not in page and not concluding.folder.lost() and not concluding.folder.stale()
+    (concluding.folder.path / "config.toml").rename(concluding.folder.path / "moved.toml")
+    assert concluding.folder.lost() == ["config.toml"]
+
+
+@pytest.mark.parametrize("broken", ["report.write", "bake.PeftFiles.write"])
+def test_what_goes_wrong_while_a_round_is_concluded_is_told(concluding, tmp_path, monkeypatch, broken):
+    """The adapter is written beside the report. Whichever fails, the user hears of it, the other is whole, and the folder is
+    what its log says."""
 
     def fails(*_args, **_more):
         raise UserError("no space left")
 
     monkeypatch.setattr(f"steer_heal_love.{broken}", fails)
-    rounds = [bake.load_peft(tmp_path / "adapter")]
-    run = SimpleNamespace(
-        folder=files.RunFolder(folder),
-        history=rounds,
-        whole=lambda rounds: rounds[0],
-        model=SimpleNamespace(device=torch.device("cpu")),
-        config=SimpleNamespace(model="smollm2"),
-    )
-    monkeypatch.setattr(loop, "summary", lambda _r, goes_on: records.read_json(folder / "summary.json"))
+    adapter = concluding.folder.path / "adapter"
+    if broken != "report.write":
+        shutil.copytree(tmp_path / "adapter", adapter)  # as the last conclusion left it
     with pytest.raises(UserError, match="no space left"):
-        loop.conclude(run)
-    adapter, page = (
-        (folder / "adapter/adapter_model.safetensors").is_file(),
-        (folder / "report.html").is_file(),
-    )
-    assert (adapter, page) == ((True, False) if broken == "report.write" else (False, True))
+        loop.conclude(concluding)
+    page = concluding.folder.path / "report.html"
+    assert (adapter / "adapter_model.safetensors").is_file() and page.is_file() == (broken != "report.write")
+    concluding.folder.check(derived=True)
 
 
 def test_the_control_draws_what_the_calibration_lacks(persona, tmp_path, monkeypatch):

@@ -166,10 +166,12 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
     says whether the run `goes_on`."""
     if not team.leads():
         return
-    path, adapter = r.folder.path, exported(r)
+    path = r.folder.path
     r.folder.still_there()
+    adapter = exported(r)
     r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
     records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
+    r.folder.wrote(["summary.json"])
 
     def results() -> None:
         if adapter:

@@ -8,13 +8,14 @@ import json
 import math
 import os
 import weakref
+from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import records
+from steer_heal_love.ground import memory, records
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.nouns import Completion, Score, Stage, Tokens
@@ -218,15 +219,38 @@ def as_written():
     return module
 
 
-@pytest.mark.parametrize(("unclaimed", "emptied"), [(39, 1), (40, 0)])
-def test_a_gpu_keeps_its_cache_where_half_of_its_memory_is_free_besides(monkeypatch, unclaimed, emptied):
-    calls, module = [], as_written()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (unclaimed, 80))
+@pytest.mark.parametrize(
+    ("unclaimed", "reserved", "emptied"),
+    [((80, 39), (0, 9), 1), ((80, 40), (0, 9), 0), ((39, 40), (9, 9), 1), ((0, 40), (0, 9), 0)],
+)
+def test_a_gpu_keeps_its_cache_where_half_of_its_memory_is_free_besides(
+    monkeypatch, unclaimed, reserved, emptied
+):
+    """Each GPU that this process has used is asked, and no other."""
+    calls, at = [], []
+
+    @contextmanager
+    def on(index):
+        at.append(index)
+        yield
+        at.pop()
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: reserved[index])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (unclaimed[at[-1]], 80))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(1))
-    monkeypatch.setattr(module, "unclaimed_bytes", lambda: unclaimed)
-    module.release_memory()
+    monkeypatch.setattr(memory, "unclaimed_bytes", lambda: unclaimed[at[-1]])
+    as_written().release_memory()
     assert len(calls) == emptied
+
+
+def test_a_process_that_has_used_no_gpu_asks_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    for name in ("mem_get_info", "memory_reserved", "empty_cache", "device_count"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: pytest.fail("a GPU was asked"))
+    as_written().release_memory()
 
 
 def test_garbage_that_holds_itself_is_given_back():

@@ -14,7 +14,7 @@ from steer_heal_love.ground.stats import (
     crossed,
     paired,
     ratio,
-    resampled,
+    remembered,
     seed_error,
     subtract,
     summed,
@@ -266,9 +266,9 @@ def test_a_sum_with_a_part_of_one_item_has_no_interval():
 
 
 def test_resamples_of_one_size_are_shared_and_nobody_can_change_them():
-    first = resampled(7, 20, 0)
-    assert resampled(7, 20, 0) is first and first.shape == (20, 7)
-    assert not np.array_equal(resampled(7, 20, 1), first)
+    first = remembered(7, 20, 0)
+    assert remembered(7, 20, 0) is first and first.shape == (20, 7)
+    assert not np.array_equal(remembered(7, 20, 1), first)
     with pytest.raises(ValueError, match="read-only"):
         first[0, 0] = 0
     values = [0.1, 0.5, -0.3, 0.9, 0.2, 0.0, 0.4]

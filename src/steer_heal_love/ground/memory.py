@@ -52,6 +52,19 @@ def unclaimed_bytes() -> int:
     return min(free, left)
 
 
+def crowded() -> bool:
+    """Whether torch may take less than half of some GPU that it holds memory of, beside what it holds. Asks no GPU that this
+    process hasn't used: asking takes memory there."""
+    if not torch.cuda.is_initialized():
+        return False
+    for index in range(torch.cuda.device_count()):
+        if torch.cuda.memory_reserved(index):
+            with torch.cuda.device(index):
+                if unclaimed_bytes() < torch.cuda.mem_get_info()[1] / 2:
+                    return True
+    return False
+
+
 def halving(batches: Iterable[list[int]], work: Callable[[list[int]], None]) -> None:
     """`work` on each batch; one that doesn't fit is halved and tried again, and no later one has more rows.
 

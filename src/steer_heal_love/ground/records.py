@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 
 from steer_heal_love.ground.errors import UserError
-from steer_heal_love.ground.memory import unclaimed_bytes
+from steer_heal_love.ground.memory import crowded
 from steer_heal_love.nouns import Json
 
 SCHEMA = 1
@@ -179,9 +179,9 @@ def tune_cpu_memory() -> None:
 
 def release_memory() -> None:
     """Give freed memory back between steps: glibc's heap, which tensors of ever new sizes would otherwise grow for as long as
-    the process lives; and CUDA's cache, unless most of the GPU is free besides: asking for it again takes time."""
+    the process lives; and CUDA's cache, unless half of each GPU is free besides: asking for it again takes time."""
     gc.collect()
-    if torch.cuda.is_available() and unclaimed_bytes() < torch.cuda.mem_get_info()[1] / 2:
+    if crowded():
         torch.cuda.empty_cache()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another libc

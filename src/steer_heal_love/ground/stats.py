@@ -26,6 +26,8 @@ from steer_heal_love.nouns import Score
 
 LEVEL = 0.95
 GRID = 20_001
+REMEMBERED = 2_000_000
+"""entries of the largest table of resamples that is kept: 16 MB"""
 CROSS_FITTED = 2.0
 """variance of the mean of parts that each came from a classifier trained on the others, over what their spread says,
 where nothing is to be learned: a pair's chance likeness enters the parts of both"""
@@ -41,7 +43,8 @@ def bootstrap(
     if n < 2:
         return Score(float(x[0]), math.nan, math.nan, 1) if n else Score.undefined()
     mean, error = float(x.mean()), float(x.std(ddof=1) / math.sqrt(n))
-    draws = x[resampled(n, resamples, seed)]
+    drawn = remembered if n * resamples <= REMEMBERED else resampled
+    draws = x[drawn(n, resamples, seed)]
     errors = draws.std(1, ddof=1) / math.sqrt(n)
     # A resample of equal items has no error to be measured by; with such items t holds the interval up.
     usable = errors > 1e-9 * error
@@ -51,13 +54,15 @@ def bootstrap(
     return Score(mean, mean - max(t, float(high)) * error, mean + max(t, -float(low)) * error, n)
 
 
-@lru_cache(maxsize=8)
 def resampled(n: int, resamples: int, seed: int) -> Int[np.ndarray, "r n"]:
-    """Which of n items each resample has. Most scores of a run have one of a few sizes, and drawing takes longer than the rest
-    of a bootstrap."""
+    """Which of n items each resample has."""
     found = np.random.default_rng(seed).integers(0, n, (resamples, n))
     found.setflags(write=False)
     return found
+
+
+remembered = lru_cache(maxsize=8)(resampled)
+"""most scores of a run have one of a few sizes, and drawing takes longer than the rest of a bootstrap"""
 
 
 def counted(values: list[float], *, resamples: int, seed: int = 0, share: bool = False) -> Score:

@@ -66,8 +66,8 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter], folds: Folds | Non
             return
         stack.enter_context(once(model, "folded"))
         names = sorted({name for adapter in rounds for name in adapter.factors})
+        known = folds.of(rounds) if folds else {}  # first, since it makes room
         home = shelter([model.get_submodule(name).weight for name in names])  # type: ignore[misc]
-        known = folds.of(rounds) if folds else {}
         weights: dict[str, Tensor] = {}
         for name in names:
             module = model.get_submodule(name)

@@ -167,7 +167,8 @@ def read(path: Path, *, ours: bool = False) -> RunRecord:
         sorted(stages, key=lambda s: s.round),
         rounds,
         folder.event.read(),
-        folder.lost(),
+        # Those that are worked out of the others are being written.
+        [name for name in folder.lost() if not (ours and name in made.DERIVED)],
         made.read(partial(optional, like=written.WORDING), path / "base" / "wording.json"),
     )
 

@@ -191,6 +191,7 @@ def gpu_share(model: PreTrainedModel, cache: int) -> float:
     """The share of the GPU's memory that vLLM asks to be free: its copy of the weights, its cache, and what a step needs;
     no more than is free beside the model."""
     records.release_memory()
+    torch.cuda.empty_cache()  # what torch keeps for later is not free for vLLM
     free, total = torch.cuda.mem_get_info(model.device)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     return min(weights + cache + WORKSPACE, 0.95 * free) / total
