@@ -126,8 +126,12 @@ def by_step(folder: Path) -> dict[str, dict[str, list[float]]]:
 def by_round(folder: Path) -> dict[str, float]:
     """Seconds of every round but the first, from when the round before was concluded until this one was: steps, what is
     written, hashed and read back after each, the adapter of all rounds, and the report."""
-    # A conclusion says three times what it wrote: the summary, the adapter, the report.
-    ends = [e["t"] for e in RunFolder(folder).event.read() if e["event"] == "wrote"][2::3]
+    ends: list[float] = []
+    for e in RunFolder(folder).event.read():
+        if e["event"] == "memory":  # a conclusion begins
+            ends.append(e["t"])
+        elif e["event"] == "wrote":  # it says more than once what it wrote
+            ends[-1] = e["t"]
     return {str(k): after - before for k, (before, after) in enumerate(itertools.pairwise(ends), 1)}
 
 

@@ -119,5 +119,5 @@ def test_the_rounds_as_one_adapter_are_made_once_and_again_when_there_are_others
         assert torch.equal(a, whole.factors[name][0]) and torch.equal(b, whole.factors[name][1])
     assert begun.whole([one]) is not first, "only the last is remembered"
     assert begun.whole([]).factors == {}
-    begun.forget_whole()
-    assert begun.last_whole == ([], None)
+    begun.wholes.forget()
+    assert vars(begun.wholes) == {"_of": [], "_value": None} and begun.wholes.of([]) is None

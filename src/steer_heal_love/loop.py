@@ -168,7 +168,7 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
         return
     path = r.folder.path
     r.folder.still_there()
-    adapter = exported(r)
+    adapter = as_peft(r)
     r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
     records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
     r.folder.wrote(["summary.json"])
@@ -185,7 +185,7 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
     r.folder.wrote(made.PAGES)
 
 
-def exported(r: Run) -> bake.PeftFiles | None:
+def as_peft(r: Run) -> bake.PeftFiles | None:
     """All rounds as the one adapter that users get; None before there is any."""
     if not r.history:
         return None

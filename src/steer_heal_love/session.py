@@ -25,6 +25,7 @@ from steer_heal_love.ground import identity, loading, made, memory, models, reco
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.identity import Warn
+from steer_heal_love.ground.last import Last
 from steer_heal_love.ground.operations import operations
 from steer_heal_love.ground.progress import Show, Track, silent, unseen
 from steer_heal_love.ground.shown import shown
@@ -119,11 +120,11 @@ class Run(Session):
     """hidden states of this student and of the one before, which are wanted more than once; no copy of a run has them"""
     base_tags: dict[Any, States] = field(default_factory=dict, init=False)
     """the base's states at the tag over the contexts, by where they are read"""
-    last_whole: tuple[list[Adapter], Adapter | None] = field(default=([], None), init=False)
-    """rounds, and the one adapter that they make"""
+    wholes: Last[Adapter] = field(default_factory=Last, init=False)
+    """the one adapter that the rounds make which were asked for last"""
     unsteered: Vector | None = field(default=None, init=False)
     """the own shift of the control student, once it was asked for"""
-    folds: Folds = field(default_factory=Folds, init=False)
+    folds: Folds = field(default_factory=Last, init=False)
     """the weights of the student that was folded last"""
 
     @classmethod
@@ -146,15 +147,8 @@ class Run(Session):
 
     def whole(self, rounds: list[Adapter]) -> Adapter:
         """These rounds as one adapter on the model's device; the last one that was asked for is remembered."""
-        of, made = self.last_whole
-        if not made or [id(a) for a in of] != [id(a) for a in rounds]:
-            made = bake.stack([placed(self.model, a) for a in rounds])
-            self.last_whole = list(rounds), made
-        return made
-
-    def forget_whole(self) -> None:
-        """Forget that adapter, so that its memory is free."""
-        self.last_whole = [], None
+        known = self.wholes.of(rounds)
+        return known or self.wholes.keep(rounds, bake.stack([placed(self.model, a) for a in rounds]))
 
     @property
     def evidence(self) -> Evidence:

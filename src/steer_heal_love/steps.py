@@ -191,7 +191,7 @@ def train(
     The teacher is steered at `dose`. `before` is the heal of the round before, which says what is left of the budget.
     """
     cfg, seed = r.config, r.seed(purposes.HEAL, number)
-    r.forget_whole()
+    r.wholes.forget()
     with nullcontext() if cfg.heal.reference == "base" else r.student():
         kept = referred(r.model, unread(used), cfg.heal, seed=seed, batch_tokens=cfg.batch_tokens)
     with r.student():

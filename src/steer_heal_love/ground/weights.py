@@ -11,6 +11,7 @@ exception too; nothing is ever subtracted. GPT-2's layers keep the transpose of 
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import factored, fits, linear
 from steer_heal_love.ground.hooks import once
+from steer_heal_love.ground.last import Last
 from steer_heal_love.ground.memory import free_bytes, unclaimed_bytes, unused_bytes
 from steer_heal_love.nouns import Adapter
 
@@ -29,25 +31,9 @@ ROOM = 6
 """copies of the folded weights that a GPU must have room for, so that one of them stays there: a heal takes about four"""
 
 
-class Folds:
-    """The weights of the student that was folded last: folding it again is a copy. They stay only where a GPU has plenty of
-    room for them, and only until another student is folded."""
-
-    def __init__(self) -> None:
-        self._rounds: list[Adapter] = []
-        self._weights: dict[str, Tensor] = {}
-
-    def of(self, rounds: Sequence[Adapter]) -> dict[str, Tensor]:
-        """The weights with these very rounds folded in, by module; empty where they are not known. Another student's are
-        forgotten."""
-        if list(map(id, rounds)) != list(map(id, self._rounds)):
-            self._rounds, self._weights = [], {}
-        return self._weights
-
-    def keep(self, rounds: Sequence[Adapter], weights: dict[str, Tensor]) -> None:
-        """Remember copies of these weights where there is room."""
-        if roomy(list(weights.values())):
-            self._rounds, self._weights = list(rounds), {n: w.detach().clone() for n, w in weights.items()}
+Folds = Last[dict[str, Tensor]]
+"""the weights of the student that was folded last, by module: folding it again is a copy. They stay only where a GPU has plenty
+of room for them"""
 
 
 @contextmanager
@@ -66,7 +52,7 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter], folds: Folds | Non
             return
         stack.enter_context(once(model, "folded"))
         names = sorted({name for adapter in rounds for name in adapter.factors})
-        known = folds.of(rounds) if folds else {}  # first, since it makes room
+        known = folds.of(rounds) if folds else None  # first, since it makes room
         home = shelter([model.get_submodule(name).weight for name in names])  # type: ignore[misc]
         weights: dict[str, Tensor] = {}
         for name in names:
@@ -79,8 +65,8 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter], folds: Folds | Non
             stack.callback(put, weight, weight.detach().to(home or weight.device, copy=True))
             put(weight, known[name] if known else summed(module, name, rounds))
             weights[name] = weight
-        if folds and not known:
-            folds.keep(rounds, weights)
+        if folds and not known and roomy(list(weights.values())):
+            folds.keep(rounds, {name: weight.detach().clone() for name, weight in weights.items()})
         yield
 
 
@@ -106,19 +92,24 @@ def placed(model: PreTrainedModel, adapter: Adapter) -> Adapter:
 def shelter(weights: Sequence[Tensor]) -> torch.device | None:
     """Where copies of these weights are kept: the host where they would take more than half of what their GPU has free,
     as those of a model that nearly fills it; None for beside each."""
-    for device in {w.device for w in weights if w.is_cuda}:
-        size = sum(w.numel() * w.element_size() for w in weights if w.device == device)
-        if size > free_bytes(device) / 2:
-            return torch.device("cpu")
-    return None
+    sizes = bytes_by_device(weights).items()
+    tight = any(device.type == "cuda" and size > free_bytes(device) / 2 for device, size in sizes)
+    return torch.device("cpu") if tight else None
+
+
+def bytes_by_device(weights: Sequence[Tensor]) -> Counter[torch.device]:
+    """What these weights take of each device that they lie on."""
+    found: Counter[torch.device] = Counter()
+    for weight in weights:
+        found[weight.device] += weight.numel() * weight.element_size()
+    return found
 
 
 def roomy(weights: Sequence[Tensor]) -> bool:
     """Whether these weights all lie on GPUs that have room for `ROOM` more of each."""
-    for device in {w.device for w in weights}:
+    for device, size in bytes_by_device(weights).items():
         if device.type != "cuda":
             return False
-        size = sum(w.numel() * w.element_size() for w in weights if w.device == device)
         with torch.cuda.device(device):
             if unclaimed_bytes() + unused_bytes() < ROOM * size:
                 return False
