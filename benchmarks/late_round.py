@@ -1,8 +1,8 @@
 """A run of two rounds and more through `loop.run` itself, on random weights of a known shape: where a late round's time goes.
 
 The weights are saved as a folder and loaded as a user's would be. Random text says nothing, so the filter checks only that
-it is no refusal, and the walk stays where it begins. Each step's seconds are those of the run's own log, and so are a round's,
-from one conclusion to the next. Instruments and steps within steps are timed here, and the device is waited for before and
+it is no refusal, and the walk stays where it begins. Each step's seconds are those of the run's own log; a round's go by the
+clock, from one conclusion to the next. Instruments and steps within steps are timed here, and the device is waited for before and
 after each. Beside the seconds stand the tokens that the decoder read meanwhile, padding included, but for those that a captured
 graph read.
 
@@ -114,6 +114,24 @@ class Clock:
 
         models.load = loaded
 
+    def watch_rounds(self) -> None:
+        """Note when each round has been concluded, from here on."""
+        self.concluded: list[float] = []
+
+        def noted(*args: Any, **kwargs: Any) -> None:
+            conclude(*args, **kwargs)
+            self.concluded.append(self.now())
+
+        conclude, loop.conclude = loop.conclude, noted
+
+    @property
+    def rounds(self) -> dict[str, float]:
+        """Seconds of every round but the first, from when the run went on after the round before until it goes on after this
+        one: steps, what is written, hashed and read back after each, and what has to be there before the next one begins. After
+        the last round that is everything; after the others a GPU's run draws the report while it goes on."""
+        spent = (after - before for before, after in itertools.pairwise(self.concluded))
+        return {str(k): seconds for k, seconds in enumerate(spent, 1)}
+
 
 def by_step(folder: Path) -> dict[str, dict[str, list[float]]]:
     """Seconds of every step from the run's log, by round; a step of the base has none."""
@@ -121,18 +139,6 @@ def by_step(folder: Path) -> dict[str, dict[str, list[float]]]:
     for e in RunFolder(folder).done():
         out[str(e.get("round", "base"))][e["room"]].append(e["seconds"])
     return out
-
-
-def by_round(folder: Path) -> dict[str, float]:
-    """Seconds of every round but the first, from when the round before was concluded until this one was: steps, what is
-    written, hashed and read back after each, the adapter of all rounds, and the report."""
-    ends: list[float] = []
-    for e in RunFolder(folder).event.read():
-        if e["event"] == "memory":  # a conclusion begins
-            ends.append(e["t"])
-        elif e["event"] == "wrote":  # it says more than once what it wrote
-            ends[-1] = e["t"]
-    return {str(k): after - before for k, (before, after) in enumerate(itertools.pairwise(ends), 1)}
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -158,6 +164,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         clock = Clock(device)
         clock.watch_instruments()
         clock.watch_models()
+        clock.watch_rounds()
         names = {
             "model": str(folder),
             "rounds": a.rounds,
@@ -175,7 +182,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             "peak_memory_gb": run.folder.peak_memory_gb(),
             "walks": [this.row for this in run.rounds],
             "steps": by_step(run.folder.path),
-            "rounds": by_round(run.folder.path),
+            "rounds": clock.rounds,
             "within": clock.seconds,
             "tokens": clock.tokens,
         }

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,21 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from steer_heal_love import bake, base, cli, config, control, evals, loop, presets, session, steps
+from steer_heal_love import (
+    bake,
+    base,
+    cli,
+    conclusion,
+    config,
+    control,
+    evals,
+    loop,
+    presets,
+    report,
+    session,
+    steps,
+)
+from steer_heal_love.conclusion import conclude
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import Starved, UserError
@@ -414,18 +429,18 @@ def concluding(whole, tmp_path, monkeypatch):
     shutil.copytree(whole.path, folder)
     for name in ("adapter", "report.html"):
         shutil.move(folder / name, tmp_path / name)
-    monkeypatch.setattr(loop, "summary", lambda _r, goes_on: records.read_json(folder / "summary.json"))
+    monkeypatch.setattr(conclusion, "summary", lambda _r, goes_on: records.read_json(folder / "summary.json"))
     return SimpleNamespace(
         folder=files.RunFolder(folder),
         history=[bake.load_peft(tmp_path / "adapter")],
-        whole=lambda rounds: rounds[0],
         model=SimpleNamespace(device=torch.device("cpu")),
         config=SimpleNamespace(model="smollm2"),
+        concluding=None,
     )
 
 
 def test_a_page_does_not_call_lost_what_is_written_beside_it(concluding):
-    loop.conclude(concluding)
+    conclude(concluding)
     page = (concluding.folder.path / "report.html").read_text()
     assert "Gone since" not in page and not concluding.folder.lost() and not concluding.folder.stale()
     (concluding.folder.path / "config.toml").rename(concluding.folder.path / "moved.toml")
@@ -436,19 +451,75 @@ def test_a_page_does_not_call_lost_what_is_written_beside_it(concluding):
 def test_what_goes_wrong_while_a_round_is_concluded_is_told(concluding, tmp_path, monkeypatch, broken):
     """The adapter is written beside the report. Whichever fails, the user hears of it, the other is whole, and the folder is
     what its log says."""
-
-    def fails(*_args, **_more):
-        raise UserError("no space left")
-
-    monkeypatch.setattr(f"steer_heal_love.{broken}", fails)
     adapter = concluding.folder.path / "adapter"
     if broken != "report.write":
         shutil.copytree(tmp_path / "adapter", adapter)  # as the last conclusion left it
+    monkeypatch.setattr(f"steer_heal_love.{broken}", fails)
     with pytest.raises(UserError, match="no space left"):
-        loop.conclude(concluding)
+        conclude(concluding)
     page = concluding.folder.path / "report.html"
     assert (adapter / "adapter_model.safetensors").is_file() and page.is_file() == (broken != "report.write")
     concluding.folder.check(derived=True)
+
+
+def fails(*_args, **_more):
+    raise UserError("no space left")
+
+
+def test_a_round_that_goes_on_is_concluded_beside_the_next(concluding, tmp_path, monkeypatch):
+    """Another process draws the very page that this one would, and nobody waits for it but the next conclusion."""
+    path, drawn, go = concluding.folder.path, [], threading.Event()
+    conclude(concluding)
+    page, adapter = (path / "report.html").read_bytes(), content(path / "adapter/adapter_model.safetensors")
+    for name in ("adapter", "report.html"):
+        (shutil.rmtree if name == "adapter" else os.unlink)(path / name)
+    monkeypatch.setattr(conclusion, "processor_is_free", lambda _r: True)
+    real = report.write_apart
+    monkeypatch.setattr(report, "write_apart", lambda run: (go.wait(60), real(run)))
+    monkeypatch.setattr(report, "write", lambda *_args, **_more: drawn.append("here"))
+
+    conclude(concluding, goes_on=True)
+    assert not (path / "report.html").exists() and concluding.concluding, "nobody waits"
+    go.set()
+    conclusion.finish(concluding)
+    assert not drawn and not concluding.concluding
+    assert (path / "report.html").read_bytes() == page
+    assert content(path / "adapter/adapter_model.safetensors") == adapter
+    assert not concluding.folder.lost() and not concluding.folder.stale()
+
+
+@pytest.mark.parametrize("python", ["/nowhere/python", shutil.which("false")])
+def test_a_page_that_no_other_process_draws_is_drawn_here(concluding, monkeypatch, python):
+    monkeypatch.setattr(conclusion, "processor_is_free", lambda _r: True)
+    monkeypatch.setattr(sys, "executable", python)
+    conclude(concluding, goes_on=True)
+    conclusion.finish(concluding)
+    assert (concluding.folder.path / "report.html").is_file() and not concluding.folder.stale()
+
+
+def test_what_failed_beside_the_next_round_is_told_when_that_is_concluded(concluding, monkeypatch):
+    monkeypatch.setattr(conclusion, "processor_is_free", lambda _r: True)
+    monkeypatch.setattr(bake.PeftFiles, "write", fails)
+    conclude(concluding, goes_on=True)
+    conclusion.settle(concluding)  # another error would be on its way
+    with pytest.raises(UserError, match="no space left"):
+        conclude(concluding)
+
+
+def test_rounds_that_are_concluded_beside_the_next_end_as_others(whole, tiny_load, tmp_path, monkeypatch):
+    """On a GPU the first round's files are written while the second is computed: the same folder comes of it."""
+    monkeypatch.setattr(conclusion, "processor_is_free", lambda _r: True)
+    monkeypatch.setattr(
+        report, "write_apart", lambda run: report.write([run], run / "report.html", ours=True)
+    )
+    run = loop.run(out=str(tmp_path), **SETTINGS)
+    path = run.folder.path
+    assert listing(path) == listing(whole.path) and not run.folder.lost() and not run.folder.stale()
+    drawn = {"config.toml", "events.jsonl", "report.html", "trajectory.png"}
+    for name in sorted(n for n in listing(path) if Path(n).name not in drawn):
+        assert content(path / name) == content(whole.path / name), name
+    torn = [line for line in (path / "events.jsonl").read_text().splitlines() if not line.endswith("}")]
+    assert not torn and run.concluding is None
 
 
 def test_the_control_draws_what_the_calibration_lacks(persona, tmp_path, monkeypatch):

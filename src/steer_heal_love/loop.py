@@ -9,22 +9,22 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steer_heal_love import bake, base, previews, replicas, report, steps
+from steer_heal_love import base, previews, replicas, steps
+from steer_heal_love.conclusion import conclude, settle
 from steer_heal_love.config import PLACES, RunConfig
 from steer_heal_love.control import TRANSFER, control, transferred
 from steer_heal_love.gates.loop import stop_reason
-from steer_heal_love.ground import identity, made, models, purposes, records, team
+from steer_heal_love.ground import purposes, records
 from steer_heal_love.ground.errors import Diverged, Starved, resumable
 from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Show, Track, labelled, silent, unseen
 from steer_heal_love.ground.step import Step
-from steer_heal_love.nouns import Adapter, Completion, Healing, Json, Preview, Round
+from steer_heal_love.nouns import Adapter, Completion, Healing, Preview, Round
 from steer_heal_love.session import Run, Session, created, ignored, opened
 from steer_heal_love.vector import Vector
 
@@ -86,6 +86,7 @@ def every_round(r: Run) -> Run:
         conclude(r)
         raise
     finally:
+        settle(r)
         r.track = track
     r.folder.event("end", gates={g.gate: g.verdict for g in r.gates})
     return r
@@ -159,55 +160,3 @@ def previewed(s: Session, number: int, step: Step[list[Preview]], make: Callable
     """Answers to one question, shown as soon as they are there, and shown again by a resumed run."""
     for look in s.once(step, number, make):
         s.show(look)
-
-
-def conclude(r: Run, *, goes_on: bool = False) -> None:
-    """Everything that is derived: the one adapter, the summary, the report. Written anew after each round; the report
-    says whether the run `goes_on`."""
-    if not team.leads():
-        return
-    path = r.folder.path
-    r.folder.still_there()
-    adapter = as_peft(r)
-    r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
-    records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
-    r.folder.wrote(["summary.json"])
-
-    def results() -> None:
-        if adapter:
-            adapter.write(path / "adapter")
-        r.folder.wrote(made.RESULTS)
-
-    with ThreadPoolExecutor(1) as aside:  # writing and hashing leave Python free for the report
-        writing = aside.submit(results)
-        report.write([path], path / "report.html", ours=True)
-        writing.result()
-    r.folder.wrote(made.PAGES)
-
-
-def as_peft(r: Run) -> bake.PeftFiles | None:
-    """All rounds as the one adapter that users get; None before there is any."""
-    if not r.history:
-        return None
-    name, note = models.base_name(r.config.model), identity.of_run(r.folder.path).note()
-    return bake.peft_files(r.whole(r.history), base_model=name, note=note)
-
-
-def summary(r: Run, *, goes_on: bool) -> Json:
-    """What `summary.json` holds."""
-    return {
-        "schema": records.SCHEMA,
-        "goes_on": goes_on,
-        "persona": r.persona.name,
-        "model": r.config.model,
-        "seed": r.config.seed,
-        "rounds": len(r.history),
-        "stages": [
-            {"round": s.round, "stage": s.stage, "dose": s.dose, "scores": s.scores} for s in r.stages
-        ],
-        "prompt": records.read_json(r.folder.path / "base" / base.WORDING.file),
-        "walks": [this.row for this in r.rounds],
-        "gates": r.gates,
-        "seconds": r.folder.seconds(),
-        "peak_memory_gb": r.folder.peak_memory_gb(),
-    }

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,6 +127,8 @@ class Run(Session):
     """the own shift of the control student, once it was asked for"""
     folds: Folds = field(default_factory=Last, init=False)
     """the weights of the student that was folded last"""
+    concluding: Future[None] | None = field(default=None, init=False)
+    """what the last conclusion left to be written"""
 
     @classmethod
     def on(cls, session: Session, base: Base) -> Run:

@@ -14,9 +14,11 @@ import platform
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +84,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    write_text(path, "".join(json.dumps(plain(r), ensure_ascii=False, allow_nan=False) + "\n" for r in rows))
+    write_text(path, "".join(map(as_line, rows)))
 
 
 def append_jsonl(path: Path, row: Any) -> None:
     with writing(path), path.open("a", encoding="utf-8") as f:
-        f.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
+        f.write(as_line(row))
+
+
+def as_line(row: Any) -> str:
+    """A record as a line of JSON."""
+    dumps = partial(json.dumps, ensure_ascii=False, allow_nan=False)
+    try:
+        return dumps(row) + "\n"  # most rows are lists of token ids, and are plain already
+    except (TypeError, ValueError):
+        return dumps(plain(row)) + "\n"
 
 
 def in_order(raw: bytes) -> bytes:
@@ -209,6 +220,7 @@ class Events:
     def __init__(self, path: Path):
         self.path = path
         self.closed = False
+        self.alone = threading.Lock()
 
     def read(self) -> list[Json]:
         """Every whole event so far."""
@@ -222,9 +234,10 @@ class Events:
         return [e for e in out if isinstance(e, dict) and isinstance(e.get("event"), str)]
 
     def __call__(self, event: str, **fields: Any) -> None:
-        if not self.closed:
-            self.close_torn_line()
-        append_jsonl(self.path, {"t": round(time.time(), 3), "event": event, **fields})
+        with self.alone:
+            if not self.closed:
+                self.close_torn_line()
+            append_jsonl(self.path, {"t": round(time.time(), 3), "event": event, **fields})
 
     def close_torn_line(self) -> None:
         """Only where something is about to be written: a reader beside a run leaves its log alone."""

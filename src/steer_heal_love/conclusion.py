@@ -1,0 +1,92 @@
+"""What is worked out of all steps, anew after each round: the one adapter, the summary, the report.
+
+Where the model computes on a GPU, the processor has little to do. There the adapter is written in a thread, and the report
+drawn by a process of its own, while the next round is computed; the last round's are waited for. The thread asks no GPU for
+anything: one that records a graph meanwhile would lose it.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, wait
+
+from steer_heal_love import bake, base, report
+from steer_heal_love.ground import identity, made, models, records, team
+from steer_heal_love.nouns import Adapter, Json
+from steer_heal_love.session import Run
+
+
+def conclude(r: Run, *, goes_on: bool = False) -> None:
+    """Write everything that is derived; the report says whether the run `goes_on`. Raises `UserError` for what the disk
+    refuses; where it refused what the round before left to be written, now."""
+    if not team.leads():
+        return
+    finish(r)
+    path = r.folder.path
+    r.folder.still_there()
+    r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
+    records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
+    r.folder.wrote(["summary.json"])
+
+    history, apart = list(r.history), goes_on and processor_is_free(r)
+
+    def results() -> None:
+        if history:
+            adapter_of(r, history).write(path / "adapter")
+        r.folder.wrote(made.RESULTS)
+        if apart:
+            report.write_apart(path)
+            r.folder.wrote(made.PAGES)
+
+    aside = ThreadPoolExecutor(1)
+    r.concluding = aside.submit(results)
+    aside.shutdown(wait=False)
+    if not apart:
+        try:
+            report.write([path], path / "report.html", ours=True)
+        finally:
+            finish(r)
+        r.folder.wrote(made.PAGES)
+
+
+def processor_is_free(r: Run) -> bool:
+    """Whether it has little to do while the model computes."""
+    return r.model.device.type != "cpu"  # type: ignore[no-any-return]
+
+
+def finish(r: Run) -> None:
+    """Wait for what the last conclusion left to be written. Raises what went wrong with it."""
+    left, r.concluding = r.concluding, None
+    if left:
+        left.result()
+
+
+def settle(r: Run) -> None:
+    """Wait as `finish` does, and leave what went wrong for whoever asks: another error is on its way already."""
+    if r.concluding:
+        wait([r.concluding])
+
+
+def adapter_of(r: Run, rounds: list[Adapter]) -> bake.PeftFiles:
+    """These rounds as the one adapter that users get. They are on the host, as they were read back."""
+    name, note = models.base_name(r.config.model), identity.of_run(r.folder.path).note()
+    return bake.peft_files(bake.stack(rounds), base_model=name, note=note)
+
+
+def summary(r: Run, *, goes_on: bool) -> Json:
+    """What `summary.json` holds."""
+    return {
+        "schema": records.SCHEMA,
+        "goes_on": goes_on,
+        "persona": r.persona.name,
+        "model": r.config.model,
+        "seed": r.config.seed,
+        "rounds": len(r.history),
+        "stages": [
+            {"round": s.round, "stage": s.stage, "dose": s.dose, "scores": s.scores} for s in r.stages
+        ],
+        "prompt": records.read_json(r.folder.path / "base" / base.WORDING.file),
+        "walks": [this.row for this in r.rounds],
+        "gates": r.gates,
+        "seconds": r.folder.seconds(),
+        "peak_memory_gb": r.folder.peak_memory_gb(),
+    }
