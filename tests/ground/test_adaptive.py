@@ -189,16 +189,15 @@ def test_what_a_span_holds_after_a_row_has_left_is_not_counted(net, mode, monkey
     one = write(net, MODES[mode])
     step = replay.steps
 
-    def span(model, cache, mask, tokens, most, draw, over, *, even=False):
+    def span(model, cache, mask, tokens, most, draw, ended, *, even=False):
         out = []
         for s in range(min(3, most)):
-            at = torch.tensor([s])
-            tokens = step(model, cache, mask, tokens, most, lambda h, _, at=at: draw(h, at), over, even=even)[
-                :, 0
-            ]
+            choose = lambda h, _, s=s: draw(h, torch.tensor([s]))
+            found, known = step(model, cache, mask, tokens, most, choose, ended, even=even)
+            tokens = found[:, 0]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             out.append(tokens)
-        return torch.stack(out, 1)
+        return torch.stack(out, 1), known
 
     monkeypatch.setattr(replay, "steps", span)
     found = write(net, MODES[mode])

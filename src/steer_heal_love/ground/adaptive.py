@@ -306,9 +306,9 @@ class Cached(Loop):
             self.doses.rows.mul_(w.policy.factor)  # type: ignore[union-attr]
             return token.repeat(twice)
 
-        over = lambda chosen: torch.isin(chosen, stop).any(1).all()
-        tokens = replay.steps(
-            w.model, self.cache, self.mask, self.last.repeat(twice), room, draw, over, even=self.even
+        ended = lambda chosen: torch.isin(chosen, stop).any(1)
+        tokens, _ = replay.steps(
+            w.model, self.cache, self.mask, self.last.repeat(twice), room, draw, ended, even=self.even
         )
         self.mask = torch.cat([self.mask, self.mask.new_ones(tokens.shape)], 1)
         self.at += tokens.shape[1]

@@ -111,7 +111,7 @@ class BranchingCache:
 
         while thought.shape[1] < tokens and going.any():
             left = tokens - thought.shape[1]
-            found = steps(self.model, self.cache, self.mask, chosen, left, choose, lambda _: ~going.any())
+            found, _ = steps(self.model, self.cache, self.mask, chosen, left, choose, lambda _: ~going)
             fed = torch.cat([chosen.unsqueeze(1), found[:, :-1]], 1)
             thought, chosen = torch.cat([thought, fed], 1), found[:, -1]
             real = torch.isin(thought, stop).cumsum(1)[:, -fed.shape[1] :] == 0

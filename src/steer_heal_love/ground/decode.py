@@ -14,7 +14,7 @@ Source of min-p: arXiv 2407.01082.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from itertools import groupby
@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 
 from steer_heal_love.ground import replay, team
 from steer_heal_love.ground.condition import Condition
+from steer_heal_love.ground.devices import brought, sent
 from steer_heal_love.ground.hooks import Doses
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.operations import Steering
@@ -134,37 +135,51 @@ def _decode(
     doses: Doses | None,
     advance: Advance,
 ) -> list[tuple[int, ...]]:
-    answers: list[tuple[int, ...]] = [()] * len(prompts)
     alive, done, total = list(range(len(prompts))), 1, uniforms.shape[1]
     stop = torch.tensor(sorted(ends), device=model.device)
     even = way(model).manner(max(map(len, prompts)) + total) == "equal"
     cache, mask, hidden = prefill(model, prompts, total, doses)
     tokens = choose(narrow_head(model, hidden), uniforms[:, 0], temperature, min_p).unsqueeze(1)
-    while True:
-        advance(tokens.shape[1])
-        ended = torch.isin(tokens, stop)
-        going = ~ended.any(1)
-        lengths = torch.where(going, tokens.shape[1], ended.int().argmax(1) + 1)
-        for row, more, n in zip(alive, tokens.tolist(), lengths.tolist(), strict=True):
-            answers[row] += tuple(more[:n])
-        if done == total or not going.any():
-            advance(total - done)
-            return answers
-        if not going.all():
-            keep = going.nonzero().squeeze(1)
-            alive = [alive[i] for i in keep.tolist()]
+    before = torch.isin(tokens, stop).squeeze(1)
+    known = before if before.device.type == "cpu" else torch.zeros(len(prompts), dtype=torch.bool)
+    written = [(alive, brought([tokens]))]
+    advance(1)
+    while done < total and not known.all():
+        if known.any():
+            going = (~known).nonzero().squeeze(1)
+            alive, keep = [alive[i] for i in going.tolist()], sent(going, model.device)
             select(cache, keep)
-            mask, tokens, uniforms = mask[keep], tokens[keep], uniforms[keep]
+            mask, tokens, uniforms, before = mask[keep], tokens[keep], uniforms[keep], before[keep]
             if doses is not None and not isinstance(doses.rows, float):
                 doses.rows = doses.rows[keep]
         left = uniforms[:, done:]
         draw = lambda hidden, step, left=left: choose(
             narrow_head(model, hidden), left.index_select(1, step).squeeze(1), temperature, min_p
         )
-        over = lambda chosen: torch.isin(chosen, stop).any(1).all()
-        tokens = replay.steps(model, cache, mask, tokens[:, -1], total - done, draw, over, even=even)
-        mask = torch.cat([mask, mask.new_ones(tokens.shape)], 1)
+        ended = lambda chosen, before=before: before | torch.isin(chosen, stop).any(1)
+        tokens, look = replay.steps(model, cache, mask, tokens[:, -1], total - done, draw, ended, even=even)
+        written.append((alive, brought([tokens])))
+        mask, before = torch.cat([mask, mask.new_ones(tokens.shape)], 1), ended(tokens)
+        advance(tokens.shape[1])
         done += tokens.shape[1]
+        known = look()
+    advance(total - done)
+    return put_together(len(prompts), written, ends)
+
+
+def put_together(
+    rows: int, written: list[tuple[list[int], Callable[[], list[Tensor]]]], ends: frozenset[int]
+) -> list[tuple[int, ...]]:
+    """Each row's answer, from what was written of which rows, bit by bit. A row may have been written on after its end."""
+    answers: list[list[int]] = [[] for _ in range(rows)]
+    for which, fetch in written:
+        for row, more in zip(which, fetch()[0].tolist(), strict=True):
+            answer = answers[row]
+            if answer and answer[-1] in ends:
+                continue
+            last = next((i for i, token in enumerate(more) if token in ends), len(more) - 1)
+            answer += more[: last + 1]
+    return [tuple(answer) for answer in answers]
 
 
 def prefill(

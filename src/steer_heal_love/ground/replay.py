@@ -2,8 +2,8 @@
 
 In: a cache, and each row's next token. Out: the tokens after it: one a row, or on a GPU up to `SPAN`. There the cache is
 given room for that many, so that every step has the same shapes, one step is captured as a CUDA graph, and replayed;
-the mask hides the room that is still empty. Afterwards the caller drops the rows that have ended, and the next span is
-captured at its own size.
+the mask hides the room that is still empty. Afterwards the caller drops the rows that are known to have ended, and the next
+span is captured at its own size, while the GPU is still at the last steps of this one.
 
 Invariant: the tokens are those of single steps, up to the arithmetic of the hardware.
 """
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -31,11 +31,12 @@ from steer_heal_love.ground.spread import is_spread
 
 T = TypeVar("T")
 Choose = Callable[[Tensor, Int[Tensor, " 1"]], Int[Tensor, " b"]]
-Over = Callable[[Tensor], Tensor]
+Ended = Callable[[Int[Tensor, "b t"]], Bool[Tensor, " b"]]
+Known = Callable[[], Bool[Tensor, " b"]]
 SPAN = 128
 """tokens a row between two captures; what is captured reads the whole room, half of it empty on average"""
 POLL = 8
-"""steps between two looks at whether anything more is wanted; what one saw is known at the next, so that nobody waits for it"""
+"""steps between two looks at which rows have ended; what one saw is known at the next, so that nobody waits for it"""
 _built: WeakKeyDictionary[nn.Module, set[tuple[bool, bool]]] = WeakKeyDictionary()
 """by model, the kinds of numbers of rows on which a step has run"""
 STEP_BYTES = 4 << 30
@@ -74,21 +75,24 @@ def steps(
     tokens: Int[Tensor, " b"],
     most: int,
     choose: Choose,
-    over: Over,
+    ended: Ended,
     *,
     even: bool = False,
-) -> Int[Tensor, "b t"]:
-    """Feed `tokens`, choose what comes next, and so on, 1 to `most` times; what was chosen. All but the last is fed.
+) -> tuple[Int[Tensor, "b t"], Known]:
+    """Feed `tokens`, choose what comes next, and so on, 1 to `most` times; what was chosen. All but the last is fed. Besides,
+    what tells on the host which rows are known to have ended: all that have, or on a GPU those seen up to 2·`POLL` steps ago,
+    so that the next steps can be made ready while it is still at these.
 
     `mask`: which of the cache's columns are real. `choose(hidden, step)`: the next tokens, from final hidden states
-    [b, d] and a step counted from 0; it may be captured, so it reads and writes tensors in place. `over(chosen)`:
-    whether nothing more is wanted. `even`: no row has any padding, so that no mask is needed.
+    [b, d] and a step counted from 0; it may be captured, so it reads and writes tensors in place. `ended(chosen)`:
+    which rows want nothing more. `even`: no row has any padding, so that no mask is needed.
     """
     if suits(model, cache, mask.shape[1] + most + MARGIN):
-        return _span(model, cache, mask, tokens, min(SPAN, most), choose, over)
+        return _span(model, cache, mask, tokens, min(SPAN, most), choose, ended)
     mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
     hidden, _ = forward(model, tokens.unsqueeze(1), None if even else mask, positions(mask)[:, -1:], cache)
-    return choose(hidden[:, -1], mask.new_zeros(1)).unsqueeze(1)
+    chosen = choose(hidden[:, -1], mask.new_zeros(1)).unsqueeze(1)
+    return chosen, lambda: ended(chosen).cpu()
 
 
 def suits(model: PreTrainedModel, cache: DynamicCache, width: int) -> bool:
@@ -108,10 +112,13 @@ def _span(
     tokens: Int[Tensor, " b"],
     span: int,
     choose: Choose,
-    over: Over,
-) -> Int[Tensor, "b t"]:
+    ended: Ended,
+) -> tuple[Int[Tensor, "b t"], Known]:
     rows, width = mask.shape
-    at, step = mask.new_tensor([width]), mask.new_zeros(1)
+    at, step = (
+        mask.new_full((1,), width),
+        mask.new_zeros(1),
+    )  # filled there: a number sent would be waited for
     for i, layer in enumerate(cache.layers):
         cache.layers[i] = Room(layer, at, span)  # type: ignore[arg-type]
     sees = torch.full(
@@ -131,19 +138,20 @@ def _span(
         for counter in (at, step, places):
             counter.add_(1)
 
-    asked = None
+    asked, known = None, torch.zeros(rows, dtype=torch.bool)
     with attending(model, attention.FUSED):
         advance, done = recorded(one_step, model, rows) if span > 1 else (one_step, 0)
         while done < span:
             if done and done % POLL == 0:
-                if asked and asked()[0]:
+                known = asked()[0] if asked else known
+                if known.all():
                     break
-                asked = brought([over(out[:, :done])])
+                asked = brought([ended(out[:, :done])])
             advance()
             done += 1
     for i, layer in enumerate(cache.layers):
         cache.layers[i] = layer.filled(width + done)  # type: ignore[attr-defined]
-    return out[:, :done]
+    return out[:, :done], lambda: known
 
 
 def recorded(step: Callable[[], None], model: PreTrainedModel, rows: int) -> tuple[Callable[[], None], int]:
