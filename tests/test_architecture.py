@@ -74,7 +74,10 @@ ALLOWED = {
     "steps": FLOOR | ROOMS | {"config", "session", "base", "conditions"},
     "control": FLOOR | ROOMS | {"config", "session", "steps"},
     "previews": FLOOR | ROOMS | {"config", "session", "steps"},
-    "loop": FLOOR | ROOMS | {"config", "replicas", "session", "base", "steps", "control", "previews"},
+    "conclusion": FLOOR | ROOMS | {"session", "base"},
+    "loop": FLOOR
+    | ROOMS
+    | {"config", "replicas", "session", "base", "steps", "control", "previews", "conclusion"},
     "compare": FLOOR
     | ROOMS
     | {

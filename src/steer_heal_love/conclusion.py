@@ -7,7 +7,8 @@ anything: one that records a graph meanwhile would lose it.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from steer_heal_love import bake, base, report
 from steer_heal_love.ground import identity, made, models, records, team
@@ -27,25 +28,36 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
     records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
     r.folder.wrote(["summary.json"])
 
-    history, apart = list(r.history), goes_on and processor_is_free(r)
+    rounds = list(r.history)
 
-    def results() -> None:
-        if history:
-            adapter_of(r, history).write(path / "adapter")
+    def write(adapter: bake.PeftFiles | None) -> None:
+        if adapter:
+            adapter.write(path / "adapter")
         r.folder.wrote(made.RESULTS)
-        if apart:
-            report.write_apart(path)
-            r.folder.wrote(made.PAGES)
 
-    aside = ThreadPoolExecutor(1)
-    r.concluding = aside.submit(results)
-    aside.shutdown(wait=False)
-    if not apart:
-        try:
-            report.write([path], path / "report.html", ours=True)
-        finally:
-            finish(r)
+    def write_all() -> None:
+        write(adapter_of(r, rounds))
+        report.write_apart(path)
         r.folder.wrote(made.PAGES)
+
+    if goes_on and processor_is_free(r):
+        r.concluding = begun_aside(write_all)
+        return
+    adapter = adapter_of(r, rounds)  # not in the thread, whose calls of torch would each wait for what draws
+    r.concluding = begun_aside(lambda: write(adapter))
+    try:
+        report.write([path], path / "report.html", ours=True)
+    finally:
+        finish(r)
+    r.folder.wrote(made.PAGES)
+
+
+def begun_aside(work: Callable[[], None]) -> Future[None]:
+    """`work`, begun in a thread of its own."""
+    aside = ThreadPoolExecutor(1)
+    begun = aside.submit(work)
+    aside.shutdown(wait=False)
+    return begun
 
 
 def processor_is_free(r: Run) -> bool:
@@ -66,8 +78,10 @@ def settle(r: Run) -> None:
         wait([r.concluding])
 
 
-def adapter_of(r: Run, rounds: list[Adapter]) -> bake.PeftFiles:
-    """These rounds as the one adapter that users get. They are on the host, as they were read back."""
+def adapter_of(r: Run, rounds: list[Adapter]) -> bake.PeftFiles | None:
+    """These rounds, which are on the host as they were read back, as the one adapter that users get; None before there are any."""
+    if not rounds:
+        return None
     name, note = models.base_name(r.config.model), identity.of_run(r.folder.path).note()
     return bake.peft_files(bake.stack(rounds), base_model=name, note=note)
 

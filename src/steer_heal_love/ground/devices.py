@@ -38,6 +38,15 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def sent_together(tensors: Sequence[Tensor], device: torch.device | str) -> Tensor:
+    """`sent`, for tensors of one kind that become one, row after row."""
+    if torch.device(device).type != "cuda":
+        return sent(torch.cat(list(tensors)), device)
+    first, rows = tensors[0], sum(map(len, tensors))
+    here = torch.empty((rows, *first.shape[1:]), dtype=first.dtype, pin_memory=True)
+    return torch.cat(list(tensors), out=here).to(device, non_blocking=True)
+
+
 def on_its_way(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[torch.cuda.Event]]:
     """Pinned copies of a GPU's tensors on the host, which hold the values once all these events have happened; the GPU is
     handed the copying now, after what was launched before and ahead of what comes."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import team
-from steer_heal_love.ground.devices import sent
+from steer_heal_love.ground.devices import sent_together
 from steer_heal_love.ground.memory import one_ahead
 from steer_heal_love.ground.progress import Advance
 from steer_heal_love.ground.scoring import at_a_time, chunk, hidden_states
@@ -90,7 +90,7 @@ def from_states(
 
     def look(rows: list[int]) -> list[Tensor]:
         sides = [
-            sent(torch.cat(part), model.device).split(chunk(model))
+            sent_together(part, model.device).split(chunk(model))
             for part in zip(*(texts[i] for i in rows), strict=True)
         ]
         found = torch.cat([values(*parts) for parts in zip(*sides, strict=True)])

@@ -45,10 +45,14 @@ def bootstrap(
     mean, error = float(x.mean()), float(x.std(ddof=1) / math.sqrt(n))
     drawn = remembered if n * resamples <= REMEMBERED else resampled
     draws = x[drawn(n, resamples, seed)]
-    errors = draws.std(1, ddof=1) / math.sqrt(n)
+    means = draws.mean(1)
+    draws -= means[:, None]
+    errors = np.sqrt(
+        np.einsum("rn,rn->r", draws, draws) / ((n - 1) * n)
+    )  # numpy's own takes the mean once more
     # A resample of equal items has no error to be measured by; with such items t holds the interval up.
     usable = errors > 1e-9 * error
-    students = (draws.mean(1)[usable] - mean) / errors[usable] if usable.any() and error else np.zeros(1)
+    students = (means[usable] - mean) / errors[usable] if usable.any() and error else np.zeros(1)
     low, high = np.quantile(students, ((1 - level) / 2, (1 + level) / 2))
     t = t_quantile((1 + level) / 2, n - 1)
     return Score(mean, mean - max(t, float(high)) * error, mean + max(t, -float(low)) * error, n)
