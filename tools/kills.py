@@ -5,7 +5,8 @@
 Needs this source tree and the package's own dependencies, Linux, and no GPU. Each case is a seed, from --first on: it
 says after how much of an unbroken run's CPU time the process is killed, and in one case of three that the resumed one
 is killed too. A run that ends before its kill is thrown away and begun again with an earlier one. One unbroken run a
-worker goes first: they give that time under the same load, and must equal each other. A case is lost when a sitting fails or hangs; it is different when a file differs; it lacks events when the log's list
+worker goes first: they give that time under the same load, and must equal each other. Odd seeds conclude a round beside the
+next one, as a GPU's runs do. A case is lost when a sitting fails or hangs; it is different when a file differs; it lacks events when the log's list
 of finished steps, with their files' hashes, isn't the unbroken run's. Exit 1 when there is any such case. Cases that
 --limit seconds don't suffice for are counted as not done, never as survived.
 """
@@ -49,7 +50,7 @@ import torch
 
 import steer_heal_love
 import tiny_run
-from steer_heal_love import loop
+from steer_heal_love import conclusion, loop, report
 from steer_heal_love.ground import records
 
 AGAIN = 1 / 3
@@ -84,13 +85,16 @@ class Case:
 def ready() -> None:
     """Import all that a child will, so that none does; and keep its garbage collector off what lies here already."""
     for module in pkgutil.walk_packages(steer_heal_love.__path__, "steer_heal_love."):
-        if not module.name.endswith(("__main__", "inspect_provider")):  # the latter needs an extra
-            importlib.import_module(module.name)
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ModuleNotFoundError):  # some need an extra
+                importlib.import_module(module.name)
     torch.set_num_threads(1)
     tiny_run.made_cheap()
     # Asked of git once: the source tree may change meanwhile, and then the manifests would.
     found = records.commit()
     records.commit = lambda: found
+    # A process of its own would outlive the kill, and take longer than the run.
+    report.write_apart = lambda run: report.write([run], run / "report.html", ours=True)
     gc.collect()
     gc.freeze()
 
@@ -161,6 +165,7 @@ def case(kind: str, seed: int, right: Path, seconds: float, to: Path) -> None:
     """A case from its kills to its comparison, written to the file `to`."""
     draw, home = random.Random(f"{kind}-{seed}"), to.with_suffix("")
     home.mkdir()
+    concluded(seed)
     found = Case(kind, seed, home=str(home))
     latest = LATEST * seconds
     for _ in range(TRIES):
@@ -192,9 +197,15 @@ def unbroken(kind: str, seed: int, _right: Path, _seconds: float, to: Path) -> N
     """A run that nobody kills; its files stay."""
     home = to.with_suffix("")
     home.mkdir()
+    concluded(seed)
     found = Case(kind, seed, home=str(home))
     found.lost, found.cpu_seconds = sitting(home, kind, None)
     finish(found, None, to)
+
+
+def concluded(seed: int) -> None:
+    """How runs conclude their rounds from here on, in this process and those that it forks."""
+    conclusion.processor_is_free = lambda _r: seed % 2 == 1
 
 
 def finish(found: Case, home: Path | None, to: Path) -> None:

@@ -133,6 +133,32 @@ def test_spans_of_steps_decode_what_single_steps_do(
     assert len({len(a) for a in found}) > 2
 
 
+def test_a_row_that_ended_unseen_is_written_on_and_cut(model, prompts, ends, replayed, monkeypatch):
+    """What a look saw is known one look later, so a row that ends at the end of a span is in the next one too."""
+    seen = []
+    real = decode.put_together
+    monkeypatch.setattr(decode, "put_together", lambda *a: seen.append(a) or real(*a))
+    how = {"ends": ends, "max_new_tokens": STEPS, "seed": 3, "min_p": 0.02, "batch": 10}
+    found = sample(model, prompts, **how)
+    lengths = [0] * len(prompts)
+    for _, written, _ in seen:
+        for rows, fetch in written:
+            for row, more in zip(rows, fetch()[0].tolist(), strict=True):
+                lengths[row] += len(more)
+    inside = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # as one batch, rows go by length
+    cut = [lengths[k] - len(found[i]) for k, i in enumerate(inside)]
+    assert max(cut) > 5 and min(cut) == 0, "a whole span after its end; and some rows not at all"
+
+
+def test_answers_are_put_together_from_what_was_written_of_which_rows():
+    written = [
+        ([0, 1, 2], lambda: [torch.tensor([[1], [9], [1]])]),
+        ([0, 2], lambda: [torch.tensor([[1, 9, 1], [1, 1, 1]])]),
+        ([0, 2], lambda: [torch.tensor([[9, 1], [1, 1]])]),
+    ]
+    assert decode.put_together(3, written, frozenset({9})) == [(1, 1, 9), (9,), (1, 1, 1, 1, 1, 1)]
+
+
 def test_a_span_ends_with_its_last_row(model, prompts, replayed):
     everything = frozenset(range(300))
     assert all(len(a) == 1 for a in sample(model, prompts, ends=everything, max_new_tokens=STEPS, seed=0))
