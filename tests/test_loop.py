@@ -41,6 +41,7 @@ from steer_heal_love import (
 from steer_heal_love.conclusion import conclude
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
+from steer_heal_love.ground.aside import Aside
 from steer_heal_love.ground.errors import Starved, UserError
 from steer_heal_love.ground.overrides import override
 from steer_heal_love.ground.progress import silent
@@ -435,7 +436,7 @@ def concluding(whole, tmp_path, monkeypatch):
         history=[bake.load_peft(tmp_path / "adapter")],
         model=SimpleNamespace(device=torch.device("cpu")),
         config=SimpleNamespace(model="smollm2"),
-        concluding=None,
+        aside=Aside(),
     )
 
 
@@ -466,60 +467,111 @@ def fails(*_args, **_more):
     raise UserError("no space left")
 
 
-def test_a_round_that_goes_on_is_concluded_beside_the_next(concluding, tmp_path, monkeypatch):
-    """Another process draws the very page that this one would, and nobody waits for it but the next conclusion."""
-    path, drawn, go = concluding.folder.path, [], threading.Event()
-    conclude(concluding)
-    page, adapter = (path / "report.html").read_bytes(), content(path / "adapter/adapter_model.safetensors")
-    for name in ("adapter", "report.html"):
-        (shutil.rmtree if name == "adapter" else os.unlink)(path / name)
+@pytest.fixture
+def beside(concluding, monkeypatch):
+    """The same on a machine whose processor is free, with a thread that waits to be told and what was drawn in this process."""
+    go, drawn, written, draw = threading.Event(), [], conclusion.adapter_of, report.write
     monkeypatch.setattr(conclusion, "processor_is_free", lambda _r: True)
-    real = report.write_apart
-    monkeypatch.setattr(report, "write_apart", lambda run: (go.wait(60), real(run)))
-    monkeypatch.setattr(report, "write", lambda *_args, **_more: drawn.append("here"))
-
-    conclude(concluding, goes_on=True)
-    assert not (path / "report.html").exists() and concluding.concluding, "nobody waits"
+    monkeypatch.setattr(conclusion, "adapter_of", lambda *a: (go.wait(60), written(*a))[1])
+    monkeypatch.setattr(report, "write", lambda *a, **more: (drawn.append("here"), draw(*a, **more)))
+    yield SimpleNamespace(run=concluding, path=concluding.folder.path, go=go, drawn=drawn)
     go.set()
-    conclusion.finish(concluding)
-    assert not drawn and not concluding.concluding
-    assert (path / "report.html").read_bytes() == page
-    assert content(path / "adapter/adapter_model.safetensors") == adapter
-    assert not concluding.folder.lost() and not concluding.folder.stale()
+    concluding.aside.settle()
+
+
+def ended(run):
+    """Wait for the process beside the run."""
+    while run.aside.running:
+        time.sleep(0.01)
+
+
+def test_a_round_that_goes_on_is_concluded_beside_the_next(beside):
+    """Another process draws the very page that this one would, and nobody waits for it, nor for the adapter."""
+    beside.go.set()
+    conclude(beside.run)
+    assert beside.drawn == ["here"]
+    page, adapter = (
+        (beside.path / n).read_bytes() for n in ("report.html", "adapter/adapter_model.safetensors")
+    )
+    shutil.rmtree(beside.path / "adapter")
+    (beside.path / "report.html").unlink()
+    beside.go.clear()
+
+    conclude(beside.run, goes_on=True)
+    ended(beside.run)
+    assert (beside.path / "report.html").read_bytes() == page and not (beside.path / "adapter").exists()
+    beside.go.set()
+    conclude(beside.run, goes_on=True)
+    assert (beside.path / "adapter/adapter_model.safetensors").read_bytes() == adapter
+    ended(beside.run)
+    conclude(beside.run)
+    assert beside.drawn == ["here", "here"] and not beside.run.aside.running
+    assert not beside.run.folder.lost() and not beside.run.folder.stale()
+
+
+def test_no_round_waits_for_a_page_and_the_last_one_draws_its_own(beside, monkeypatch):
+    started, real = [], beside.run.aside.start
+    beside.go.set()
+    monkeypatch.setattr(beside.run.aside, "start", lambda command: (started.append(command), real(command)))
+    monkeypatch.setattr(report, "command", lambda _run: [sys.executable, "-c", "import time; time.sleep(60)"])
+    for _ in range(3):
+        conclude(beside.run, goes_on=True)
+    assert len(started) == 1 and beside.run.aside.running and not beside.drawn
+    conclude(beside.run)
+    assert beside.drawn == ["here"] and not beside.run.aside.running and not beside.run.folder.stale()
 
 
 @pytest.mark.parametrize("python", ["/nowhere/python", shutil.which("false")])
-def test_a_page_that_no_other_process_draws_is_drawn_here(concluding, monkeypatch, python):
-    monkeypatch.setattr(conclusion, "processor_is_free", lambda _r: True)
+def test_a_page_that_no_other_process_draws_is_drawn_here(beside, monkeypatch, python):
+    beside.go.set()
     monkeypatch.setattr(sys, "executable", python)
-    conclude(concluding, goes_on=True)
-    conclusion.finish(concluding)
-    assert (concluding.folder.path / "report.html").is_file() and not concluding.folder.stale()
+    conclude(beside.run, goes_on=True)
+    ended(beside.run)
+    conclude(beside.run, goes_on=True)
+    assert beside.drawn and (beside.path / "report.html").is_file() and not beside.run.folder.stale()
 
 
-def test_what_failed_beside_the_next_round_is_told_when_that_is_concluded(concluding, monkeypatch):
-    monkeypatch.setattr(conclusion, "processor_is_free", lambda _r: True)
+def test_what_failed_beside_the_next_round_is_told_when_that_is_concluded(beside, monkeypatch):
+    beside.go.set()
     monkeypatch.setattr(bake.PeftFiles, "write", fails)
-    conclude(concluding, goes_on=True)
-    conclusion.settle(concluding)  # another error would be on its way
+    conclude(beside.run, goes_on=True)
     with pytest.raises(UserError, match="no space left"):
-        conclude(concluding)
+        conclude(beside.run)
+
+
+def test_a_run_that_fails_leaves_nobody_at_work(whole, tiny_load, tmp_path, monkeypatch):
+    """Its folder is written by nobody once it is unlocked, and what ended it is what is told."""
+    asides, real = [], steps.train
+
+    def train(r, number, *args, **more):
+        asides.append(r.aside)
+        if number:
+            raise Killed
+        return real(r, number, *args, **more)
+
+    monkeypatch.setattr(conclusion, "processor_is_free", lambda _r: True)
+    monkeypatch.setattr(report, "command", lambda _run: [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(conclusion, "adapter_of", fails)
+    monkeypatch.setattr(steps, "train", train)
+    with pytest.raises(Killed):
+        loop.run(out=str(tmp_path), **SETTINGS)
+    assert not asides[-1].running
+    with pytest.raises(UserError, match="no space left"):
+        asides[-1].finish()  # the thread had ended, unheard
 
 
 def test_rounds_that_are_concluded_beside_the_next_end_as_others(whole, tiny_load, tmp_path, monkeypatch):
     """On a GPU the first round's files are written while the second is computed: the same folder comes of it."""
     monkeypatch.setattr(conclusion, "processor_is_free", lambda _r: True)
-    monkeypatch.setattr(
-        report, "write_apart", lambda run: report.write([run], run / "report.html", ours=True)
-    )
     run = loop.run(out=str(tmp_path), **SETTINGS)
     path = run.folder.path
-    assert listing(path) == listing(whole.path) and not run.folder.lost() and not run.folder.stale()
+    assert listing(path) == listing(whole.path)
+    assert not run.folder.lost() and not run.folder.stale()
     drawn = {"config.toml", "events.jsonl", "report.html", "trajectory.png"}
-    for name in sorted(n for n in listing(path) if Path(n).name not in drawn):
+    for name in sorted(n for n in listing(whole.path) if Path(n).name not in drawn):
         assert content(path / name) == content(whole.path / name), name
     torn = [line for line in (path / "events.jsonl").read_text().splitlines() if not line.endswith("}")]
-    assert not torn and run.concluding is None
+    assert not torn and not run.aside.running
 
 
 def test_the_control_draws_what_the_calibration_lacks(persona, tmp_path, monkeypatch):

@@ -1,14 +1,12 @@
 """What is worked out of all steps, anew after each round: the one adapter, the summary, the report.
 
 Where the model computes on a GPU, the processor has little to do. There the adapter is written in a thread, and the report
-drawn by a process of its own, while the next round is computed; the last round's are waited for. The thread asks no GPU for
+drawn by another process, while the next round is computed. Nobody waits for that report: where it isn't there yet when the
+next round is concluded, the report of that one is left out; and the last round's is drawn here. The thread asks no GPU for
 anything: one that records a graph meanwhile would lose it.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from steer_heal_love import bake, base, report
 from steer_heal_love.ground import identity, made, models, records, team
@@ -21,61 +19,50 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
     refuses; where it refused what the round before left to be written, now."""
     if not team.leads():
         return
-    finish(r)
-    path = r.folder.path
+    r.aside.finish()
+    path, rounds = r.folder.path, list(r.history)
     r.folder.still_there()
     r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
     records.write_json(path / "summary.json", summary(r, goes_on=goes_on))
     r.folder.wrote(["summary.json"])
-
-    rounds = list(r.history)
 
     def write(adapter: bake.PeftFiles | None) -> None:
         if adapter:
             adapter.write(path / "adapter")
         r.folder.wrote(made.RESULTS)
 
-    def write_all() -> None:
-        write(adapter_of(r, rounds))
-        report.write_apart(path)
-        r.folder.wrote(made.PAGES)
-
-    if goes_on and processor_is_free(r):
-        r.concluding = begun_aside(write_all)
+    if goes_on and processor_is_free(r) and drawn_beside(r):
+        r.aside.begin(lambda: write(adapter_of(r, rounds)))
         return
+    r.aside.stop()
     adapter = adapter_of(r, rounds)  # not in the thread, whose calls of torch would each wait for what draws
-    r.concluding = begun_aside(lambda: write(adapter))
+    r.aside.begin(lambda: write(adapter))
     try:
         report.write([path], path / "report.html", ours=True)
     finally:
-        finish(r)
+        r.aside.finish()
     r.folder.wrote(made.PAGES)
 
 
-def begun_aside(work: Callable[[], None]) -> Future[None]:
-    """`work`, begun in a thread of its own."""
-    aside = ThreadPoolExecutor(1)
-    begun = aside.submit(work)
-    aside.shutdown(wait=False)
-    return begun
+def drawn_beside(r: Run) -> bool:
+    """Have another process draw the report, unless one is still at it. Whether that can be: where the last one failed, it is to
+    be drawn here, which tells why."""
+    if r.aside.running:
+        return True
+    status = r.aside.ended()
+    if status is not None:
+        r.folder.wrote(made.PAGES)
+    try:
+        if not status:
+            r.aside.start(report.command(r.folder.path))
+        return not status
+    except OSError:  # a Python inside another program has no executable of its own
+        return False
 
 
 def processor_is_free(r: Run) -> bool:
     """Whether it has little to do while the model computes."""
     return r.model.device.type != "cpu"  # type: ignore[no-any-return]
-
-
-def finish(r: Run) -> None:
-    """Wait for what the last conclusion left to be written. Raises what went wrong with it."""
-    left, r.concluding = r.concluding, None
-    if left:
-        left.result()
-
-
-def settle(r: Run) -> None:
-    """Wait as `finish` does, and leave what went wrong for whoever asks: another error is on its way already."""
-    if r.concluding:
-        wait([r.concluding])
 
 
 def adapter_of(r: Run, rounds: list[Adapter]) -> bake.PeftFiles | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_heal_love import base, previews, replicas, steps
-from steer_heal_love.conclusion import conclude, settle
+from steer_heal_love.conclusion import conclude
 from steer_heal_love.config import PLACES, RunConfig
 from steer_heal_love.control import TRANSFER, control, transferred
 from steer_heal_love.gates.loop import stop_reason
@@ -86,7 +86,7 @@ def every_round(r: Run) -> Run:
         conclude(r)
         raise
     finally:
-        settle(r)
+        r.aside.settle()
         r.track = track
     r.folder.event("end", gates={g.gate: g.verdict for g in r.gates})
     return r

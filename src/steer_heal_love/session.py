@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from steer_heal_love.gates import Evidence
 from steer_heal_love.generate import engine
 from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import identity, loading, made, memory, models, records, spread
+from steer_heal_love.ground.aside import Aside
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.folder import RunFolder
 from steer_heal_love.ground.identity import Warn
@@ -127,8 +127,8 @@ class Run(Session):
     """the own shift of the control student, once it was asked for"""
     folds: Folds = field(default_factory=Last, init=False)
     """the weights of the student that was folded last"""
-    concluding: Future[None] | None = field(default=None, init=False)
-    """what the last conclusion left to be written"""
+    aside: Aside = field(default_factory=Aside, init=False)
+    """what the last conclusion left to others"""
 
     @classmethod
     def on(cls, session: Session, base: Base) -> Run:

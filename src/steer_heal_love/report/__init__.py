@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,17 +39,10 @@ def write(runs: list[Path], to: Path, *, ours: bool = False) -> None:
     html.write([read(Path(run), ours=ours) for run in runs], Path(to))
 
 
-def write_apart(run: Path) -> None:
-    """`write` of a run that is being written, by a process of its own: drawing takes a second or two, and would keep this
-    process's other threads waiting. Where that process fails, this one writes it and tells why. Same errors."""
-    command = [sys.executable, "-P", "-m", __name__, str(run)]
-    quiet = subprocess.DEVNULL
-    try:
-        done = not subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet).returncode
-    except OSError:  # a Python inside another program has no executable of its own
-        done = False
-    if not done:
-        write([run], run / "report.html", ours=True)
+def command(run: Path) -> list[str]:
+    """What has another process `write` the report of a run that is being written: drawing takes a second or two, and keeps every
+    other thread of its process waiting."""
+    return [sys.executable, "-P", "-m", __name__, str(run)]
 
 
 def terminal(run: Path, cut: bool = True) -> RenderableType:
@@ -135,6 +127,7 @@ def terminal_fight(folder: Path) -> RenderableType:
 
 __all__ = [
     "CERTIFICATE",
+    "command",
     "preview",
     "progress",
     "terminal",
@@ -144,7 +137,6 @@ __all__ = [
     "terminal_matrix",
     "terminal_sweep",
     "write",
-    "write_apart",
     "write_certificate",
     "write_comparison",
     "write_fight",

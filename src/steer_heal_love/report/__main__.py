@@ -1,4 +1,4 @@
-"""`python -m steer_heal_love.report RUN`: the report of a run that another process is writing (`report.write_apart`)."""
+"""`python -m steer_heal_love.report RUN`: the report of a run that another process is writing (`report.command`)."""
 
 import sys
 from pathlib import Path
