@@ -29,11 +29,12 @@ SAME = ("base/anchor.jsonl", "base/neutral.jsonl", "base/calibration.jsonl", "ro
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> dict:
-    """A run of the tiny model, from a folder that a copy can read too, nothing of it kept for the next."""
+    """A run of the tiny model, from a folder that a copy can read too, nothing of it kept for the next. In fp32 on every machine:
+    in bf16 a row read in another batch is another number."""
     folder, tok = tmp_path_factory.mktemp("model"), build_tokenizer()
     build_model(len(tok), tok.eos_token_id, depth=DEPTH).save_pretrained(folder)
     tok.save_pretrained(folder)
-    return SETTINGS | {"model": str(folder), "rounds": 1, "eval": EVAL}
+    return SETTINGS | {"model": str(folder), "dtype": "float32", "rounds": 1, "eval": EVAL}
 
 
 @pytest.fixture(scope="module")
