@@ -52,12 +52,14 @@ def drawn_beside(r: Run) -> bool:
     status = r.aside.ended()
     if status is not None:
         r.folder.wrote(made.PAGES)
-    try:
-        if not status:
-            r.aside.start(report.command(r.folder.path))
-        return not status
-    except OSError:  # a Python inside another program has no executable of its own
+    command = report.command(r.folder.path)
+    if status or not command:
         return False
+    try:
+        r.aside.start(command)
+    except OSError:
+        return False
+    return True
 
 
 def processor_is_free(r: Run) -> bool:

@@ -211,6 +211,34 @@ def test_a_torn_last_event_does_not_stop_a_resumed_run(tmp_path):
     assert again.seconds() == {"heal": 3.0}
 
 
+def test_an_event_that_the_disk_took_half_of_does_not_spoil_the_next(tmp_path, monkeypatch):
+    here = RunFolder.create(tmp_path, "run")
+    here.event("start")
+
+    def half(path, row):
+        with path.open("a") as f:
+            f.write(json.dumps(row)[:20])
+        raise UserError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError):
+        patch.setattr(records, "append_jsonl", half)
+        here.event("done", room="vector", seconds=1.0)
+    here.event("done", room="heal", seconds=2.0)
+    assert here.seconds() == {"heal": 2.0}
+
+
+def test_a_folder_that_was_moved_is_gone_even_where_another_lies_in_its_place(tmp_path):
+    """What is being written while it is moved makes its folder anew."""
+    here = RunFolder.create(tmp_path, "run")
+    here.still_there()
+    here.path.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="gone since"):
+        here.still_there()
+    records.write_text(here.path / "report.html", "")
+    with pytest.raises(UserError, match="gone since"):
+        here.still_there()
+
+
 def as_written():
     """The module with its functions as they are written: the other tests run without `release_memory`."""
     spec = importlib.util.find_spec(records.__name__)

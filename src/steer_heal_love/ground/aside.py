@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 
 class Aside:
-    """At most one thread and one process at a time. Whoever begins them has to `finish` or to `settle`."""
+    """At most one thread and one process at a time. Whoever begins them has to `settle`, however things end."""
 
     def __init__(self) -> None:
         self._thread: Future[None] | None = None
@@ -23,9 +23,10 @@ class Aside:
 
     def finish(self) -> None:
         """Wait for the thread. Raises what went wrong there."""
-        begun, self._thread = self._thread, None
-        if begun:
-            begun.result()
+        if self._thread:
+            wait([self._thread])  # known until it has ended: who is interrupted here has still to settle
+            ended, self._thread = self._thread, None
+            ended.result()
 
     @property
     def running(self) -> bool:
@@ -33,16 +34,17 @@ class Aside:
         return self._process is not None and self._process.poll() is None
 
     def start(self, command: Sequence[str]) -> None:
-        """A process that reads and says nothing; one that runs already is stopped. Raises `OSError` where there can be none."""
+        """A process that says nothing, and that reads the end of its input when this one is gone; one that runs already is
+        stopped. Raises `OSError` where there can be none."""
         self.stop()
         quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
 
     def ended(self) -> int | None:
         """The status that the process ended with, told once; None where there is none or it still runs."""
         status = self._process.poll() if self._process else None
         if status is not None:
-            self._process = None
+            self.stop()
         return status
 
     def stop(self) -> None:
@@ -50,10 +52,10 @@ class Aside:
         stopped, self._process = self._process, None
         if stopped:
             stopped.kill()
-            stopped.wait()
+            stopped.communicate()
 
     def settle(self) -> None:
-        """Wait for the thread, whatever went wrong there, and end the process: another error is on its way already."""
+        """End the process, and wait for the thread, whatever went wrong there: another error is on its way already."""
+        self.stop()
         if self._thread:
             wait([self._thread])
-        self.stop()

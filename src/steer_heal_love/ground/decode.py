@@ -141,8 +141,8 @@ def _decode(
     cache, mask, hidden = prefill(model, prompts, total, doses)
     tokens = choose(narrow_head(model, hidden), uniforms[:, 0], temperature, min_p).unsqueeze(1)
     before = torch.isin(tokens, stop).squeeze(1)
-    known = before if before.device.type == "cpu" else torch.zeros(len(prompts), dtype=torch.bool)
-    written = [(alive, brought([tokens]))]
+    known = replay.known_at_once(before)
+    written = [(alive, later(tokens))]
     advance(1)
     while done < total and not known.all():
         if known.any():
@@ -158,7 +158,7 @@ def _decode(
         )
         ended = lambda chosen, before=before: before | torch.isin(chosen, stop).any(1)
         tokens, look = replay.steps(model, cache, mask, tokens[:, -1], total - done, draw, ended, even=even)
-        written.append((alive, brought([tokens])))
+        written.append((alive, later(tokens)))
         mask, before = torch.cat([mask, mask.new_ones(tokens.shape)], 1), ended(tokens)
         advance(tokens.shape[1])
         done += tokens.shape[1]
@@ -167,13 +167,21 @@ def _decode(
     return put_together(len(prompts), written, ends)
 
 
+def later(tokens: Int[Tensor, "b t"]) -> Callable[[], Tensor]:
+    """What gives these tokens. A span's are sent to the host now, so that asking waits for nothing after them."""
+    if tokens.shape[1] == 1:
+        return lambda: tokens
+    sent_off = brought([tokens])
+    return lambda: sent_off()[0]
+
+
 def put_together(
-    rows: int, written: list[tuple[list[int], Callable[[], list[Tensor]]]], ends: frozenset[int]
+    rows: int, written: list[tuple[list[int], Callable[[], Tensor]]], ends: frozenset[int]
 ) -> list[tuple[int, ...]]:
     """Each row's answer, from what was written of which rows, bit by bit. A row may have been written on after its end."""
     answers: list[list[int]] = [[] for _ in range(rows)]
     for which, fetch in written:
-        for row, more in zip(which, fetch()[0].tolist(), strict=True):
+        for row, more in zip(which, fetch().tolist(), strict=True):
             answer = answers[row]
             if answer and answer[-1] in ends:
                 continue

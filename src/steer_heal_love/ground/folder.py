@@ -7,6 +7,7 @@ unbroken one does.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -30,6 +31,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self.which = identity(path)
         self.event = records.Events(path / "events.jsonl")
 
     @classmethod
@@ -117,8 +119,9 @@ class RunFolder:
         )
 
     def still_there(self) -> None:
-        """Raise `UserError` when the folder was moved or deleted: what is written now would lie in a new one."""
-        if not self.path.is_dir():
+        """Raise `UserError` when the folder was moved or deleted: what is written now would lie in a new one, as what was being
+        written then may."""
+        if not self.path.is_dir() or self.which != identity(self.path):
             raise UserError(
                 f"{shown(self.path)}: the folder is gone since the run began; nothing is written there."
             )
@@ -200,6 +203,14 @@ class RunFolder:
         for e in self.done():
             out[e["room"]] = round(out.get(e["room"], 0.0) + made.seconds(e), 3)
         return out
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one of its name; None where there is none."""
+    with contextlib.suppress(OSError):
+        found = folder.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def enclosed(folder: Path) -> None:

@@ -237,11 +237,12 @@ class Events:
         with self.alone:
             if not self.closed:
                 self.close_torn_line()
+            self.closed = False  # the disk may take half of a line
             append_jsonl(self.path, {"t": round(time.time(), 3), "event": event, **fields})
+            self.closed = True
 
     def close_torn_line(self) -> None:
         """Only where something is about to be written: a reader beside a run leaves its log alone."""
         if self.path.is_file() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n"):
             with writing(self.path), self.path.open("a", encoding="utf-8") as f:
                 f.write("\n")
-        self.closed = True

@@ -95,6 +95,11 @@ def steps(
     return chosen, lambda: ended(chosen).cpu()
 
 
+def known_at_once(ended: Bool[Tensor, " b"]) -> Bool[Tensor, " b"]:
+    """Which rows the host knows to have ended without waiting for a GPU: there, none so far."""
+    return ended if ended.device.type == "cpu" else torch.zeros(len(ended), dtype=torch.bool)
+
+
 def suits(model: PreTrainedModel, cache: DynamicCache, width: int) -> bool:
     """Whether this model's steps can be replayed: on one CUDA device, attention that can be swapped, no window below `width`."""
     windows = [layer.sliding_window for layer in cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]

@@ -40,9 +40,12 @@ def write(runs: list[Path], to: Path, *, ours: bool = False) -> None:
 
 
 def command(run: Path) -> list[str]:
-    """What has another process `write` the report of a run that is being written: drawing takes a second or two, and keeps every
-    other thread of its process waiting."""
-    return [sys.executable, "-P", "-m", __name__, str(run)]
+    """What has another process `write` the report of a run that is being written, for as long as its input is open: drawing
+    takes a second or two, and keeps every other thread of its process waiting. Empty where no Python is known by its path, as
+    inside another program."""
+    kept = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
+    flags = [flag for flag, on in kept.items() if on]
+    return [sys.executable, "-P", *flags, "-m", __name__, str(run)] if sys.executable else []
 
 
 def terminal(run: Path, cut: bool = True) -> RenderableType:
