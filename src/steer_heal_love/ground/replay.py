@@ -120,10 +120,8 @@ def _span(
     ended: Ended,
 ) -> tuple[Int[Tensor, "b t"], Known]:
     rows, width = mask.shape
-    at, step = (
-        mask.new_full((1,), width),
-        mask.new_zeros(1),
-    )  # filled there: a number sent would be waited for
+    # Filled where they lie: a number that is sent would be waited for.
+    at, step = mask.new_full((1,), width), mask.new_zeros(1)
     for i, layer in enumerate(cache.layers):
         cache.layers[i] = Room(layer, at, span)  # type: ignore[arg-type]
     sees = torch.full(
