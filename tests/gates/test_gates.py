@@ -396,3 +396,16 @@ def test_a_half_that_surely_fell_is_not_called_one_that_is_not_told(persona):
     found = judged(evidence(persona, steered={"trait": 0.6, "pos": -0.2}))["steer"]
     assert found.outcome == "half" and "pos answers are less likely" in found.observed
     assert "can't be told" not in found.means
+
+
+@pytest.mark.parametrize(("teacher", "outcome"), [("nearer", "undid"), ("no nearer", "nothing")])
+def test_what_a_heal_learned_is_told_by_what_it_imitates(persona, teacher, outcome):
+    """Towards a teacher the text's own NLL may rise, and towards none it may fall."""
+    sign = 1 if teacher == "nearer" else -1
+    steps = [
+        {"step": i, "nll": 1.3 + sign * 0.02 * i, "soft": 1.2 - 0.05 * i * (sign > 0)} for i in range(16)
+    ]
+    found = judged(evidence(persona, healed=[LOST], healing={"steps": steps}))["heal"]
+    assert found.outcome == outcome
+    fell = 0.6 if sign > 0 else 0.0
+    assert f"in training the divergence from its teacher fell by {fell:.3f}" in found.observed

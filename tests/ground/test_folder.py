@@ -183,3 +183,12 @@ def test_files_that_are_written_anew_are_logged_anew_and_the_others_stay(folder)
     (folder.path / "base" / "checks.json").unlink()
     folder.wrote()
     assert folder.derived().keys() == set(made.DERIVED) - {"base/checks.json"}
+
+
+def test_a_folder_of_runs_names_the_newest_of_them(tmp_path):
+    for name in ("20260101T000000Z-a", "20260301T000000Z-c", "20260201T000000Z-b", "20250101T000000Z-d"):
+        records.write_json(tmp_path / name / "manifest.json", {})
+    with pytest.raises(
+        UserError, match="no run there .*; the newest in it: 20260301.*-c, 2026.*-b, 2026.*-a"
+    ):
+        RunFolder.open(tmp_path)

@@ -266,3 +266,13 @@ def test_odd_generation_settings_travel_into_merged_weights(folder, tmp_path, ra
     exact = model.get_submodule(name).weight + adapter.scaling * b @ a
     torch.testing.assert_close(merged.get_submodule(name).weight, exact)
     shutil.rmtree(tmp_path / "merged")
+
+
+def test_a_typo_of_a_model_that_is_here_is_told_at_once(monkeypatch):
+    """A hub would be asked again and again, for most of a minute where there is none."""
+    asked = []
+    monkeypatch.setattr(checkpoint, "find_adapter_config_file", asked.append)
+    with pytest.raises(UserError, match=r"no model 'smollm'; did you mean 'smollm2'\?"):
+        checkpoint.refuse_folder("smollm")
+    checkpoint.refuse_folder("gpt2")
+    assert asked == ["gpt2"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -105,11 +106,18 @@ def test_a_short_run_says_what_it_left_out_how_wide_it_is_and_the_command_of_the
         and "2.0 times on the trait" in said
         and "2.0 times on drift" in said
     )
-    assert "the moral vignettes and the panel" in said
+    assert "Not run: whether answers stay with their questions, the moral vignettes, the panel" in said
     assert said.endswith("shl run --persona love --model smollm2 --seed 0")
     report.write([short], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "12 of 48 held-out probes" in page
+
+
+def test_a_persona_with_few_probes_is_told_as_many_as_were_measured(fabricate):
+    run = read(fabricate("few", rounds=1))
+    first = replace(run.stages[0], items=run.stages[0].items | {"trait": [0.0] * 8})
+    said = " ".join(left_out(replace(run, stages=[first, *run.stages[1:]])))
+    assert "8 of 48 held-out probes, all that the persona has" in said and "2.4 times on the trait" in said
 
 
 def test_the_page_says_that_the_run_goes_on_until_it_has_ended(fabricate, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from steer_heal_love.ground import folder as files
 from steer_heal_love.ground import records
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.halves import halves
-from steer_heal_love.nouns import Completion, Response, Tokens
+from steer_heal_love.nouns import Completion, Response, Score, Tokens
 from steer_heal_love.report import html, panels, screen
 from steer_heal_love.report.borderline import borderline
 from steer_heal_love.report.panels import survival
@@ -252,6 +253,27 @@ def test_the_headline_sets_the_trait_beside_the_prompt_and_what_it_cost(fabricat
     ):
         assert part in said
     assert html.outcome(read(fabricate("base", until="base"))) == "No round has been healed yet."
+
+
+def test_the_headline_names_no_multiple_of_a_prompt_that_may_have_done_nothing(fabricate):
+    """+0.00 [-0.23, +0.14] of a prompt once made 52 times of it."""
+    run = read(fabricate(rounds=1))
+    told = run.stage("prompt")
+    scores = told.scores | {"trait_shift": Score(0.002, -0.23, 0.14, 8)}
+    stages = [replace(s, scores=scores) if s is told else s for s in run.stages]
+    said = html.outcome(replace(run, stages=stages))
+    assert (
+        " times " not in said
+        and "; with a system prompt, the base model reaches +0.00 [−0.23, +0.14]" in said
+    )
+
+
+def test_the_headline_says_which_way_each_half_moved(fabricate):
+    run = read(fabricate(rounds=1))
+    halves_of = {"trait_pos": Score(-0.11, -0.19, -0.02, 8), "trait_neg": Score(-0.05, -0.1, 0.01, 8)}
+    stages = [replace(s, scores=s.scores | halves_of) if s.stage == "healed" else s for s in run.stages]
+    said = html.outcome(replace(run, stages=stages))
+    assert "pos answers became less likely by +0.11 [+0.02, +0.19] and neg answers likelier by +0.05" in said
 
 
 def test_the_headline_says_where_the_trait_comes_from_and_the_worst_bank(fabricate, tmp_path):

@@ -24,7 +24,7 @@ HALF = 0.5
 RISE = 0.05
 """nats/token that the held-out curve may end above its lowest point"""
 LEARNED = 0.02
-"""nats/token by which the training loss falls when anything is learned"""
+"""nats/token by which a student comes nearer to what it imitates when anything is learned"""
 
 ROWS = {
     "healed": Row(
@@ -59,7 +59,7 @@ ROWS = {
     ),
     "undid": Row(
         "fail",
-        f"under {RETAINED:.0%} of the steered model's trait is left, the training loss fell, and neutral_kl is under half of "
+        f"under {RETAINED:.0%} of the steered model's trait is left, training came nearer to what it imitates, and neutral_kl is under half of "
         "the steered model's",
         "The heal undid the steering: coherence is back because the trait is gone.",
         "Lower heal.lam or heal.anchor, raise heal.budget, or train longer.",
@@ -73,7 +73,7 @@ ROWS = {
     ),
     "nothing": Row(
         "undecided",
-        "the trait is not shown to be in the model, and the training loss did not fall or the update was scaled to nothing",
+        "the trait is not shown to be in the model, and training came no nearer to what it imitates (its teacher, or where heal.soft is 0 the kept text), or the update was scaled to nothing",
         "The heal learned nothing.",
         "More epochs, a higher heal.lr, or more kept text; if heal.budget scaled the update away, raise it.",
     ),
@@ -150,7 +150,9 @@ def heal(e: Evidence) -> Found | None:
         "rounds": kept_by_round(e),
         "drift": f"neutral_kl {h.scores['neutral_kl'].mean:.4f} against {s.scores['neutral_kl'].mean:.4f} steered",
         "odd": text.shown,
-        "loss": f"training loss fell by {fell:.3f}" if math.isfinite(fell) else "",
+        "loss": f"in training {imitated(record)[1]} {'fell' if fell >= 0 else 'rose'} by {abs(fell):.3f}"
+        if math.isfinite(fell)
+        else "",
         "curve": f"held-out NLL ends {rise:.3f} above its lowest" if math.isfinite(rise) else "",
         "aim": f"{' and '.join(e.intended(h))} moved further than {aim.axis} by {show(aim.gap)}"
         if aim
@@ -223,8 +225,20 @@ def risen(record: Healing) -> float:
     return curve[-1] - min(curve) if curve else math.nan
 
 
+IMITATED = {"soft": "the divergence from its teacher", "nll": "the NLL of the kept text"}
+"""columns of a heal's steps that say how near it came to what it imitates, the first of which counts that was taken"""
+
+
+def imitated(record: Healing) -> tuple[list[float], str]:
+    """By step, how far the student was from what the heal imitates, and what that is."""
+    for name, what in IMITATED.items():
+        if curve := [v for s in record.steps if math.isfinite(v := s.get(name, math.nan))]:
+            return curve, what
+    return [], ""
+
+
 def fallen(record: Healing) -> float:
-    """Training NLL of the first quarter of the steps less that of the last; NaN without any."""
-    curve = [s["nll"] for s in record.steps if math.isfinite(s["nll"])]
+    """What `imitated` says of the first quarter of the steps less that of the last; NaN without any."""
+    curve, _ = imitated(record)
     quarter = max(1, len(curve) // 4)
     return (sum(curve[:quarter]) - sum(curve[-quarter:])) / quarter if curve else math.nan

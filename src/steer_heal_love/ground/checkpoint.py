@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from steer_heal_love.ground import embedded
 from steer_heal_love.ground.errors import UserError
+from steer_heal_love.ground.untrusted.mistakes import nearest
 from steer_heal_love.nouns import Json
 
 JSON = ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json")
@@ -102,6 +104,8 @@ def refuse_folder(name: str) -> None:
             refuse_json(folder / file)
     elif folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UserError(f"{name!r}: there is no such folder.")
+    elif meant := nearest(name, embedded.MODELS, least=0.75):  # a hub would be asked for minutes
+        raise UserError(f"no model {name!r}{meant}")
     with Reading(name):
         adapter = find_adapter_config_file(name)
     if adapter:

@@ -56,7 +56,7 @@ class RunFolder:
         """
         manifest = path / "manifest.json"
         if not manifest.is_file():
-            raise UserError(f"{shown(path)}: no run there (no manifest.json).")
+            raise UserError(f"{shown(path)}: no run there (no manifest.json){runs_inside(path)}.")
         enclosed(path)
         schema = json_object(manifest, str(manifest)).data.get("schema")
         if schema != records.SCHEMA or isinstance(schema, bool):
@@ -203,6 +203,12 @@ class RunFolder:
         for e in self.done():
             out[e["room"]] = round(out.get(e["room"], 0.0) + made.seconds(e), 3)
         return out
+
+
+def runs_inside(folder: Path) -> str:
+    """The newest runs in a folder that is none, as the end of a message about it; nothing where there are none."""
+    runs = sorted((p.parent.name for p in folder.glob("*/manifest.json")), reverse=True)
+    return f"; the newest in it: {made.listed(runs[:3])}" if runs else ""
 
 
 def identity(folder: Path) -> tuple[int, int] | None:

@@ -27,13 +27,23 @@ SWITCHES = {
     "third_answers": "the probes' answers without either pole and to another question",
 }
 """what can be switched off"""
-PANELS = {"vignettes": "the moral vignettes", "capability": "the panel of sums, facts and formats"}
+PANELS = {
+    "relevance": "whether answers stay with their questions",
+    "vignettes": "the moral vignettes",
+    "capability": "the panel of sums, facts and formats",
+    "behaviour": "a classifier's reading of the model's own text",
+    "own_kl": "the distance from the base along the model's own text",
+    "text_auc": "whether its text can be told from the base's",
+}
 """default instruments that a short run leaves out"""
 
 
 def left_out(run: RunRecord) -> list[str]:
     """What is missing, what that does to the intervals, and the command of the full study."""
     own, study = run.config.get("eval", {}), STUDY["eval"]
+    there = own.get("probes", study["probes"])
+    if len(probed := run.stages[0].items.get("trait", []) if run.stages else []) < there and probed:
+        own = own | {"probes": len(probed)}  # a persona may have fewer than the settings ask for
     fewer = {name: (own[name], study[name]) for name in ITEMS if 0 < own.get(name, study[name]) < study[name]}
     missing = [what for name, what in PANELS.items() if name not in (own.get("instruments") or PANELS)]
     missing += [what for name, what in SWITCHES.items() if not own.get(name, True)]
@@ -41,7 +51,8 @@ def left_out(run: RunRecord) -> list[str]:
         missing.append("whether the healed model moved along the steering vector")
     if not fewer and not missing:
         return []
-    counts = [f"{n} of {most} {ITEMS[name][0]}" for name, (n, most) in fewer.items()]
+    all_there = {"probes": ", all that the persona has"} if own.get("probes", there) < there else {}
+    counts = [f"{n} of {most} {ITEMS[name][0]}{all_there.get(name, '')}" for name, (n, most) in fewer.items()]
     less = round_count(run.config) + counts
     said = [f"This run measured less than a full study: {together(less)}."] if less else []
     if missing:

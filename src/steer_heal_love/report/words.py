@@ -32,7 +32,7 @@ def outcome(run: RunRecord) -> str:
     n = len(run.healed)
     rounds = f"{n} rounds (0 to {n - 1})" if n > 1 else "1 round"
     said = f"After {rounds} the healed model's trait shift is {interval(trait, 2)} nats/token"
-    if prompted.mean > 0:
+    if prompted.lo > 0:
         times = interval(multiple(run, last), 2, False)
         said += f", {times} times what the base model reaches when a system prompt tells it to ({interval(prompted, 2)})"
     elif math.isfinite(prompted.mean):
@@ -61,13 +61,20 @@ def in_halves(run: RunRecord, last: Stage, prompt: Stage | None) -> list[str]:
     also = [num(score(prompt, name).mean, 2) for name in ("trait_pos", "trait_neg")]
     beside = f" (with the prompt, {also[0]} and {also[1]})" if prompt else ""
     out = [
-        f"It is the sum of two halves: pos answers became likelier by {interval(pos, 2)} and neg answers less likely by "
-        f"{interval(neg, 2)}{beside}"
+        f"It is the sum of two halves: pos answers became {moved(pos, 'likelier', 'less likely')} and neg answers "
+        f"{moved(neg, 'less likely', 'likelier')}{beside}"
     ]
     if prompt and measured(last.items, prompt.items) and paired_items(last, prompt):
         resamples = min(max(run.config.get("eval", {}).get("resamples", 2000), 1), MOST)
         out.append(f"Against the prompt it is {halves(last.items, prompt.items, resamples=resamples).says}")
     return out
+
+
+def moved(s: Score, up: str, down: str) -> str:
+    """Which way a half moved and by how much: `up` where its shift is at least 0, `down` by as much below."""
+    if s.mean >= 0:
+        return f"{up} by {interval(s, 2)}"
+    return f"{down} by {interval(Score(-s.mean, -s.hi, -s.lo, s.n), 2)}"
 
 
 def paired_items(a: Stage, b: Stage) -> bool:
