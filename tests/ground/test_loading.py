@@ -260,6 +260,8 @@ def test_odd_generation_settings_travel_into_merged_weights(folder, tmp_path, ra
     save_merged(model, tok, adapter, tmp_path / "merged")
     found = json.loads((tmp_path / "merged/generation_config.json").read_text())
     assert (found["temperature"], found["top_k"], found["repetition_penalty"]) == (0.9, 5, 1.3)
+    rights = {f.stat().st_mode for f in (tmp_path / "merged").iterdir()}
+    assert len(rights) == 1, "weights are for whom the other files are for"
     merged, _ = load(tmp_path / "merged")
     name = next(iter(adapter.factors))
     a, b = adapter.factors[name]

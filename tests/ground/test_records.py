@@ -239,6 +239,20 @@ def test_a_folder_that_was_moved_is_gone_even_where_another_lies_in_its_place(tm
         here.still_there()
 
 
+def test_who_may_read_a_file_may_read_the_weights_beside_it(tmp_path):
+    """safetensors makes a file for its owner alone; a team shares a folder."""
+    (tmp_path / "plain").touch()
+    for path in (tmp_path / "a.safetensors", tmp_path / "b.json"):
+        for _ in range(2):  # new, and in place of one
+            with records.whole(path) as scratch:
+                if path.suffix == ".json":
+                    scratch.write_text("{}")
+                else:
+                    save_file({"x": torch.zeros(2)}, scratch)
+            assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert not list(tmp_path.glob(".*"))
+
+
 def as_written():
     """The module with its functions as they are written: the other tests run without `release_memory`."""
     spec = importlib.util.find_spec(records.__name__)

@@ -57,12 +57,18 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write, which then takes its place: a kill or a full disk leaves the last good one."""
+    """A file beside `path` to write, which then takes its place: a kill or a full disk leaves the last good one.
+
+    It is for whom the user's files are for: safetensors makes its own for nobody else.
+    """
     scratch = path.with_name(f".{path.name}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            scratch.touch()
+            rights = scratch.stat().st_mode
             yield scratch
+            scratch.chmod(rights)
             os.replace(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)

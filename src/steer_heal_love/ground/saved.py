@@ -23,6 +23,8 @@ def save_whole(model: PreTrainedModel, tok: PreTrainedTokenizerBase, out: Path) 
             model.save_pretrained(out, safe_serialization=True)
         finally:
             model.generation_config = own
+        for file in out.glob("*.safetensors"):  # which the library makes for nobody else
+            file.chmod((out / "config.json").stat().st_mode)
         tok.save_pretrained(out)
         if own is not None:
             (out / "generation_config.json").write_text(own.to_json_string(use_diff=True), encoding="utf-8")
