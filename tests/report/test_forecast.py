@@ -81,6 +81,17 @@ def test_a_log_has_a_line_as_a_step_begins_and_one_as_it_ends_with_the_time_left
     assert ended.split()[0] == "vector" and ended.endswith("left")
 
 
+def test_a_step_that_is_stopped_says_nothing_of_what_is_left():
+    out = io.StringIO()
+    with (
+        pytest.raises(KeyError),
+        report.progress(Console(file=out, width=80), RunConfig()) as track,
+        track("vector", 3),
+    ):
+        raise KeyError
+    assert "stopped after" in out.getvalue() and "left" not in out.getvalue()
+
+
 def test_an_answer_on_the_way_cannot_move_the_cursor_or_style_the_screen():
     out = io.StringIO()
     bad = Preview("base", -1, "Why?\x1b[2J", "[bold]no\x1b]0;x\x07\nnew line", None)

@@ -194,8 +194,8 @@ def test_the_diary_shows_both_kinds_and_folds_the_rest(fabricate, tmp_path):
     diary = text[text.index("<h2>Diary</h2>") : text.index("<h2>Gates</h2>")]
     shown = diary[: diary.index("more prompts")]
     assert shown.count('class="tag">probe') == shown.count('class="tag">neutral') == 3
-    woken = files.load_stages(run / "rounds/04/scores.json")[1].samples[0]["text"]
-    assert woken in shown and "3 rounds between" in shown
+    healed = files.load_stages(run / "rounds/04/scores.json")[1].samples[0]["text"]
+    assert healed in shown and "3 rounds between" in shown
 
 
 def test_terminal_fits_one_screen(fabricate):
@@ -266,6 +266,15 @@ def test_the_headline_names_no_multiple_of_a_prompt_that_may_have_done_nothing(f
         " times " not in said
         and "; with a system prompt, the base model reaches +0.00 [−0.23, +0.14]" in said
     )
+
+
+@pytest.mark.parametrize(("excess", "said"), [(0.27, "would count"), (0.61, "counts")])
+def test_the_headline_says_whether_coherence_held(fabricate, excess, said):
+    run = read(fabricate(rounds=1))
+    odd = {"own_excess": Score(excess, excess - 0.1, excess + 0.1, 16)}
+    stages = [replace(s, scores=s.scores | odd) if s.stage == "healed" else s for s in run.stages]
+    run = replace(run, stages=stages, config=run.config | {"coherence_floor": 0.5})
+    assert f"; past 0.5 it {said} as broken" in html.outcome(run)
 
 
 def test_the_headline_says_which_way_each_half_moved(fabricate):

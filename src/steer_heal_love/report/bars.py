@@ -105,7 +105,7 @@ def tracker(console: Console, start: Start, forecast: Forecast | None = None) ->
             if forecast:
                 forecast.ended(label, seconds)
             took = f"{how} {clock(seconds)}".strip()
-            left = said(forecast.seconds_left()) if forecast else ""
+            left = said(forecast.seconds_left()) if forecast and not how else ""
             console.print(
                 Text(f"  {shown(label):<36} {took:>10}  {left}".rstrip()), soft_wrap=not console.is_terminal
             )

@@ -1,7 +1,5 @@
-"""The diary: the same held-out prompts down the rounds, answered awake, dreaming and woken.
-
-Awake is the base model, told the base under the persona's system prompt, dreaming the steered model of a
-round, woken the healed one.
+"""The diary: the same held-out prompts down the rounds, answered by the base, by the base with the persona's system prompt,
+and by each round's steered model and its healed one.
 """
 
 from __future__ import annotations
@@ -14,12 +12,12 @@ from steer_heal_love.report.read import RunRecord
 
 @dataclass(frozen=True)
 class Entry:
-    """One prompt: its answers before the loop, then (round, dreaming, woken); None where none was taken."""
+    """One prompt: its answers before the loop, then (round, steered, healed); None where none was taken."""
 
     prompt: str
     kind: str
-    awake: str | None
-    told: str | None
+    base: str | None
+    prompted: str | None
     rounds: list[tuple[int, str | None, str | None]]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from steer_heal_love.config import RunConfig
 from steer_heal_love.ground.banks import KINDS
 from steer_heal_love.ground.halves import NAMES as HALVES
 from steer_heal_love.ground.halves import halves, measured
@@ -47,8 +48,9 @@ def outcome(run: RunRecord) -> str:
         if math.isfinite(cost := score(last, name).mean):
             signed = name == "own_excess"
             worst = worst_bank(last) if name == "neutral_kl" else ""
+            verdict = floor(run, cost) if name == "own_excess" else ""
             sentences.append(
-                form.format(num(cost, 3, signed)) + worst + beside(score(prompt, name).mean, signed)
+                form.format(num(cost, 3, signed)) + worst + beside(score(prompt, name).mean, signed) + verdict
             )
     return ". ".join(sentences) + "."
 
@@ -105,6 +107,12 @@ def multiple(run: RunRecord, last: Stage) -> Score:
         )
     ours, theirs = (subtract(items, found[0]) for items in found[1:])
     return ratio(ours, theirs, resamples=RESAMPLES)
+
+
+def floor(run: RunRecord, excess: float) -> str:
+    """Whether text so odd counts as coherent."""
+    most = number(run.config.get("coherence_floor", RunConfig.coherence_floor))
+    return f"; past {most:g} it {'counts' if excess > most else 'would count'} as broken"
 
 
 def beside(prompted: float, sign: bool) -> str:
