@@ -70,12 +70,11 @@ def regularization(e: Evidence) -> Found | None:
     parts = {
         n: f"round {n}: update scaled by {h.scale:.2f}"
         + (
-            f", barrier's gradient {barrier[n]:.2f}, fires in {fired[n]:.0%} of steps"
+            f", barrier's gradient {barrier[n]:.2f} times the imitation's, fires in {fired[n]:.0%} of steps"
             if n in barrier
-            else ", barrier off"
+            else ", no barrier"
         )
-        + (f", anchor's gradient {anchor[n]:.2f}" if n in anchor else ", anchor off")
-        + " (imitation 1)"
+        + (f", anchor's gradient {anchor[n]:.2f} times the imitation's" if n in anchor else ", no anchor")
         for n, h in heals.items()
     }
     reasons = {
