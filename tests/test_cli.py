@@ -250,7 +250,8 @@ def test_resume_takes_no_other_settings(capsys, here):
 
 
 def test_loading_a_model_is_said(capsys, here):
-    assert "loading no-such-model-anywhere" in refused(capsys, "doctor", "--model", "no-such-model-anywhere")
+    for named in (["--model"], []):
+        assert "loading no-such-model-anywhere" in refused(capsys, "doctor", *named, "no-such-model-anywhere")
 
 
 def test_a_forced_choice_is_asked_for_and_reads_any_bank_in_either_view(tok, here, monkeypatch):

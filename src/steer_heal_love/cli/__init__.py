@@ -47,6 +47,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
 WITH_SETTINGS: dict[str, Callable[[list[str]], None]] = {"run": runs.run, "compare": runs.compare}
 """commands whose options are every setting of a run"""
 
+BARE = {"doctor": "--model"}
+"""what a first word without an option stands for"""
+
 
 def usage() -> str:
     first = {
@@ -66,6 +69,8 @@ def dispatch(argv: list[str]) -> None:
     if name in WITH_SETTINGS:
         WITH_SETTINGS[name](rest)
     elif name in COMMANDS:
+        if name in BARE and rest and not rest[0].startswith("-"):
+            rest = [BARE[name], *rest]
         tyro.cli(COMMANDS[name], args=rest, prog=f"shl {name}")
     else:
         raise unknown("command", name, {*WITH_SETTINGS, *COMMANDS})
