@@ -5,10 +5,10 @@
 Needs this source tree and the package's own dependencies, Linux, and no GPU. Each case is a seed, from --first on: it
 says after how much of an unbroken run's CPU time the process is killed, and in one case of three that the resumed one
 is killed too. A run that ends before its kill is thrown away and begun again with an earlier one. One unbroken run a
-worker goes first: they give that time under the same load, and must equal each other. Odd seeds conclude a round beside the
-next one, as a GPU's runs do. A case is lost when a sitting fails or hangs; it is different when a file differs; it lacks events when the log's list
-of finished steps, with their files' hashes, isn't the unbroken run's. Exit 1 when there is any such case. Cases that
---limit seconds don't suffice for are counted as not done, never as survived.
+worker goes first: they give that time under the same load, and must equal each other. Odd seeds conclude a round beside
+the next one, as a GPU's runs do. A case is lost when a sitting fails or hangs; it is different when a file differs; it
+lacks events when the log's list of finished steps, with their files' hashes, isn't the unbroken run's. Exit 1 when there
+is any such case. Cases that --limit seconds don't suffice for are counted as not done, never as survived.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def conclude(r: Run, *, goes_on: bool = False) -> None:
     if not team.leads():
         return
     r.aside.finish()
-    path, rounds = r.folder.path, list(r.history)
+    path, rounds = r.folder.path, r.history  # which the next round replaces, and doesn't change
     r.folder.still_there()
     r.folder.event("memory", peak_memory_gb=records.peak_memory_gb(r.model.device))
     records.write_json(path / "summary.json", summary(r, goes_on=goes_on))

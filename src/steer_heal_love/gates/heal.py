@@ -59,8 +59,8 @@ ROWS = {
     ),
     "undid": Row(
         "fail",
-        f"under {RETAINED:.0%} of the steered model's trait is left, training came nearer to what it imitates, and neutral_kl is under half of "
-        "the steered model's",
+        f"under {RETAINED:.0%} of the steered model's trait is left, training came nearer to what it imitates, and neutral_kl "
+        "is under half of the steered model's",
         "The heal undid the steering: coherence is back because the trait is gone.",
         "Lower heal.lam or heal.anchor, raise heal.budget, or train longer.",
     ),
@@ -73,7 +73,8 @@ ROWS = {
     ),
     "nothing": Row(
         "undecided",
-        "the trait is not shown to be in the model, and training came no nearer to what it imitates (its teacher, or where heal.soft is 0 the kept text), or the update was scaled to nothing",
+        "the trait is not shown to be in the model, and training came no nearer to what it imitates (its teacher, or where "
+        "heal.soft is 0 the kept text), or the update was scaled to nothing",
         "The heal learned nothing.",
         "More epochs, a higher heal.lr, or more kept text; if heal.budget scaled the update away, raise it.",
     ),
@@ -137,7 +138,9 @@ def heal(e: Evidence) -> Found | None:
         return None
     trait, steered = h.scores["trait_shift"], s.scores["trait_shift"]
     record, aim = e.healings.get(h.round, Healing()), e.precision(h)
-    rise, fell, text, unmoved = risen(record), fallen(record), coherence.condition(e, h), e.unmoved(h)
+    rise, text, unmoved = risen(record), coherence.condition(e, h), e.unmoved(h)
+    curve, what = imitated(record)
+    fell = fallen(curve)
     lead, back = e.above_scaled(h, first), e.beyond(h, s, "neutral_kl", HALF).hi < 0
     share = trait.mean / steered.mean if steered.lo > 0 else math.nan
     gone = steered.lo > 0 and e.beyond(h, s, "trait", RETAINED).hi < 0
@@ -150,9 +153,7 @@ def heal(e: Evidence) -> Found | None:
         "rounds": kept_by_round(e),
         "drift": f"neutral_kl {h.scores['neutral_kl'].mean:.4f} against {s.scores['neutral_kl'].mean:.4f} steered",
         "odd": text.shown,
-        "loss": f"in training {imitated(record)[1]} {'fell' if fell >= 0 else 'rose'} by {abs(fell):.3f}"
-        if math.isfinite(fell)
-        else "",
+        "loss": f"in training {what} {'fell' if fell >= 0 else 'rose'} by {abs(fell):.3f}" if curve else "",
         "curve": f"held-out NLL ends {rise:.3f} above its lowest" if math.isfinite(rise) else "",
         "aim": f"{' and '.join(e.intended(h))} moved further than {aim.axis} by {show(aim.gap)}"
         if aim
@@ -237,8 +238,7 @@ def imitated(record: Healing) -> tuple[list[float], str]:
     return [], ""
 
 
-def fallen(record: Healing) -> float:
-    """What `imitated` says of the first quarter of the steps less that of the last; NaN without any."""
-    curve, _ = imitated(record)
+def fallen(curve: list[float]) -> float:
+    """The mean of the first quarter of a curve less that of its last; NaN without any."""
     quarter = max(1, len(curve) // 4)
     return (sum(curve[:quarter]) - sum(curve[-quarter:])) / quarter if curve else math.nan

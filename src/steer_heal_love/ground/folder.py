@@ -31,7 +31,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.which = identity(path)
+        self.inode = inode(path)
         self.event = records.Events(path / "events.jsonl")
 
     @classmethod
@@ -121,7 +121,7 @@ class RunFolder:
     def still_there(self) -> None:
         """Raise `UserError` when the folder was moved or deleted: what is written now would lie in a new one, as what was being
         written then may."""
-        if not self.path.is_dir() or self.which != identity(self.path):
+        if not self.path.is_dir() or self.inode != inode(self.path):
             raise UserError(
                 f"{shown(self.path)}: the folder is gone since the run began; nothing is written there."
             )
@@ -211,7 +211,7 @@ def runs_inside(folder: Path) -> str:
     return f"; the newest in it: {made.listed(runs[:3])}" if runs else ""
 
 
-def identity(folder: Path) -> tuple[int, int] | None:
+def inode(folder: Path) -> tuple[int, int] | None:
     """What tells a folder from another one of its name; None where there is none."""
     with contextlib.suppress(OSError):
         found = folder.stat()

@@ -47,9 +47,8 @@ def bootstrap(
     draws = x[drawn(n, resamples, seed)]
     means = draws.mean(1)
     draws -= means[:, None]
-    errors = np.sqrt(
-        np.einsum("rn,rn->r", draws, draws) / ((n - 1) * n)
-    )  # numpy's own takes the mean once more
+    # What `draws.std(1, ddof=1) / √n` gives, which would take the means once more.
+    errors = np.sqrt(np.einsum("rn,rn->r", draws, draws) / ((n - 1) * n))
     # A resample of equal items has no error to be measured by; with such items t holds the interval up.
     usable = errors > 1e-9 * error
     students = (means[usable] - mean) / errors[usable] if usable.any() and error else np.zeros(1)

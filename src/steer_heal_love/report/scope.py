@@ -41,9 +41,9 @@ PANELS = {
 def left_out(run: RunRecord) -> list[str]:
     """What is missing, what that does to the intervals, and the command of the full study."""
     own, study = run.config.get("eval", {}), STUDY["eval"]
-    there = own.get("probes", study["probes"])
-    if len(probed := run.stages[0].items.get("trait", []) if run.stages else []) < there and probed:
-        own = own | {"probes": len(probed)}  # a persona may have fewer than the settings ask for
+    there = probes_there(run)
+    few = 0 < there < own.get("probes", study["probes"])
+    own = own | {"probes": there} if few else own
     fewer = {name: (own[name], study[name]) for name in ITEMS if 0 < own.get(name, study[name]) < study[name]}
     missing = [what for name, what in PANELS.items() if name not in (own.get("instruments") or PANELS)]
     missing += [what for name, what in SWITCHES.items() if not own.get(name, True)]
@@ -51,8 +51,8 @@ def left_out(run: RunRecord) -> list[str]:
         missing.append("whether the healed model moved along the steering vector")
     if not fewer and not missing:
         return []
-    all_there = {"probes": ", all that the persona has"} if own.get("probes", there) < there else {}
-    counts = [f"{n} of {most} {ITEMS[name][0]}{all_there.get(name, '')}" for name, (n, most) in fewer.items()]
+    also = {"probes": ", all that the persona has"} if few else {}
+    counts = [f"{n} of {most} {ITEMS[name][0]}{also.get(name, '')}" for name, (n, most) in fewer.items()]
     less = round_count(run.config) + counts
     said = [f"This run measured less than a full study: {together(less)}."] if less else []
     if missing:
@@ -63,6 +63,11 @@ def left_out(run: RunRecord) -> list[str]:
         ]
         said.append(f"With fewer items its intervals are wider: {together(wider)}.")
     return [*said, f"The full study: {command(run)}"]
+
+
+def probes_there(run: RunRecord) -> int:
+    """How many probes were measured: a persona may have fewer than the settings ask for. 0 before any was."""
+    return len(run.stages[0].items.get("trait", [])) if run.stages else 0
 
 
 def round_count(config: Json) -> list[str]:

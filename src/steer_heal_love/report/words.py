@@ -48,7 +48,7 @@ def outcome(run: RunRecord) -> str:
         if math.isfinite(cost := score(last, name).mean):
             signed = name == "own_excess"
             worst = worst_bank(last) if name == "neutral_kl" else ""
-            verdict = floor(run, cost) if name == "own_excess" else ""
+            verdict = floor(run, cost) if signed else ""
             sentences.append(
                 form.format(num(cost, 3, signed)) + worst + beside(score(prompt, name).mean, signed) + verdict
             )
