@@ -9,14 +9,14 @@ import torch
 import transformers.models.llama.modeling_llama as code
 from tests.tiny_model import build_model
 
-from steer_heal_love.ground import fused
+from steer_heal_love.ground import fused, reading
 
 calls: list[str] = []
 
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr(fused, "usable", lambda _given: not torch.is_grad_enabled())
+    monkeypatch.setattr(fused, "usable", lambda _given: fused.wanted())
     calls.clear()
     names = dict(vars(code))
     yield build_model(64, 0).eval()
@@ -71,6 +71,24 @@ def test_a_patch_that_gives_other_numbers_is_taken_back(model):
     assert torch.equal(fused.states(model), before)
 
 
+def test_a_patch_that_reads_texts_well_and_single_steps_wrongly_is_taken_back(model, caplog):
+    def patch(model):
+        plain = code.apply_rotary_pos_emb
+        forgetful = lambda q, k, *args, **kwargs: (q, k) if q.shape[2] == 1 else plain(q, k, *args, **kwargs)
+        code.apply_rotary_pos_emb = forgetful
+
+    rope = code.apply_rotary_pos_emb
+    assert not fused.switched(model, patch)
+    assert code.apply_rotary_pos_emb is rope and "left out" in caplog.text
+    assert reading.way(model) == reading.widest(model), "it goes on from its cache as before"
+
+
+def test_a_patch_stays_in_a_model_that_has_no_use_of_a_cache_anyway(model, monkeypatch):
+    monkeypatch.setattr(reading.Trial, "goes_on", lambda *_args, **_how: False)
+    assert fused.switched(model, patch_with(1.0))
+    assert reading.way(model).cached == 0
+
+
 def test_a_patch_that_raises_is_taken_back(model):
     def patch(model):
         patch_with(1.0)(model)
@@ -79,6 +97,33 @@ def test_a_patch_that_raises_is_taken_back(model):
     rope = code.apply_rotary_pos_emb
     assert not fused.switched(model, patch)
     assert code.apply_rotary_pos_emb is rope and "forward" not in vars(model.model.layers[0].input_layernorm)
+
+
+def by_strides(q, k, cos, sin, **_):
+    """Rotation as a kernel does it that goes through memory by strides: from row to row by a step's, in place."""
+    turned = []
+    for given in (q, k):
+        x = given.transpose(1, 2).contiguous()
+        b, t, heads, d = x.shape
+        rows = x.as_strided((b * t, heads, d), (x.stride(1), d, 1))
+        by, across = (v.expand(b, -1, -1).reshape(b * t, 1, d) for v in (cos, sin))
+        halves = torch.cat([-rows[..., d // 2 :], rows[..., : d // 2]], -1)
+        rows.copy_(rows * by + halves * across)
+        turned.append(x.transpose(1, 2))
+    return turned
+
+
+def test_a_rotary_kernel_that_goes_by_strides_reads_a_single_step_of_several_rows(model):
+    draw = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(3, heads, 1, 8, generator=draw) for heads in (4, 2))
+    angles = torch.randn(3, 1, 4, generator=draw).repeat(1, 1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    right = code.apply_rotary_pos_emb(q, k, cos, sin)
+    wrong = by_strides(q.clone(), k.clone(), cos, sin)
+    found = fused.by_step(by_strides)(q.clone(), k.clone(), cos, sin)
+    for a, b in zip(found, right, strict=True):
+        torch.testing.assert_close(a, b)
+    assert not torch.allclose(wrong[0], right[0]), "or there was nothing to mend"
 
 
 def test_on_a_processor_nothing_is_patched(model):

@@ -1,7 +1,8 @@
 """Fused kernels for what stands between a decoder's products: norms, rotary positions and gated MLPs, on a CUDA device.
 
 They are Liger-Kernel's (Hsu et al. 2024, arXiv:2410.10989), used where that package is installed, knows the model's
-family and gives the model's own states up to rounding; otherwise the model stays as it was.
+family, gives the model's own states up to rounding and leaves it every manner of being read that it has without them;
+otherwise the model stays as it was.
 
 They serve readings and decoding, and of the passes that are differentiated those that are captured as a CUDA graph
 (`in_training`): in the others the GPU was quicker with them (281 ms against 402) and the step slower, since each launch
@@ -24,13 +25,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.parts import body
-from steer_heal_love.ground.reading import FAILS, closeness, forward
+from steer_heal_love.ground.reading import FAILS, closeness, forget, forward, tried, way, widest
 
 OFF = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 """the library's losses, which are not used here and would replace the model's own forward"""
 TRIED = 64
 """tokens that are read both ways"""
+ROTARY = "apply_rotary_pos_emb"
+"""the name of a family's function that turns queries and keys by their positions"""
 log = logging.getLogger(__name__)
 
 Patch = Callable[[PreTrainedModel], None]
@@ -62,7 +66,7 @@ def library(family: str) -> Patch | None:
 
 def switched(model: PreTrainedModel, patch: Patch) -> bool:
     """Patch a model, and let every patched function choose between what it was and what it is now; whether that gave
-    the model's own states. Where it doesn't, everything is as it was."""
+    the model's own states, in every manner of reading it. Where it doesn't, everything is as it was."""
     code: ModuleType = sys.modules[type(body(model)).__module__]
     modules, names = [(m, dict(vars(m))) for m in model.modules()], dict(vars(code))
     before, fits = states(model), False
@@ -71,7 +75,7 @@ def switched(model: PreTrainedModel, patch: Patch) -> bool:
         for module, was in modules:
             choose_in_module(module, was)
         choose_in_code(code, names)
-        fits = close(states(model), before, closeness(model))
+        fits = close(states(model), before, closeness(model)) and freely_read(model)
     except FAILS as error:
         log.warning("fused kernels left out: %s", error)
     if not fits:
@@ -79,7 +83,26 @@ def switched(model: PreTrainedModel, patch: Patch) -> bool:
             vars(module).clear()
             vars(module).update(was)
         vars(code).update(names)
+        forget(model)
     return fits
+
+
+def freely_read(model: PreTrainedModel) -> bool:
+    """Whether a model may be read with its kernels in every manner in which it may be read without them. A kernel that reads
+    a text well may still fail where each row asks with one token, and decoding without a cache takes a hundred times as long.
+    """
+    forget(model)
+    try:
+        found = way(model)
+    except UserError:
+        found = None
+    if found == widest(model):
+        return True
+    with left_out():
+        without = tried(model)
+    if found != without:
+        log.warning("fused kernels left out: they read %s, which without them is read %s", found, without)
+    return found == without
 
 
 def choose_in_module(module: nn.Module, was: dict[str, Any]) -> None:
@@ -96,6 +119,7 @@ def choose_in_code(code: ModuleType, was: dict[str, Any]) -> None:
     for name, old in was.items():
         new = vars(code)[name]
         if new is not old:
+            new = by_step(new) if name == ROTARY else new
             setattr(code, name, dispatched(old, new) if isinstance(old, FunctionType) else old)
 
 
@@ -109,7 +133,38 @@ def dispatched(old: Callable[..., Any], new: Callable[..., Any]) -> Callable[...
     return either
 
 
+def by_step(rotary: Callable[..., Any]) -> Callable[..., Any]:
+    """A rotary function given queries and keys whose memory holds a step's heads together, where there is one step.
+
+    Liger-Kernel's asks torch for tensors laid out by row, step, head, and goes from row to row by the stride of a step. Of a
+    single step any stride counts as laid out so: a norm over (row, head, step), as Gemma 3 has, leaves that of a head, and the
+    kernel then reads the second row one head after the first.
+    """
+
+    @functools.wraps(rotary)
+    def laid_out(query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return rotary(one_step(query), one_step(key), *args, **kwargs)
+
+    return laid_out
+
+
+def one_step(given: Float[Tensor, "b h t d"]) -> Float[Tensor, "b h t d"]:
+    """The same memory; where t is 1, its stride is that of a whole row's heads."""
+    return given.squeeze(2).unsqueeze(1).transpose(1, 2) if given.dim() == 4 and given.shape[2] == 1 else given
+
+
+_left_out: list[bool] = []
 _training: list[bool] = []
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Let no fused kernel serve anything."""
+    _left_out.append(True)
+    try:
+        yield
+    finally:
+        _left_out.pop()
 
 
 @contextmanager
@@ -124,7 +179,12 @@ def in_training() -> Iterator[None]:
 
 def usable(given: Tensor) -> bool:
     """Whether fused kernels are to serve this call."""
-    return given.is_cuda and (bool(_training) or not torch.is_grad_enabled())
+    return given.is_cuda and wanted()
+
+
+def wanted() -> bool:
+    """Whether fused kernels are to serve what is computed just now."""
+    return not _left_out and (bool(_training) or not torch.is_grad_enabled())
 
 
 @torch.no_grad()

@@ -86,6 +86,11 @@ def way(model: PreTrainedModel) -> Way:
     return _known[model]
 
 
+def forget(model: PreTrainedModel) -> None:
+    """Let the model's way be tried again when it is next asked for."""
+    _known.pop(model, None)
+
+
 def forward(
     model: PreTrainedModel,
     ids: Int[Tensor, "b s"],
@@ -159,6 +164,12 @@ def closing(text: PreTrainedConfig) -> tuple[float, float]:
     )
 
 
+def widest(model: PreTrainedModel) -> Way:
+    """The way of a model that passes every trial: no limits but those of its configuration."""
+    window, reach = limits(model)
+    return Way(beside=reach, inside=min(window, reach), front=reach, cached=reach, rows=True)
+
+
 @torch.no_grad()
 def tried(model: PreTrainedModel) -> Way:
     """A model's way, by trial. Raises `UserError` where rows can't even be read beside each other."""
@@ -168,15 +179,15 @@ def tried(model: PreTrainedModel) -> Way:
             f"{type(model).__name__}: a prompt gives other numbers beside a longer one than alone, or can't be read "
             "from token ids; nothing could be computed with this architecture."
         )
-    window, reach = limits(model)
+    most = widest(model)
     inside = trial.plain() and passes(trial.inside) and passes(trial.tree)
     cached = inside or passes(trial.equal)
     front = inside or (cached and passes(trial.front))
     return Way(
-        beside=reach,
-        inside=min(window, reach) if inside else 0,
-        front=reach if front else 0,
-        cached=reach if cached else 0,
+        beside=most.beside,
+        inside=most.inside if inside else 0,
+        front=most.front if front else 0,
+        cached=most.cached if cached else 0,
         rows=inside or (cached and passes(partial(trial.equal, chosen=True))),
     )
 
