@@ -1,6 +1,7 @@
 """Every family of tiny models through every stage, as two tables, by root cause and by family: `python tools/matrix.py [NAME …] [--workers N]`.
 
-It runs from a source tree with the tool's packages and needs nothing installed, no network and no accelerator. In: names
+It runs from a source tree with the tool's packages and needs nothing installed and no network. It takes the processor, or
+with `--device cuda` a GPU, with the kernels and captured steps that a run takes there. In: names
 of families of tests/families/zoo.toml; all when none is named. Out: a Markdown table on the screen, or with `--write
 docs/models.md` between the marks in that page. `--keep FILE` keeps each row as it comes, and a later call goes on with
 what is there: it needs no more than that file to write the page. Exit 3 where a family fails.
@@ -30,10 +31,12 @@ sys.path[:0] = HERE
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "CUDA_VISIBLE_DEVICES": "",
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": os.pathsep.join([*HERE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
 }
+
+if "cuda" not in sys.argv:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import torch
 
@@ -42,7 +45,7 @@ from steer_heal_love.ground import embedded, records
 from steer_heal_love.ground.errors import UserError
 
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
-LIBRARIES = ("torch", "transformers", "peft")
+LIBRARIES = ("torch", "transformers", "peft", "liger-kernel")
 WORDS = {"passes": "whole", "refused": "refused", "fails": "**fails**"}
 CAUSES = ROOT / "tests/families/causes.toml"
 SAID = 240
@@ -53,18 +56,19 @@ class Late(BaseException):
     """A family took longer than its limit. No `Exception`: what tries the stages must not take it for one of theirs."""
 
 
-def examined(name: str, stages: Sequence[str], limit: float) -> matrix.Row:
+def examined(name: str, stages: Sequence[str], limit: float, device: str) -> matrix.Row:
     """One family's row, by a process that has one thread."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", FutureWarning)  # of one library about another
     gc.freeze()  # a run looks for garbage after each step, and the libraries' objects are none
     versions = records.versions()
     read_with = ", ".join(f"{p} {versions[p]}" for p in LIBRARIES if p in versions)
+    read_with += f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
     signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         with embedded.quiet_transformers():
-            found = matrix.row(name, stages)
+            found = matrix.row(name, stages, device)
     except Late:
         found = matrix.Row(name, zoo.ZOO[name].kind, "fails", wrong={"time": f"over {limit:g} s"})
     finally:
@@ -76,16 +80,19 @@ def late(_signal: int, _frame: FrameType | None) -> None:
     raise Late
 
 
-def rows(names: Sequence[str], stages: Sequence[str], workers: int, limit: float) -> Iterator[matrix.Row]:
+def rows(
+    names: Sequence[str], stages: Sequence[str], workers: int, limit: float, device: str
+) -> Iterator[matrix.Row]:
     """A row a family, as they end."""
     if workers == 1 or len(names) < 2:
-        yield from (examined(name, stages, limit) for name in names)
+        yield from (examined(name, stages, limit, device) for name in names)
         return
     # The libraries are read once, by a server that then forks; a worker's own reading would cost as much as a family.
     context = get_context("forkserver")
     context.set_forkserver_preload(["families.matrix", "steer_heal_love.loop", "steer_heal_love.report"])
     with ProcessPoolExecutor(min(workers, len(names)), mp_context=context) as pool:
-        for done in as_completed([pool.submit(examined, name, stages, limit) for name in names]):
+        each = [pool.submit(examined, name, stages, limit, device) for name in names]
+        for done in as_completed(each):
             yield done.result()
 
 
@@ -148,6 +155,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--stages", nargs="+", default=list(matrix.STAGES), choices=list(matrix.STAGES))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     parser.add_argument(
         "--limit", type=float, default=600, help="seconds a family; beyond them it has failed"
@@ -161,7 +169,7 @@ def main() -> None:
     given, began = parsed(), time.monotonic()
     names, found = given.names or list(zoo.ZOO), kept(given.keep)
     todo = [n for n in names if n not in found]
-    for row in rows(todo, given.stages, given.workers, given.limit):
+    for row in rows(todo, given.stages, given.workers, given.limit, given.device):
         found[row.family] = row
         print(f"{row.family}: {row.verdict} {row.wrong or row.said}"[:160], file=sys.stderr, flush=True)
         if given.keep:

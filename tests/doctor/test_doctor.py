@@ -12,7 +12,7 @@ from steer_heal_love import bake, cli, doctor, presets
 from steer_heal_love.doctor.gradient import sloped
 from steer_heal_love.doctor.plan import work
 from steer_heal_love.doctor.screen import screen, summary
-from steer_heal_love.ground import reading
+from steer_heal_love.ground import fused, loading, models, reading
 from steer_heal_love.ground.hooks import Doses
 from tiny_model import TURNS, build_model, build_tokenizer, hooks_of
 
@@ -136,6 +136,23 @@ def test_an_end_that_was_never_trained_is_noted(patient):
     with torch.no_grad():
         patient.model.lm_head.weight[patient.tok.eos_token_id] *= 1e-4
     assert verdict(patient, "end of turn") == "note"
+
+
+def test_a_model_that_is_decoded_without_its_cache_is_noted_and_told_when_loaded(patient, monkeypatch):
+    monkeypatch.setattr(reading.Trial, "goes_on", lambda *_args, **_how: False)
+    reading.forget(patient.model)
+    models.placed(patient.model, "cpu")
+    assert loading.notes(patient.model) == loading.notes(patient.model, "cache") == (models.UNCACHED,)
+    found = doctor.checks["cache = no cache"].run(patient)
+    assert found.verdict == "note" and models.UNCACHED in found.seen
+
+
+def test_kernels_that_are_left_out_are_noted(patient, monkeypatch):
+    monkeypatch.setattr("steer_heal_love.doctor.dtype.auto_dtype", lambda _device: patient.model.dtype)
+    assert verdict(patient, "number type") == "well"
+    loading.note(patient.model, "kernels", fused.LEFT_OUT)
+    found = doctor.checks["number type"].run(patient)
+    assert found.verdict == "note" and fused.LEFT_OUT in found.seen
 
 
 def test_a_config_that_miscounts_the_layers_fails(patient):

@@ -52,7 +52,8 @@ class Rows:
         self.answers = [row(MORE) for _ in OWN]
 
     def logits(self, ids: tuple[int, ...]) -> Tensor:
-        return self.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
+        ids = torch.tensor([ids], device=self.model.device)
+        return self.model(input_ids=ids, use_cache=False).logits[0].float().cpu()
 
     def nll(self, prompt: tuple[int, ...], answer: tuple[int, ...]) -> Tensor:
         logp = self.logits(prompt + answer).log_softmax(-1)[len(prompt) - 1 : -1]
@@ -67,7 +68,7 @@ class Rows:
     @torch.no_grad()
     def at_tag(self, prompt: tuple[int, ...], layer: int) -> Tensor:
         found = []
-        look = lambda _m, _a, out: found.append(parts.stream(self.model, out)[0, -1].float())
+        look = lambda _m, _a, out: found.append(parts.stream(self.model, out)[0, -1].float().cpu())
         handle = parts.layers(self.model)[layer].register_forward_hook(look)
         self.logits(prompt)
         handle.remove()
@@ -75,7 +76,8 @@ class Rows:
 
 
 def far(found: Tensor, truth: Tensor) -> float:
-    return ((found.float() - truth.float()).norm() / truth.float().norm()).item()
+    found, truth = found.float().cpu(), truth.float().cpu()
+    return ((found - truth).norm() / truth.norm()).item()
 
 
 def answers(r: Rows) -> float:
@@ -178,7 +180,7 @@ def training(r: Rows) -> float:
     pairs = [Tokens(p, t) for p, t in zip(r.prompts, r.answers, strict=True)]
     alone = lambda: torch.cat([r.nll(s.prompt, s.answer) for s in pairs]).mean()
     with adapted(r.model, a.factors, a.scaling):
-        batch = pack(pairs, "cpu")
+        batch = pack(pairs, r.model.device)
         logits = parts.head(r.model, answer_hidden(r.model, batch))
         found = gradient(torch.nn.functional.cross_entropy(logits, batch.targets), factors)
         truth = gradient(alone(), factors)

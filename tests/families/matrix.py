@@ -41,7 +41,6 @@ RUN = {
     "persona": "love",
     "rounds": 2,
     "seed": 5,
-    "device": "cpu",
     "dtype": "float32",
     "coherence_floor": 100.0,
     "vector": {"contexts": 4},
@@ -109,9 +108,9 @@ def saved(name: str, place: Path) -> Path:
     return place / "model"
 
 
-def opened(name: str, folder: Path) -> Case:
+def opened(name: str, folder: Path, device: str = "cpu") -> Case:
     """A family's model through the door that a user's takes."""
-    return Case(name, folder, *models.load(str(folder), device="cpu", dtype="float32"))
+    return Case(name, folder, *models.load(str(folder), device=device, dtype="float32"))
 
 
 def loaded(name: str, place: Path) -> Case:
@@ -173,7 +172,8 @@ def healed(case: Case) -> Path:
         try:
             with patch("steer_heal_love.report.write"):
                 out = str(case.folder.parent / f"runs{seed}")
-                return loop.run(None, model=str(case.folder), out=out, **RUN | {"seed": seed}).folder.path
+                own = {"model": str(case.folder), "out": out, "seed": seed, "device": case.model.device.type}
+                return loop.run(None, **RUN | own).folder.path
         except Starved:
             if seed == first + SEEDS - 1:
                 raise
@@ -184,7 +184,7 @@ def departs(case: Case, adapter: Adapter, *, merged: bool = False) -> str:
     """What is wrong with an adapter once exported: adapted towers, or other logits than the live model's, with the
     library's own model under it and not the one that was trained."""
     ids, place = torch.arange(3, 60)[None], Path(tempfile.mkdtemp(dir=case.folder.parent))
-    see = lambda model: model(input_ids=ids, use_cache=False).logits
+    see = lambda model: model(input_ids=ids.to(model.device), use_cache=False).logits
     bake.save_peft(adapter, place / "peft", base_model="base")
     wrapped = PeftModel.from_pretrained(library(case.name, case.folder), str(place / "peft"))
     others = [wrapped]
@@ -224,13 +224,13 @@ def tried(stage: Callable[[Case], str], case: Case) -> str:
         return f"{type(e).__name__}: {e}"
 
 
-def row(name: str, stages: Sequence[str] = QUICK) -> Row:
-    """What became of one family at these stages."""
+def row(name: str, stages: Sequence[str] = QUICK, device: str = "cpu") -> Row:
+    """What became of one family at these stages, on this device."""
     kind = zoo.ZOO[name].kind
     with tempfile.TemporaryDirectory() as place:
         folder, began = saved(name, Path(place)), time.perf_counter()
         try:
-            case = opened(name, folder)
+            case = opened(name, folder, device)
         except UserError as e:
             why = str(e).splitlines()[0].replace(str(folder), name)
             return Row(name, kind, "refused", said=why, load_seconds=time.perf_counter() - began)

@@ -89,10 +89,13 @@ def test_a_patch_stays_in_a_model_that_has_no_use_of_a_cache_anyway(model, monke
     assert reading.way(model).cached == 0
 
 
-def test_a_patch_that_raises_is_taken_back(model):
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no such kernel"), ImportError("a name that the library moved")]
+)
+def test_a_patch_that_raises_is_taken_back(model, error):
     def patch(model):
         patch_with(1.0)(model)
-        raise RuntimeError("no such kernel")
+        raise error
 
     rope = code.apply_rotary_pos_emb
     assert not fused.switched(model, patch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,17 +23,19 @@ def cache(p: Patient) -> Finding:
     answers = sample(p.model, prompts, ends=p.ends, max_new_tokens=MORE, seed=0, temperature=0)
     worst = max(behind_nats(p, Tokens(prompt, a)) for prompt, a in zip(prompts, answers, strict=True))
     seen, i = f"{sum(map(len, answers))} tokens decoded in a batch", steady(p)[0]
-    if cached(p, p.sequences[i]):
+    if goes_on := cached(p, p.sequences[i]):
         worst = max(worst, p.kl_nats([step_by_step(p, p.sequences[i])], [p.reference[i]]))
         seen += " and a text read step by step"
     else:
-        seen += ", each row read whole for every token, since this model does not go on from its own cache as it reads"
+        seen += f"; {models.UNCACHED}"
     found = p.same(
         "cache = no cache",
         seen,
         worst,
         "decoding would say other things than the model: this architecture is not supported",
     )
+    if found.verdict == "well" and not goes_on:
+        found = replace(found, verdict="note", do="nothing, if you can wait")
     return found if found.verdict == "fails" or len(prompts) == len(p.prompts) else moving(p, found)
 
 

@@ -1,10 +1,11 @@
-"""Whether the weights' number type suits the device."""
+"""Whether the weights' number type suits the device, and whether kernels that would make the model faster are left out."""
 
 from __future__ import annotations
 
 import torch
 
 from steer_heal_love.doctor import Finding, Patient, check
+from steer_heal_love.ground import loading
 from steer_heal_love.ground.devices import auto_dtype, native_bfloat16
 
 
@@ -15,8 +16,10 @@ def dtype(p: Patient) -> Finding:
     seen = f"{str(own).removeprefix('torch.')} on {device}"
     if device == "cpu" and not native_bfloat16():
         seen += ", whose processor only emulates bfloat16"
+    left_out = loading.notes(p.model, "kernels")
+    seen = "; ".join([seen, *left_out])
     if own == best:
-        return Finding("number type", seen, "well")
+        return Finding("number type", seen, "note" if left_out else "well")
     if own == torch.float32:
         return Finding(
             "number type",

@@ -14,7 +14,7 @@ def weights(p: Patient) -> Finding:
     parameters = list(p.model.parameters())
     millions = sum(w.numel() for w in parameters) / 1e6
     seen = f"{len(parameters)} tensors, {millions:.4g} million numbers, none missing from the checkpoint"
-    if found := [n for n in loading.notes(p.model) if "template" not in n]:
+    if found := loading.notes(p.model, "weights"):
         return Finding(
             "weights", f"{seen}; {'; '.join(found)}", "note", "nothing, if that is what you expect"
         )

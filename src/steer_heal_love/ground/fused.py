@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from steer_heal_love.ground import loading
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.parts import body
 from steer_heal_love.ground.reading import FAILS, closeness, forget, forward, tried, way, widest
@@ -35,6 +36,10 @@ TRIED = 64
 """tokens that are read both ways"""
 ROTARY = "apply_rotary_pos_emb"
 """the name of a family's function that turns queries and keys by their positions"""
+LEFT_OUT = (
+    "Liger-Kernel's fused kernels are left out, since with them this model would be read otherwise; "
+    "generation and readings take about a seventh longer on torch's own"
+)
 log = logging.getLogger(__name__)
 
 Patch = Callable[[PreTrainedModel], None]
@@ -46,7 +51,9 @@ def fuse(model: PreTrainedModel, patch: Patch | None = None) -> bool:
     patch = patch or library(model.config.model_type)
     if patch is None or model.device.type != "cuda":
         return False
-    return switched(model, patch)
+    if not (fits := switched(model, patch)):
+        loading.note(model, "kernels", LEFT_OUT)
+    return fits
 
 
 def library(family: str) -> Patch | None:
@@ -76,7 +83,7 @@ def switched(model: PreTrainedModel, patch: Patch) -> bool:
             choose_in_module(module, was)
         choose_in_code(code, names)
         fits = close(states(model), before, closeness(model)) and freely_read(model)
-    except FAILS as error:
+    except (ImportError, *FAILS) as error:
         log.warning("fused kernels left out: %s", error)
     if not fits:
         for module, was in modules:
@@ -150,7 +157,9 @@ def by_step(rotary: Callable[..., Any]) -> Callable[..., Any]:
 
 def one_step(given: Float[Tensor, "b h t d"]) -> Float[Tensor, "b h t d"]:
     """The same memory; where t is 1, its stride is that of a whole row's heads."""
-    return given.squeeze(2).unsqueeze(1).transpose(1, 2) if given.dim() == 4 and given.shape[2] == 1 else given
+    return (
+        given.squeeze(2).unsqueeze(1).transpose(1, 2) if given.dim() == 4 and given.shape[2] == 1 else given
+    )
 
 
 _left_out: list[bool] = []

@@ -6,6 +6,7 @@ device (`models.load` does that), every weight accounted for, the chat template 
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,12 +21,19 @@ from transformers import (
 from steer_heal_love.ground import checkpoint, embedded, kinds, quiet, records, templates
 from steer_heal_love.ground.devices import known_device, known_dtype
 
-_notes: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
+_notes: WeakKeyDictionary[nn.Module, dict[str, tuple[str, ...]]] = WeakKeyDictionary()
+"""by model, then by topic: `template`, `weights`, `kernels`, `cache`"""
 
 
-def notes(model: nn.Module) -> tuple[str, ...]:
-    """What was odd about a model when it was loaded, but works: a sentence each."""
-    return _notes.get(model, ())
+def note(model: nn.Module, topic: str, *sentences: str) -> None:
+    """Keep what is odd about a model in this regard, but works, instead of what was kept before."""
+    _notes.setdefault(model, {})[topic] = sentences
+
+
+def notes(model: nn.Module, topic: str = "") -> tuple[str, ...]:
+    """What was odd about a model when it was loaded, but works: a sentence each; in one regard, or in all."""
+    found = _notes.get(model, {})
+    return found.get(topic, ()) if topic else tuple(chain.from_iterable(found.values()))
 
 
 def source(name: str) -> str:
@@ -66,7 +74,7 @@ def load(
             tok = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
         quiet.settle(tok)
         checkpoint.refuse_quantised(name, config)
-        found = check_template(tok, name, template)
+        on_template = check_template(tok, name, template)
         with checkpoint.Reading(name):
             model, info = kinds.auto_class(name, config).from_pretrained(
                 where,
@@ -78,11 +86,11 @@ def load(
                 ignore_mismatched_sizes=True,  # they are refused with their sizes, below
                 **stored(checkpoint.quantised(config), device),
             )
-    found += checkpoint.refuse_lost(name, model, info)
-    found += checkpoint.refuse_vocabulary(name, model, tok)
+    on_weights = checkpoint.refuse_lost(name, model, info) + checkpoint.refuse_vocabulary(name, model, tok)
     checkpoint.refuse_context(name, model)
     checkpoint.refuse_numbers(name, model)
-    _notes[model] = tuple(found)
+    note(model, "template", *on_template)
+    note(model, "weights", *on_weights)
     return model, tok
 
 

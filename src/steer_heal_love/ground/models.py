@@ -53,6 +53,11 @@ __all__ = [
     "voice",
 ]
 
+UNCACHED = (
+    "it is decoded without its cache, from which it doesn't go on as it reads a text whole: each row is read whole for every "
+    "token, so expect generation to take many times as long"
+)
+
 
 def load(
     name: str,
@@ -102,7 +107,8 @@ def placed(model: PreTrainedModel, device: str, over: Sequence[torch.device | st
     if not spread.is_spread(model):
         fused.fuse(model)
     check_head(model)
-    reading.way(model)
+    if not reading.way(model).cached:
+        loading.note(model, "cache", UNCACHED)
     attention.ours(model)
     return model
 
