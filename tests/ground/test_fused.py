@@ -9,7 +9,7 @@ import torch
 import transformers.models.llama.modeling_llama as code
 from tests.tiny_model import build_model
 
-from steer_heal_love.ground import fused, reading
+from steer_heal_love.ground import fused, loading, reading
 
 calls: list[str] = []
 
@@ -78,6 +78,7 @@ def test_a_patch_that_reads_texts_well_and_single_steps_wrongly_is_taken_back(mo
         code.apply_rotary_pos_emb = forgetful
 
     rope = code.apply_rotary_pos_emb
+    caplog.set_level("INFO")
     assert not fused.switched(model, patch)
     assert code.apply_rotary_pos_emb is rope and "left out" in caplog.text
     assert reading.way(model) == reading.widest(model), "it goes on from its cache as before"
@@ -129,9 +130,26 @@ def test_a_rotary_kernel_that_goes_by_strides_reads_a_single_step_of_several_row
     assert not torch.allclose(wrong[0], right[0]), "or there was nothing to mend"
 
 
-def test_on_a_processor_nothing_is_patched(model):
-    assert not fused.fuse(model, patch_with(1.0)) and calls == []
+def on_a_gpu(model, monkeypatch, *patches):
+    """`fuse` as on a GPU, by these patches."""
+    monkeypatch.setattr(fused, "library", lambda _family: list(patches))
+    monkeypatch.setattr(type(model), "device", torch.device("cuda", 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "switched", lambda m, p: p)
+        return fused.fuse(model)
+
+
+def test_where_one_patch_fails_the_next_is_tried_and_none_at_all_is_noted(model, monkeypatch):
+    assert on_a_gpu(model, monkeypatch, False, True) and loading.notes(model) == ()
+    assert not on_a_gpu(model, monkeypatch, False, False)
+    assert loading.notes(model, "kernels") == (fused.LEFT_OUT,)
+
+
+def test_on_a_processor_nothing_is_patched(model, monkeypatch):
+    monkeypatch.setattr(fused, "library", lambda _family: [patch_with(1.0)])
+    assert not fused.fuse(model) and calls == []
+    assert loading.notes(model) == ()
 
 
 def test_a_family_that_the_library_does_not_know_has_no_patch():
-    assert fused.library("no_such_family") is None
+    assert fused.library("no_such_family") == []

@@ -45,30 +45,26 @@ log = logging.getLogger(__name__)
 Patch = Callable[[PreTrainedModel], None]
 
 
-def fuse(model: PreTrainedModel, patch: Patch | None = None) -> bool:
-    """Put fused kernels into a model on a CUDA device; whether they are there now. `patch`: what puts them in, if not the
-    library's own for this family."""
-    patch = patch or library(model.config.model_type)
-    if patch is None or model.device.type != "cuda":
+def fuse(model: PreTrainedModel) -> bool:
+    """Put fused kernels into a model on a CUDA device; whether any are there now. What the library has for rotary positions is
+    the first to go: Llama 4's takes one row's positions for those of all."""
+    if model.device.type != "cuda" or not (patches := library(model.config.model_type)):
         return False
-    if not (fits := switched(model, patch)):
-        loading.note(model, "kernels", LEFT_OUT)
+    fits = any(switched(model, patch) for patch in patches)
+    loading.note(model, "kernels", *([] if fits else [LEFT_OUT]))
     return fits
 
 
-def library(family: str) -> Patch | None:
-    """The library's function that patches a model of this family; None where there is none."""
+def library(family: str) -> list[Patch]:
+    """The library's ways to patch a model of this family, the one that changes most first; none where it has no such family."""
     try:
         patches = importlib.import_module("liger_kernel.transformers.monkey_patch")
     except ImportError:
-        return None
+        return []
     if family not in patches.MODEL_TYPE_TO_APPLY_LIGER_FN:
-        return None
-
-    def patch(model: PreTrainedModel) -> None:
-        patches._apply_liger_kernel_to_instance(model=model, **OFF)
-
-    return patch
+        return []
+    put = patches._apply_liger_kernel_to_instance
+    return [functools.partial(put, **OFF), functools.partial(put, **OFF, rope=False)]
 
 
 def switched(model: PreTrainedModel, patch: Patch) -> bool:
@@ -84,7 +80,7 @@ def switched(model: PreTrainedModel, patch: Patch) -> bool:
         choose_in_code(code, names)
         fits = close(states(model), before, closeness(model)) and freely_read(model)
     except (ImportError, *FAILS) as error:
-        log.warning("fused kernels left out: %s", error)
+        log.info("fused kernels left out: %s", error)
     if not fits:
         for module, was in modules:
             vars(module).clear()
@@ -108,7 +104,7 @@ def freely_read(model: PreTrainedModel) -> bool:
     with left_out():
         without = tried(model)
     if found != without:
-        log.warning("fused kernels left out: they read %s, which without them is read %s", found, without)
+        log.info("fused kernels left out: with them it reads as %s, without them as %s", found, without)
     return found == without
 
 
