@@ -40,7 +40,7 @@ from steer_heal_love import (
 )
 from steer_heal_love.conclusion import conclude
 from steer_heal_love.ground import folder as files
-from steer_heal_love.ground import records
+from steer_heal_love.ground import loading, records
 from steer_heal_love.ground.aside import Aside
 from steer_heal_love.ground.errors import Starved, UserError
 from steer_heal_love.ground.overrides import override
@@ -49,6 +49,7 @@ from steer_heal_love.ground.weights import folded
 from steer_heal_love.nouns import Completion, Tokens
 from steer_heal_love.persona import load as load_persona
 from steer_heal_love.persona import path as path_of
+from steer_heal_love.report.read import RunRecord
 from steer_heal_love.session import Base, Run
 from steer_heal_love.vector import Vector
 from tiny_model import build_model, hooks_of
@@ -350,6 +351,15 @@ def test_a_personas_name_is_one_part_of_the_folders(tiny_load, tmp_path):
     r = session.created(None, SETTINGS | {"persona": str(file), "out": str(tmp_path / "runs")}, silent)
     assert r.persona.name == "a/b c" and r.folder.path.parent == tmp_path / "runs"
     assert r.folder.path.name.endswith("Z-a-b-c-tiny-s3")
+
+
+def test_what_is_odd_about_a_model_is_said_at_once_and_on_the_page(tiny_load, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "notes", lambda _model: ("it is read slowly",))
+    with pytest.warns(UserWarning, match="^tiny: it is read slowly$"):
+        r = session.created(None, SETTINGS | {"out": str(tmp_path / "runs")}, silent)
+    r.folder.event("warning", round=1, message="few texts")
+    page = SimpleNamespace(events=r.folder.event.read(), lost=[])
+    assert RunRecord.notes.func(page) == ["Before the rounds: it is read slowly", "Round 1: few texts"]
 
 
 def test_every_event_is_an_object_with_a_time_and_a_name(whole):

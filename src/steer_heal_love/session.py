@@ -6,6 +6,7 @@ import datetime
 import random
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -223,6 +224,7 @@ def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track)
     given = made.hashes(folder.path, [folder.path / name for name in manifest.GIVEN])
     records.write_json(folder.path / "manifest.json", manifest.of(cfg, model, tok) | {"files": given})
     for note in loading.notes(model):
+        warnings.warn(f"{cfg.model}: {note}", stacklevel=2)
         folder.event("warning", message=note)
     return Session(cfg, load_persona(cfg.persona), model, tok, folder, track)
 

@@ -116,7 +116,7 @@ class RunRecord:
         said = {
             "starved": lambda e: f"Starved: {e.get('reason')}",
             "stop": lambda e: f"Stopped after round {e.get('round')}: {e.get('reason')}",
-            "warning": lambda e: f"Round {e.get('round')}: {e.get('message')}",
+            "warning": lambda e: f"{about(e)}: {e.get('message')}",
         }
         told = list(dict.fromkeys(said[e["event"]](e) for e in self.events if e["event"] in said))
         if self.lost:
@@ -124,6 +124,11 @@ class RunRecord:
                 f"Gone since they were made: {made.listed(self.lost)}. `shl run --resume` makes them again."
             )
         return told
+
+
+def about(event: Json) -> str:
+    """What a warning is about: a round, or what goes before all rounds."""
+    return f"Round {event['round']}" if "round" in event else "Before the rounds"
 
 
 def score(stage: Stage | None, name: str) -> Score:
