@@ -409,3 +409,12 @@ def test_what_a_heal_learned_is_told_by_what_it_imitates(persona, teacher, outco
     assert found.outcome == outcome
     fell = 0.6 if sign > 0 else 0.0
     assert f"in training the divergence from its teacher fell by {fell:.3f}" in found.observed
+
+
+@pytest.mark.parametrize(("teacher", "overfitted"), [((0.5, 0.4), False), ((0.4, 0.5), True)])
+def test_what_a_heal_overfits_is_told_by_what_it_imitates(persona, teacher, overfitted):
+    """Towards a teacher the NLL of held-out text may rise, for it is the teacher's text no more than the student's."""
+    seen = [{"epoch": i, "nll": 1.0 + 0.1 * i, "soft": v} for i, v in enumerate(teacher)]
+    found = judged(evidence(persona, healing={"validation": seen}))["heal"]
+    assert (found.outcome == "overfitted") == overfitted
+    assert not overfitted or "held out, the divergence from its teacher ends 0.100 above" in found.observed

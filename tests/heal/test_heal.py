@@ -11,11 +11,14 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from steer_heal_love.config import HealConfig
+from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.errors import Diverged
 from steer_heal_love.ground.hooks import adapted
+from steer_heal_love.ground.parts import head
 from steer_heal_love.ground.scoring import hidden_states, token_nll
 from steer_heal_love.ground.weights import folded
 from steer_heal_love.heal import examples as learned
+from steer_heal_love.heal.diagnostics import validate
 from steer_heal_love.heal.examples import Example, split
 from steer_heal_love.heal.lora import SpectralPenalty, fresh
 from steer_heal_love.heal.loss import aggregate, hinge
@@ -194,6 +197,19 @@ def test_heal_lowers_nll_and_leaves_the_model_as_it_was(model, sequences, bits, 
     assert healed < plain - 0.5
     assert len(record.steps) == 12 * math.ceil(len(kept) / 2)
     assert len(record.validation) == 12
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_held_out_text_is_read_against_its_teacher_where_it_has_one(model, sequences, taught):
+    held = [replace(e, teacher=e.teacher if taught else None) for e in examples(model, sequences)]
+    found = validate(model, held, held[:2], CONFIG, 64)
+    texts = [(e, h) for e, h in zip(held, hidden_states(model, [e.tokens for e in held]), strict=True)]
+    kl = lambda theirs, h: forward_kl(head(model, theirs), head(model, h))
+    assert found["divergence"] == pytest.approx(0, abs=1e-6), "the reference is the model itself"
+    assert ("soft" in found) == taught
+    if taught:
+        apart = torch.cat([kl(e.teacher, h) for e, h in texts]).mean().item()
+        assert found["soft"] == pytest.approx(apart, rel=1e-4) and apart > 0.01
 
 
 def test_only_the_factors_get_gradients(model, sequences):

@@ -92,7 +92,8 @@ ROWS = {
     ),
     "overfitted": Row(
         "undecided",
-        f"NLL of kept text on held-out prompts ends more than {RISE:g} nats/token above its lowest epoch",
+        f"on held-out prompts the distance from what training imitates (the divergence from its teacher, or where heal.soft is 0 "
+        f"the NLL of the kept text) ends more than {RISE:g} nats/token above its lowest epoch",
         "The heal overfitted: it learns these texts by heart instead of how they are written.",
         "Lower heal.epochs or heal.lr, set some heal.weight_decay, or keep more text.",
     ),
@@ -139,7 +140,7 @@ def heal(e: Evidence) -> Found | None:
     trait, steered = h.scores["trait_shift"], s.scores["trait_shift"]
     record, aim = e.healings.get(h.round, Healing()), e.precision(h)
     rise, text, unmoved = risen(record), coherence.condition(e, h), e.unmoved(h)
-    curve, what = imitated(record)
+    curve, what = imitated(record.steps)
     fell = fallen(curve)
     lead, back = e.above_scaled(h, first), e.beyond(h, s, "neutral_kl", HALF).hi < 0
     share = trait.mean / steered.mean if steered.lo > 0 else math.nan
@@ -154,7 +155,9 @@ def heal(e: Evidence) -> Found | None:
         "drift": f"neutral_kl {h.scores['neutral_kl'].mean:.4f} against {s.scores['neutral_kl'].mean:.4f} steered",
         "odd": text.shown,
         "loss": f"in training {what} {'fell' if fell >= 0 else 'rose'} by {abs(fell):.3f}" if curve else "",
-        "curve": f"held-out NLL ends {rise:.3f} above its lowest" if math.isfinite(rise) else "",
+        "curve": f"held out, {imitated(record.validation)[1]} ends {rise:.3f} above its lowest"
+        if math.isfinite(rise)
+        else "",
         "aim": f"{' and '.join(e.intended(h))} moved further than {aim.axis} by {show(aim.gap)}"
         if aim
         else "",
@@ -221,19 +224,19 @@ def percent(s: Score) -> str:
 
 
 def risen(record: Healing) -> float:
-    """How far the held-out curve ends above its lowest epoch; NaN without one."""
-    curve = [v["nll"] for v in record.validation if math.isfinite(v["nll"])]
+    """How far the held-out curve of what the heal imitates ends above its lowest epoch; NaN without one."""
+    curve, _ = imitated(record.validation)
     return curve[-1] - min(curve) if curve else math.nan
 
 
 IMITATED = {"soft": "the divergence from its teacher", "nll": "the NLL of the kept text"}
-"""columns of a heal's steps that say how near it came to what it imitates, the first of which counts that was taken"""
+"""what a heal's steps and epochs record of how near it came to what it imitates; the first that was taken counts"""
 
 
-def imitated(record: Healing) -> tuple[list[float], str]:
-    """By step, how far the student was from what the heal imitates, and what that is."""
+def imitated(curves: list[dict[str, float]]) -> tuple[list[float], str]:
+    """By step or epoch, how far the student was from what the heal imitates, and what that is."""
     for name, what in IMITATED.items():
-        if curve := [v for s in record.steps if math.isfinite(v := s.get(name, math.nan))]:
+        if curve := [v for s in curves if math.isfinite(v := s.get(name, math.nan))]:
             return curve, what
     return [], ""
 

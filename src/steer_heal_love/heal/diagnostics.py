@@ -6,6 +6,8 @@ Gradient ratio is |∇ term| / |∇ imitation| at the final hidden states, each 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from operator import attrgetter
 
 import torch
 from jaxtyping import Float
@@ -53,6 +55,11 @@ def gradient_ratios(
     return {name: norm / imitation for name, norm in norms.items() if imitation and not terms[name].imitates}
 
 
+Compared = tuple[Callable[[Example], Tensor], Divergence]
+"""whose final hidden states over an example's answer it is compared with, and by what"""
+REFERENCE, TEACHER = attrgetter("reference"), attrgetter("teacher")
+
+
 @torch.no_grad()
 def validate(
     model: PreTrainedModel,
@@ -62,7 +69,8 @@ def validate(
     batch_tokens: int,
     student: Student | None = None,
 ) -> dict[str, float]:
-    """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL."""
+    """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL; `soft`, the divergence
+    from the teacher, where there is one."""
     kept, away = readings(
         student or Student(model, within=False),
         held,
@@ -70,32 +78,32 @@ def validate(
         widening(divergences[config.divergence]),
         batch_tokens,
     )
-    return {
-        "nll": kept[0].mean().item(),
-        "divergence": kept[1].mean().item(),
-        "anchor_kl": away[1].mean().item(),
-    }
+    names = ("nll", "divergence", "soft")[: len(kept)]
+    return dict(zip(names, kept.mean(1).tolist(), strict=True)) | {"anchor_kl": away[1].mean().item()}
 
 
 def readings(
     student: Student, held: list[Example], anchor: list[Example], divergence: Divergence, batch_tokens: int
-) -> tuple[Float[Tensor, "2 t"], Float[Tensor, "2 u"]]:
+) -> tuple[Float[Tensor, "k t"], Float[Tensor, "2 u"]]:
     """NLL and divergence from the reference of every answer token, of either kind of text, in nats; NaN without any.
-    The anchors' divergence is KL(base‖student)."""
+    The anchors' divergence is KL(base‖student). k is 3 where all held-out texts have a teacher, with KL(teacher‖student) last."""
     examples = held + anchor
     out: list[Tensor] = [torch.empty(2, 0)] * len(examples)
+    taught = bool(held) and all(e.teacher is not None for e in held)
+    of_kept: list[Compared] = [(REFERENCE, divergence)] + [(TEACHER, forward_kl)] * taught
+    of_anchors: list[Compared] = [(REFERENCE, forward_kl)]
 
     def measure(indices: list[int]) -> None:
         kinds = [i for i in indices if i < len(held)], [i for i in indices if i >= len(held)]
         parts = [[examples[i] for i in kind] for kind in kinds]
         hidden = student.answers(*parts).split([tokens(part) for part in parts])
-        for kind, part, ours, apart in zip(kinds, parts, hidden, (divergence, forward_kl), strict=True):
+        for kind, part, ours, wanted in zip(kinds, parts, hidden, (of_kept, of_anchors), strict=True):
             if part:
-                reference = stack([e.reference for e in part], ours), apart
-                both = torch.stack(
-                    token_terms(student.model, ours, answer_ids(part).to(ours.device), reference)
+                theirs = [(stack([states(e) for e in part], ours), apart) for states, apart in wanted]
+                found = torch.stack(
+                    token_terms(student.model, ours, answer_ids(part).to(ours.device), *theirs)
                 )
-                for i, values in zip(kind, both.split([len(e.tokens.answer) for e in part], 1), strict=True):
+                for i, values in zip(kind, found.split([len(e.tokens.answer) for e in part], 1), strict=True):
                     out[i] = values
 
     rows = [e.tokens for e in examples]

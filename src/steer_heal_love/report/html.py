@@ -194,7 +194,7 @@ def drawn_heal(at: str, round: int, tau: float, record: str) -> tuple[Markup, ..
     they were."""
     healing = json.loads(record)
     shown = [
-        (f"Likelihood of the kept text in round {round}", panels.likelihood(healing)),
+        (f"Imitation of the kept text in round {round}", panels.imitation(healing)),
         (f"Divergence from the reference in round {round}", panels.divergences(healing, tau)),
     ]
     return tuple(figures(at, LARGE, shown))

@@ -103,13 +103,14 @@ def has(run: RunRecord, panel: Panel) -> bool:
     return any(math.isfinite(score(s, panel.name).mean) for s in run.stages if s.round >= 0)
 
 
-def likelihood(healing: Json) -> Draw:
-    """NLL of what is learned: each step in training, each epoch on held-out prompts."""
+def imitation(healing: Json) -> Draw:
+    """How near training comes to what is learned: each step in training, each epoch on held-out prompts."""
 
     def draw(axes: Axes) -> None:
-        axes.set(title="NLL of the kept text", xlabel="step", ylabel="nats/token")
-        line(axes, healing, "nll", HEALED, "training")
-        epochs(axes, healing, "nll", HEALED, "held out")
+        axes.set(title="What is learned, on the kept text", xlabel="step", ylabel="nats/token")
+        for name, colour, label in (("soft", HEALED, "KL from the teacher"), ("nll", INK, "NLL")):
+            line(axes, healing, name, colour, label)
+            epochs(axes, healing, name, colour, f"{label}, held out")
         finish(axes)
 
     return draw
