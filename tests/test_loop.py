@@ -353,13 +353,20 @@ def test_a_personas_name_is_one_part_of_the_folders(tiny_load, tmp_path):
     assert r.folder.path.name.endswith("Z-a-b-c-tiny-s3")
 
 
-def test_what_is_odd_about_a_model_is_said_at_once_and_on_the_page(tiny_load, tmp_path, monkeypatch):
+def test_what_is_odd_about_a_model_is_said_on_the_page_once_and_after_why_the_run_ended(
+    tiny_load, tmp_path, monkeypatch
+):
     monkeypatch.setattr(loading, "notes", lambda _model: ("it is read slowly",))
-    with pytest.warns(UserWarning, match="^tiny: it is read slowly$"):
-        r = session.created(None, SETTINGS | {"out": str(tmp_path / "runs")}, silent)
+    r = session.created(None, SETTINGS | {"out": str(tmp_path / "runs")}, silent)
+    session.note_what_is_odd(r.model, r.folder)  # as a resumed run does
     r.folder.event("warning", round=1, message="few texts")
+    r.folder.event("diverged", reason="a loss is not a number")
     page = SimpleNamespace(events=r.folder.event.read(), lost=[])
-    assert RunRecord.notes.func(page) == ["Before the rounds: it is read slowly", "Round 1: few texts"]
+    assert RunRecord.notes.func(page) == [
+        "Training diverged: a loss is not a number",
+        "the model: it is read slowly",
+        "Round 1: few texts",
+    ]
 
 
 def test_every_event_is_an_object_with_a_time_and_a_name(whole):

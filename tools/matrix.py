@@ -35,7 +35,7 @@ os.environ |= {
     "PYTHONPATH": os.pathsep.join([*HERE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
 }
 
-if "cuda" not in sys.argv:
+if not any(word.endswith("cuda") for word in sys.argv):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import torch
@@ -70,7 +70,9 @@ def examined(name: str, stages: Sequence[str], limit: float, device: str) -> mat
         with embedded.quiet_transformers():
             found = matrix.row(name, stages, device)
     except Late:
-        found = matrix.Row(name, zoo.ZOO[name].kind, "fails", wrong={"time": f"over {limit:g} s"})
+        found = matrix.Row(
+            name, zoo.ZOO[name].kind, "fails", wrong={"time": f"over {limit:g} s"}, device=device
+        )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return replace(found, read_with=read_with)
@@ -96,12 +98,13 @@ def rows(
             yield done.result()
 
 
-def kept(file: Path | None) -> dict[str, matrix.Row]:
-    """The rows of an earlier call."""
+def kept(file: Path | None, device: str) -> dict[str, matrix.Row]:
+    """The rows of an earlier call on this device."""
     if file is None or not file.exists():
         return {}
-    found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return {r["family"]: matrix.Row(**r | {"stages": tuple(r["stages"])}) for r in found}
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    found = [matrix.Row(**row | {"stages": tuple(row["stages"])}) for row in rows]
+    return {row.family: row for row in found if row.device == device}
 
 
 def table(found: Sequence[matrix.Row]) -> str:
@@ -167,7 +170,7 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     given, began = parsed(), time.monotonic()
-    names, found = given.names or list(zoo.ZOO), kept(given.keep)
+    names, found = given.names or list(zoo.ZOO), kept(given.keep, given.device)
     todo = [n for n in names if n not in found]
     for row in rows(todo, given.stages, given.workers, given.limit, given.device):
         found[row.family] = row

@@ -6,7 +6,6 @@ import datetime
 import random
 import re
 import shutil
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -223,10 +222,16 @@ def begun(cfg: RunConfig, model: Any, tok: Any, folder: RunFolder, track: Track)
         records.write_text(folder.path / "chat_template.jinja", str(tok.chat_template))
     given = made.hashes(folder.path, [folder.path / name for name in manifest.GIVEN])
     records.write_json(folder.path / "manifest.json", manifest.of(cfg, model, tok) | {"files": given})
-    for note in loading.notes(model):
-        warnings.warn(f"{cfg.model}: {note}", stacklevel=2)
-        folder.event("warning", message=note)
+    note_what_is_odd(model, folder)
     return Session(cfg, load_persona(cfg.persona), model, tok, folder, track)
+
+
+def note_what_is_odd(model: Any, folder: RunFolder) -> None:
+    """Log what is odd about a model as it was loaded now, unless the run's log has it: on another device other kernels serve."""
+    said = {e.get("message") for e in folder.event.read() if e["event"] == "warning"}
+    for note in loading.notes(model):
+        if (message := f"the model: {note}") not in said:
+            folder.event("warning", message=message)
 
 
 def reference_sampling(cfg: RunConfig) -> GenerateConfig:
@@ -289,6 +294,7 @@ def opened(
     model, tok = loaded(replace(cfg, template=str(kept)) if cfg.template and kept.is_file() else cfg, track)
     identity.check(model, tok, was, where=path, name=cfg.model, warn=warn)
     same_questions(cfg, path, warn)
+    note_what_is_odd(model, folder)
     return Session(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
 
 

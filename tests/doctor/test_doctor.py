@@ -141,7 +141,8 @@ def test_an_end_that_was_never_trained_is_noted(patient):
 def test_a_model_that_is_decoded_without_its_cache_is_noted_and_told_when_loaded(patient, monkeypatch):
     monkeypatch.setattr(reading.Trial, "goes_on", lambda *_args, **_how: False)
     reading.forget(patient.model)
-    models.placed(patient.model, "cpu")
+    with pytest.warns(UserWarning, match="decoded without its cache"):
+        models.placed(patient.model, "cpu")
     assert loading.notes(patient.model) == loading.notes(patient.model, "cache") == (models.UNCACHED,)
     found = doctor.checks["cache = no cache"].run(patient)
     assert found.verdict == "note" and models.UNCACHED in found.seen

@@ -21,7 +21,7 @@ from families import checks, zoo
 from steer_heal_love import bake, doctor, loop, presets
 from steer_heal_love.bake.merged import save_merged
 from steer_heal_love.doctor.healing import reach
-from steer_heal_love.ground import kinds, models
+from steer_heal_love.ground import kinds, loading, models
 from steer_heal_love.ground.banks import bank
 from steer_heal_love.ground.errors import Diverged, Starved, UserError
 from steer_heal_love.ground.hooks import adapted
@@ -88,6 +88,7 @@ class Row:
     reach: float | None = None
     load_seconds: float | None = None
     read_with: str = ""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -233,10 +234,13 @@ def row(name: str, stages: Sequence[str] = QUICK, device: str = "cpu") -> Row:
             case = opened(name, folder, device)
         except UserError as e:
             why = str(e).splitlines()[0].replace(str(folder), name)
-            return Row(name, kind, "refused", said=why, load_seconds=time.perf_counter() - began)
+            took = time.perf_counter() - began
+            return Row(name, kind, "refused", said=why, load_seconds=took, device=device)
         took = time.perf_counter() - began
-        said = uncovered(case.model, BAND) or ""
+        slow = [note for topic in ("kernels", "cache") for note in loading.notes(case.model, topic)]
+        said = "; ".join([*([left] if (left := uncovered(case.model, BAND)) else []), *slow])
         reached = reach(patient(case), checks.adapter(case.model))
         found = {stage: tried(STAGES[stage], case) for stage in stages}
     wrong = {stage: what.replace(place, "") for stage, what in found.items() if what}
-    return Row(name, kind, "fails" if wrong else "passes", tuple(stages), wrong, said, reached, took)
+    verdict = "fails" if wrong else "passes"
+    return Row(name, kind, verdict, tuple(stages), wrong, said, reached, took, device=device)

@@ -411,10 +411,12 @@ def test_what_a_heal_learned_is_told_by_what_it_imitates(persona, teacher, outco
     assert f"in training the divergence from its teacher fell by {fell:.3f}" in found.observed
 
 
-@pytest.mark.parametrize(("teacher", "overfitted"), [((0.5, 0.4), False), ((0.4, 0.5), True)])
+@pytest.mark.parametrize(("teacher", "overfitted"), [((0.5, 0.4), False), ((0.4, 0.5), True), ((), False)])
 def test_what_a_heal_overfits_is_told_by_what_it_imitates(persona, teacher, overfitted):
     """Towards a teacher the NLL of held-out text may rise, for it is the teacher's text no more than the student's."""
-    seen = [{"epoch": i, "nll": 1.0 + 0.1 * i, "soft": v} for i, v in enumerate(teacher)]
-    found = judged(evidence(persona, healing={"validation": seen}))["heal"]
+    taught = [s | {"soft": 1.0 - 0.02 * i} for i, s in enumerate(HEALING["steps"])]
+    seen = [{"epoch": i, "nll": 1.0 + 0.1 * i} | ({"soft": teacher[i]} if teacher else {}) for i in (0, 1)]
+    found = judged(evidence(persona, healing={"steps": taught, "validation": seen}))["heal"]
     assert (found.outcome == "overfitted") == overfitted
     assert not overfitted or "held out, the divergence from its teacher ends 0.100 above" in found.observed
+    assert teacher or "held out" not in found.observed, "runs of before had no such curve"

@@ -17,6 +17,7 @@ calls: list[str] = []
 @pytest.fixture
 def model(monkeypatch):
     monkeypatch.setattr(fused, "usable", lambda _given: fused.wanted())
+    monkeypatch.setattr(fused, "_refused", set())
     calls.clear()
     names = dict(vars(code))
     yield build_model(64, 0).eval()
@@ -72,14 +73,9 @@ def test_a_patch_that_gives_other_numbers_is_taken_back(model):
 
 
 def test_a_patch_that_reads_texts_well_and_single_steps_wrongly_is_taken_back(model, caplog):
-    def patch(model):
-        plain = code.apply_rotary_pos_emb
-        forgetful = lambda q, k, *args, **kwargs: (q, k) if q.shape[2] == 1 else plain(q, k, *args, **kwargs)
-        code.apply_rotary_pos_emb = forgetful
-
     rope = code.apply_rotary_pos_emb
     caplog.set_level("INFO")
-    assert not fused.switched(model, patch)
+    assert not fused.switched(model, single_steps_wrongly)
     assert code.apply_rotary_pos_emb is rope and "left out" in caplog.text
     assert reading.way(model) == reading.widest(model), "it goes on from its cache as before"
 
@@ -90,9 +86,61 @@ def test_a_patch_stays_in_a_model_that_has_no_use_of_a_cache_anyway(model, monke
     assert reading.way(model).cached == 0
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("no such kernel"), ImportError("a name that the library moved")]
-)
+class OutOfResources(Exception):
+    """As a kernel's compiler raises, which is no error that Python knows."""
+
+
+ERRORS = [RuntimeError("no such kernel"), ImportError("a name that the library moved"), OutOfResources()]
+
+
+def single_steps_wrongly(model):
+    """A patch whose rotary function forgets to turn where each row asks with one token."""
+    plain = code.apply_rotary_pos_emb
+    forgetful = lambda q, k, *args, **kwargs: (q, k) if q.shape[2] == 1 else plain(q, k, *args, **kwargs)
+    code.apply_rotary_pos_emb = forgetful
+
+
+def test_kernels_that_let_a_model_be_read_in_more_manners_stay(model, monkeypatch):
+    """As where rounding alone decides, and falls to one side without kernels and to the other with them."""
+    front = reading.Trial.front
+    monkeypatch.setattr(reading.Trial, "plain", lambda self: False)
+    monkeypatch.setattr(reading.Trial, "front", lambda self: not fused._left_out and front(self))
+    assert fused.switched(model, patch_with(1.0)) and reading.way(model).front > 0
+
+
+def test_a_model_that_its_own_functions_cannot_read_is_read_with_kernels(model, monkeypatch):
+    beside = reading.Trial.beside
+    monkeypatch.setattr(reading.Trial, "plain", lambda self: False)
+    monkeypatch.setattr(reading.Trial, "beside", lambda self: not fused._left_out and beside(self))
+    assert fused.switched(model, patch_with(1.0)) and reading.way(model).beside > 0
+
+
+def test_the_bound_of_rounding_is_the_models_own_and_not_that_of_kernels_that_are_refused(model):
+    half = build_model(64, 0).to(torch.bfloat16).eval()
+    own = reading.rounding(half)
+    assert not fused.switched(half, patch_with(float("nan")))
+    assert reading._rounding[half] == own > 0
+
+
+def test_a_second_model_of_a_family_does_not_keep_the_firsts_kernel_that_was_refused_for_it(model):
+    other = build_model(64, 1).eval()
+    rope, before = code.apply_rotary_pos_emb, fused.states(other)
+    assert fused.switched(model, patch_with(1.0)) and code.apply_rotary_pos_emb is not rope
+    assert not fused.switched(other, single_steps_wrongly)
+    assert code.apply_rotary_pos_emb is rope and reading.way(other) == reading.widest(other)
+    assert torch.equal(fused.states(other), before)
+
+
+def test_functions_refused_for_one_model_are_not_tried_on_the_next_of_its_family(model, monkeypatch):
+    tried = []
+    assert not fused.switched(model, single_steps_wrongly)
+    monkeypatch.setattr(fused, "switched", lambda _model, patch: tried.append(patch) or True)
+    monkeypatch.setattr(fused, "library", lambda _family: ["all", "all but the rotary one"])
+    monkeypatch.setattr(type(model), "device", torch.device("cuda", 0))
+    assert fused.fuse(model) and tried == ["all but the rotary one"]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_a_patch_that_raises_is_taken_back(model, error):
     def patch(model):
         patch_with(1.0)(model)

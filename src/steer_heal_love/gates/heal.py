@@ -140,8 +140,7 @@ def heal(e: Evidence) -> Found | None:
     trait, steered = h.scores["trait_shift"], s.scores["trait_shift"]
     record, aim = e.healings.get(h.round, Healing()), e.precision(h)
     rise, text, unmoved = risen(record), coherence.condition(e, h), e.unmoved(h)
-    curve, what = imitated(record.steps)
-    fell = fallen(curve)
+    fell = fallen(curve(record.steps, imitated(record)))
     lead, back = e.above_scaled(h, first), e.beyond(h, s, "neutral_kl", HALF).hi < 0
     share = trait.mean / steered.mean if steered.lo > 0 else math.nan
     gone = steered.lo > 0 and e.beyond(h, s, "trait", RETAINED).hi < 0
@@ -154,8 +153,10 @@ def heal(e: Evidence) -> Found | None:
         "rounds": kept_by_round(e),
         "drift": f"neutral_kl {h.scores['neutral_kl'].mean:.4f} against {s.scores['neutral_kl'].mean:.4f} steered",
         "odd": text.shown,
-        "loss": f"in training {what} {'fell' if fell >= 0 else 'rose'} by {abs(fell):.3f}" if curve else "",
-        "curve": f"held out, {imitated(record.validation)[1]} ends {rise:.3f} above its lowest"
+        "loss": f"in training {IMITATED[imitated(record)]} {'fell' if fell >= 0 else 'rose'} by {abs(fell):.3f}"
+        if math.isfinite(fell)
+        else "",
+        "curve": f"held out, {IMITATED[imitated(record)]} ends {rise:.3f} above its lowest"
         if math.isfinite(rise)
         else "",
         "aim": f"{' and '.join(e.intended(h))} moved further than {aim.axis} by {show(aim.gap)}"
@@ -225,20 +226,22 @@ def percent(s: Score) -> str:
 
 def risen(record: Healing) -> float:
     """How far the held-out curve of what the heal imitates ends above its lowest epoch; NaN without one."""
-    curve, _ = imitated(record.validation)
-    return curve[-1] - min(curve) if curve else math.nan
+    seen = curve(record.validation, imitated(record))
+    return seen[-1] - min(seen) if seen else math.nan
 
 
 IMITATED = {"soft": "the divergence from its teacher", "nll": "the NLL of the kept text"}
 """what a heal's steps and epochs record of how near it came to what it imitates; the first that was taken counts"""
 
 
-def imitated(curves: list[dict[str, float]]) -> tuple[list[float], str]:
-    """By step or epoch, how far the student was from what the heal imitates, and what that is."""
-    for name, what in IMITATED.items():
-        if curve := [v for s in curves if math.isfinite(v := s.get(name, math.nan))]:
-            return curve, what
-    return [], ""
+def imitated(record: Healing) -> str:
+    """Which of these the heal learned from."""
+    return next((name for name in IMITATED if curve(record.steps, name)), "nll")
+
+
+def curve(rows: list[dict[str, float]], name: str) -> list[float]:
+    """A column of a heal's steps or epochs, where it was taken."""
+    return [v for row in rows if math.isfinite(v := row.get(name, math.nan))]
 
 
 def fallen(curve: list[float]) -> float:

@@ -17,6 +17,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -28,7 +29,7 @@ from transformers import PreTrainedModel
 from steer_heal_love.ground import loading
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.parts import body
-from steer_heal_love.ground.reading import FAILS, closeness, forget, forward, tried, way, widest
+from steer_heal_love.ground.reading import Way, closeness, forget, forward, tried, way, widest
 
 OFF = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 """the library's losses, which are not used here and would replace the model's own forward"""
@@ -36,10 +37,14 @@ TRIED = 64
 """tokens that are read both ways"""
 ROTARY = "apply_rotary_pos_emb"
 """the name of a family's function that turns queries and keys by their positions"""
+PLAIN = "without_kernels"
+"""the attribute of a function that chooses, under which the one without kernels lies"""
 LEFT_OUT = (
-    "Liger-Kernel's fused kernels are left out, since with them this model would be read otherwise; "
+    "Liger-Kernel's fused kernels are left out, since they can't be used with this model or would read it otherwise; "
     "generation and readings take about a seventh longer on torch's own"
 )
+_refused: set[str] = set()
+"""modules of families in which functions were replaced, and put back since a model was read otherwise"""
 log = logging.getLogger(__name__)
 
 Patch = Callable[[PreTrainedModel], None]
@@ -50,6 +55,8 @@ def fuse(model: PreTrainedModel) -> bool:
     the first to go: Llama 4's takes one row's positions for those of all."""
     if model.device.type != "cuda" or not (patches := library(model.config.model_type)):
         return False
+    if code_of(model).__name__ in _refused:  # what is replaced there would serve every model of the family
+        patches = patches[1:]
     fits = any(switched(model, patch) for patch in patches)
     loading.note(model, "kernels", *([] if fits else [LEFT_OUT]))
     return fits
@@ -69,25 +76,40 @@ def library(family: str) -> list[Patch]:
 
 def switched(model: PreTrainedModel, patch: Patch) -> bool:
     """Patch a model, and let every patched function choose between what it was and what it is now; whether that gave
-    the model's own states, in every manner of reading it. Where it doesn't, everything is as it was."""
-    code: ModuleType = sys.modules[type(body(model)).__module__]
-    modules, names = [(m, dict(vars(m))) for m in model.modules()], dict(vars(code))
-    before, fits = states(model), False
+    the model's own states, in every manner of reading it. Where it doesn't, no function of its family is patched any more."""
+    code, modules = code_of(model), [(m, dict(vars(m))) for m in model.modules()]
+    names = {name: plain(value) for name, value in vars(code).items()}
+    with left_out():
+        before, bound, fits = states(model), closeness(model), False
     try:
+        vars(code).update(names)
         patch(model)
         for module, was in modules:
             choose_in_module(module, was)
         choose_in_code(code, names)
-        fits = close(states(model), before, closeness(model)) and freely_read(model)
-    except (ImportError, *FAILS) as error:
+        fits = close(states(model), before, bound) and freely_read(model)
+    except Exception as error:  # of the library, its compiler or its kernels: without them all goes on
         log.info("fused kernels left out: %s", error)
-    if not fits:
-        for module, was in modules:
-            vars(module).clear()
-            vars(module).update(was)
-        vars(code).update(names)
-        forget(model)
+    finally:
+        if not fits:
+            for module, was in modules:
+                vars(module).clear()
+                vars(module).update(was)
+            if any(plain(value) is not value for value in vars(code).values()):
+                _refused.add(code.__name__)
+            vars(code).update(names)
+            forget(model)
     return fits
+
+
+def plain(value: Any) -> Any:
+    """The function without kernels, of one that chooses; anything else as it is."""
+    return vars(value).get(PLAIN, value) if isinstance(value, FunctionType) else value
+
+
+def code_of(model: PreTrainedModel) -> ModuleType:
+    """The module that a model's family is written in."""
+    return sys.modules[type(body(model)).__module__]
 
 
 def freely_read(model: PreTrainedModel) -> bool:
@@ -95,17 +117,23 @@ def freely_read(model: PreTrainedModel) -> bool:
     a text well may still fail where each row asks with one token, and decoding without a cache takes a hundred times as long.
     """
     forget(model)
-    try:
-        found = way(model)
-    except UserError:
-        found = None
+    found = allowed(way, model)
     if found == widest(model):
         return True
     with left_out():
-        without = tried(model)
-    if found != without:
-        log.info("fused kernels left out: with them it reads as %s, without them as %s", found, without)
-    return found == without
+        without = allowed(tried, model)
+    lost = [f.name for f in fields(Way) if getattr(found, f.name) < getattr(without, f.name)]
+    if lost:
+        log.info("fused kernels left out: with them this model can't be read %s", ", ".join(lost))
+    return not lost
+
+
+def allowed(ask: Callable[[PreTrainedModel], Way], model: PreTrainedModel) -> Way:
+    """A model's way; nothing where it can't be read at all, which is told when it is asked for again."""
+    try:
+        return ask(model)
+    except UserError:
+        return Way()
 
 
 def choose_in_module(module: nn.Module, was: dict[str, Any]) -> None:
@@ -133,6 +161,7 @@ def dispatched(old: Callable[..., Any], new: Callable[..., Any]) -> Callable[...
     def either(first: Tensor, *args: Any, **kwargs: Any) -> Any:
         return (new if usable(first) else old)(first, *args, **kwargs)
 
+    setattr(either, PLAIN, old)
     return either
 
 

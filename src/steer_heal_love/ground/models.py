@@ -9,6 +9,7 @@ equal rows alone.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -107,9 +108,11 @@ def placed(model: PreTrainedModel, device: str, over: Sequence[torch.device | st
     if not spread.is_spread(model):
         fused.fuse(model)
     check_head(model)
-    if not reading.way(model).cached:
-        loading.note(model, "cache", UNCACHED)
+    loading.note(model, "cache", *([] if reading.way(model).cached else [UNCACHED]))
     attention.ours(model)
+    for slow in ("kernels", "cache"):
+        for said in loading.notes(model, slow):
+            warnings.warn(f"{type(model).__name__}: {said}", stacklevel=2)
     return model
 
 

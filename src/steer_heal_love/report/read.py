@@ -110,25 +110,30 @@ class RunRecord:
                 spent[e["room"]] = spent.get(e["room"], 0.0) + made.seconds(e)
         return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run came to an end, as it was meant to or not."""
+        return any(e["event"] in ("starved", "diverged", "stop", "end") for e in self.events)
+
     @cached_property
     def notes(self) -> list[str]:
-        """What the run itself had to say: why it stopped, what training warned of."""
+        """What the run itself had to say: why it stopped first, then what it warned of."""
         said = {
             "starved": lambda e: f"Starved: {e.get('reason')}",
+            "diverged": lambda e: f"Training diverged: {e.get('reason')}",
             "stop": lambda e: f"Stopped after round {e.get('round')}: {e.get('reason')}",
-            "warning": lambda e: f"{about(e)}: {e.get('message')}",
+            "warning": lambda e: (
+                f"{'Round {}: '.format(e['round']) if 'round' in e else ''}{e.get('message')}"
+            ),
         }
-        told = list(dict.fromkeys(said[e["event"]](e) for e in self.events if e["event"] in said))
+        told = list(
+            dict.fromkeys(say(e) for kind, say in said.items() for e in self.events if e["event"] == kind)
+        )
         if self.lost:
             told.append(
                 f"Gone since they were made: {made.listed(self.lost)}. `shl run --resume` makes them again."
             )
         return told
-
-
-def about(event: Json) -> str:
-    """What a warning is about: a round, or what goes before all rounds."""
-    return f"Round {event['round']}" if "round" in event else "Before the rounds"
 
 
 def score(stage: Stage | None, name: str) -> Score:

@@ -27,7 +27,7 @@ COSTS = {
 def outcome(run: RunRecord) -> str:
     """What came out, in a few sentences, from the last healed stage: trait, what it cost, beside the prompt."""
     if not run.healed:
-        return "No round was healed." if run.notes else "No round has been healed yet."
+        return "No round was healed." if run.ended else "No round has been healed yet."
     last, prompt = run.healed[-1], run.stage("prompt")
     trait, prompted = score(last, "trait_shift"), score(prompt, "trait_shift")
     n = len(run.healed)
