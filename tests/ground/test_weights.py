@@ -186,6 +186,35 @@ def test_a_fold_whose_copies_are_elsewhere_is_undone_exactly(model, random_adapt
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
 
 
+def test_what_is_sheltered_on_the_host_is_brought_there_once_unless_a_weight_has_changed(
+    model, random_adapter, monkeypatch
+):
+    monkeypatch.setattr(weights, "shelter", lambda _weights: torch.device("cpu"))
+    update, before = random_adapter(model, 1), {n: p.detach().clone() for n, p in model.named_parameters()}
+    modules = [model.get_submodule(name) for name in update.factors]
+
+    def copies():
+        with folded(model, [update]):
+            assert not all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+        assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+        return [weights._sheltered[m][1] for m in modules]
+
+    first = copies()
+    assert all(a is b for a, b in zip(copies(), first, strict=True))
+    with pytest.raises(KeyError), folded(model, [update]):
+        raise KeyError  # whatever ends a fold
+    assert all(a is b for a, b in zip(copies(), first, strict=True))
+    edited = next(n for n, p in model.named_parameters() if p is modules[0].weight)
+    with torch.no_grad():
+        modules[0].weight += 1
+    before[edited] += 1
+    again = copies()
+    assert again[0] is not first[0] and all(a is b for a, b in zip(again[1:], first[1:], strict=True))
+    model.to(torch.bfloat16)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    assert all(c.dtype is torch.bfloat16 for c in copies())
+
+
 def test_a_student_that_is_folded_again_is_copied_and_has_the_same_bits(model, rounds, bits, monkeypatch):
     """Where there is room for it; another student's weights are forgotten, and one's own are never those edited in place."""
     model.to(torch.bfloat16)

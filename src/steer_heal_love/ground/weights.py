@@ -15,10 +15,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steer_heal_love.ground import factored, fits, linear
@@ -31,6 +32,7 @@ ROOM = 6
 """copies of the folded weights that a GPU must have room for, so that one of them stays there: a heal takes about four"""
 
 
+Mark = tuple[int, torch.dtype, int]
 Folds = Last[dict[str, Tensor]]
 """the weights of the student that was folded last, by module: folding it again is a copy. They stay only where a GPU has plenty
 of room for them"""
@@ -62,12 +64,39 @@ def folded(model: PreTrainedModel, rounds: Sequence[Adapter], folds: Folds | Non
                 raise RuntimeError(
                     f"{name}.weight wants gradients; folding edits weights, so freeze it first"
                 )
-            stack.callback(put, weight, weight.detach().to(home or weight.device, copy=True))
+            stack.callback(restore, module, pristine(module, home), home)
             put(weight, known[name] if known else summed(module, name, rounds))
             weights[name] = weight
         if folds and not known and roomy(list(weights.values())):
             folds.keep(rounds, {name: weight.detach().clone() for name, weight in weights.items()})
         yield
+
+
+_sheltered: WeakKeyDictionary[nn.Module, tuple[Mark, Tensor]] = WeakKeyDictionary()
+"""by module, a copy of its pristine weight on the host, and how the weight could be told when it was last pristine"""
+
+
+def pristine(module: nn.Module, home: torch.device | None) -> Tensor:
+    """A copy of a module's weight, beside it or at `home`. There it is made once and kept: bringing a large model's weights to
+    the host takes many times as long as folding them."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    if home is None:
+        return weight.detach().clone()
+    last = _sheltered.get(module)
+    return last[1] if last and last[0] == mark(weight) else weight.detach().to(home, copy=True)
+
+
+def restore(module: nn.Module, copy: Tensor, home: torch.device | None) -> None:
+    """Put a pristine copy back."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    put(weight, copy)
+    if home is not None:
+        _sheltered[module] = mark(weight), copy
+
+
+def mark(weight: Tensor) -> Mark:
+    """What changes with a weight: where it lies, its type, and how often it was edited in place."""
+    return weight.data_ptr(), weight.dtype, weight._version
 
 
 @torch.no_grad()
