@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from steer_heal_love import cli
+from steer_heal_love.cli.screen import PACKAGE, ours_as_lines
 
 SHL = [sys.executable, "-m", "steer_heal_love"]
 SRC = str(Path(cli.__file__).parents[2])
@@ -33,6 +35,18 @@ def test_help_is_shown_in_any_encoding(verb, where):
     told = subprocess.run([*SHL, *verb.split(), "--help"], capture_output=True, env=environment(**where))
     assert told.returncode == 0 and not told.stderr, told.stderr[-500:]
     assert b"usage" in told.stdout
+
+
+def test_a_warning_of_ours_is_a_line_and_a_librarys_is_as_python_shows_it(capsys, monkeypatch):
+    theirs = []
+    monkeypatch.setattr(warnings, "showwarning", lambda *found, **_: theirs.append(str(found[0])))
+    monkeypatch.setattr(warnings, "filters", [("always", None, Warning, None, 0)])
+    with ours_as_lines():
+        warnings.warn_explicit("slow \x1b[31mmodel", UserWarning, str(PACKAGE / "ground" / "models.py"), 1)
+        warnings.warn_explicit("old name", FutureWarning, str(PACKAGE / "ground" / "models.py"), 2)
+        warnings.warn_explicit("elsewhere", UserWarning, "/lib/other.py", 3)
+    assert capsys.readouterr().err == "warning: slow \\x1b[31mmodel\n"
+    assert theirs == ["old name", "elsewhere"]
 
 
 @pytest.mark.parametrize("argv", [["run", "--help"], ["list", "personas"], ["--help"]], ids=" ".join)

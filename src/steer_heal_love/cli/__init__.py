@@ -21,7 +21,7 @@ from steer_heal_love.cli import (
     trying,
     verbs,
 )
-from steer_heal_love.cli.screen import lenient, output, say, tell
+from steer_heal_love.cli.screen import lenient, ours_as_lines, output, say, tell
 from steer_heal_love.ground.errors import Diverged, Starved, UserError, unknown
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 def handle(argv: list[str]) -> None:
     """Run a verb; what it raises becomes a message and an exit status."""
     try:
-        with output():
+        with output(), ours_as_lines():
             dispatch(argv)
     except UserError as e:
         say(f"error: {e}", "red")

@@ -11,8 +11,10 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -24,6 +26,7 @@ from steer_heal_love.ground.shown import shown
 
 UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
 """what a device says that takes no more"""
+PACKAGE = Path(__file__).parents[1]
 READER_GONE = 141
 """exit status, as the shell has it for a process that a closed pipe ended"""
 
@@ -51,6 +54,26 @@ def say(message: str, style: str) -> None:
 
 def warn(message: str) -> None:
     say(f"warning: {message}", "yellow")
+
+
+@contextmanager
+def ours_as_lines() -> Iterator[None]:
+    """Python's warnings that this package gives, as lines of the tool; a library's as Python shows them."""
+    shows = warnings.showwarning
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any, **more: Any
+    ) -> None:
+        if category is UserWarning and Path(filename).is_relative_to(PACKAGE):
+            warn(str(message))
+        else:
+            shows(message, category, filename, lineno, *rest, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shows
 
 
 def tell(message: object) -> None:
