@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import MethodType
+import sys
+from types import MethodType, SimpleNamespace
 
 import pytest
 import torch
@@ -86,11 +87,11 @@ def test_a_patch_stays_in_a_model_that_has_no_use_of_a_cache_anyway(model, monke
     assert reading.way(model).cached == 0
 
 
-class OutOfResources(Exception):
+class TritonError(Exception):
     """As a kernel's compiler raises, which is no error that Python knows."""
 
 
-ERRORS = [RuntimeError("no such kernel"), ImportError("a name that the library moved"), OutOfResources()]
+ERRORS = [RuntimeError("no such kernel"), ImportError("a name that the library moved"), TritonError()]
 
 
 def single_steps_wrongly(model):
@@ -141,7 +142,9 @@ def test_functions_refused_for_one_model_are_not_tried_on_the_next_of_its_family
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_patch_that_raises_is_taken_back(model, error):
+def test_a_patch_that_raises_is_taken_back(model, error, monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton.errors", SimpleNamespace(TritonError=TritonError))
+
     def patch(model):
         patch_with(1.0)(model)
         raise error
@@ -191,6 +194,17 @@ def test_where_one_patch_fails_the_next_is_tried_and_none_at_all_is_noted(model,
     assert on_a_gpu(model, monkeypatch, False, True) and loading.notes(model) == ()
     assert not on_a_gpu(model, monkeypatch, False, False)
     assert loading.notes(model, "kernels") == (fused.LEFT_OUT,)
+
+
+def test_an_error_that_is_not_expected_leaves_no_patch_behind_either(model):
+    def patch(model):
+        patch_with(1.0)(model)
+        raise KeyboardInterrupt
+
+    rope = code.apply_rotary_pos_emb
+    with pytest.raises(KeyboardInterrupt):
+        fused.switched(model, patch)
+    assert code.apply_rotary_pos_emb is rope and "forward" not in vars(model.model.layers[0].input_layernorm)
 
 
 def test_on_a_processor_nothing_is_patched(model, monkeypatch):

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 from steer_heal_love.ground import loading
 from steer_heal_love.ground.errors import UserError
 from steer_heal_love.ground.parts import body
-from steer_heal_love.ground.reading import Way, closeness, forget, forward, tried, way, widest
+from steer_heal_love.ground.reading import FAILS, Way, closeness, forget, forward, tried, way, widest
 
 OFF = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 """the library's losses, which are not used here and would replace the model's own forward"""
@@ -88,7 +88,7 @@ def switched(model: PreTrainedModel, patch: Patch) -> bool:
             choose_in_module(module, was)
         choose_in_code(code, names)
         fits = close(states(model), before, bound) and freely_read(model)
-    except Exception as error:  # of the library, its compiler or its kernels: without them all goes on
+    except failures() as error:
         log.info("fused kernels left out: %s", error)
     finally:
         if not fits:
@@ -100,6 +100,15 @@ def switched(model: PreTrainedModel, patch: Patch) -> bool:
             vars(code).update(names)
             forget(model)
     return fits
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a library's patch, its kernels or their compiler may raise."""
+    try:
+        compiler = importlib.import_module("triton.errors").TritonError
+    except (ImportError, AttributeError):
+        return ImportError, *FAILS
+    return ImportError, *FAILS, compiler
 
 
 def plain(value: Any) -> Any:
