@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 from triton.runtime import interpreter
 
 from families import zoo
+from families.checks import far
 from steer_heal_love.ground import fused, reading
 from steer_heal_love.ground.parts import body
 
@@ -66,10 +67,6 @@ def interpreted() -> None:
     rms_norm.rsqrt = layer_norm.rsqrt = lambda x: tl.rsqrt(x)
     geglu.tanh = lambda x: 2 * tl.sigmoid(2 * x) - 1
     fused.usable = lambda _given: fused.wanted()
-
-
-def far(found: torch.Tensor, truth: torch.Tensor) -> float:
-    return ((found - truth).norm() / truth.norm()).item()
 
 
 def gradient(model: PreTrainedModel, noise: float = 0.0) -> torch.Tensor:

@@ -139,8 +139,9 @@ def heal(e: Evidence) -> Found | None:
         return None
     trait, steered = h.scores["trait_shift"], s.scores["trait_shift"]
     record, aim = e.healings.get(h.round, Healing()), e.precision(h)
-    rise, text, unmoved = risen(record), coherence.condition(e, h), e.unmoved(h)
-    fell = fallen(curve(record.steps, imitated(record)))
+    text, unmoved = coherence.condition(e, h), e.unmoved(h)
+    learned = imitated(record)
+    fell, rise = fallen(curve(record.steps, learned)), risen(curve(record.validation, learned))
     lead, back = e.above_scaled(h, first), e.beyond(h, s, "neutral_kl", HALF).hi < 0
     share = trait.mean / steered.mean if steered.lo > 0 else math.nan
     gone = steered.lo > 0 and e.beyond(h, s, "trait", RETAINED).hi < 0
@@ -153,10 +154,10 @@ def heal(e: Evidence) -> Found | None:
         "rounds": kept_by_round(e),
         "drift": f"neutral_kl {h.scores['neutral_kl'].mean:.4f} against {s.scores['neutral_kl'].mean:.4f} steered",
         "odd": text.shown,
-        "loss": f"in training {IMITATED[imitated(record)]} {'fell' if fell >= 0 else 'rose'} by {abs(fell):.3f}"
+        "loss": f"in training {IMITATED[learned]} {'fell' if fell >= 0 else 'rose'} by {abs(fell):.3f}"
         if math.isfinite(fell)
         else "",
-        "curve": f"held out, {IMITATED[imitated(record)]} ends {rise:.3f} above its lowest"
+        "curve": f"held out, {IMITATED[learned]} ends {rise:.3f} above its lowest"
         if math.isfinite(rise)
         else "",
         "aim": f"{' and '.join(e.intended(h))} moved further than {aim.axis} by {show(aim.gap)}"
@@ -224,12 +225,6 @@ def percent(s: Score) -> str:
     )
 
 
-def risen(record: Healing) -> float:
-    """How far the held-out curve of what the heal imitates ends above its lowest epoch; NaN without one."""
-    seen = curve(record.validation, imitated(record))
-    return seen[-1] - min(seen) if seen else math.nan
-
-
 IMITATED = {"soft": "the divergence from its teacher", "nll": "the NLL of the kept text"}
 """what a heal's steps and epochs record of how near it came to what it imitates; the first that was taken counts"""
 
@@ -242,6 +237,11 @@ def imitated(record: Healing) -> str:
 def curve(rows: list[dict[str, float]], name: str) -> list[float]:
     """A column of a heal's steps or epochs, where it was taken."""
     return [v for row in rows if math.isfinite(v := row.get(name, math.nan))]
+
+
+def risen(curve: list[float]) -> float:
+    """How far a curve ends above its lowest point; NaN without any."""
+    return curve[-1] - min(curve) if curve else math.nan
 
 
 def fallen(curve: list[float]) -> float:

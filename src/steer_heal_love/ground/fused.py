@@ -16,7 +16,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from types import FunctionType, ModuleType
 from typing import Any
@@ -200,24 +200,24 @@ _left_out: list[bool] = []
 _training: list[bool] = []
 
 
-@contextmanager
-def left_out() -> Iterator[None]:
+def left_out() -> AbstractContextManager[None]:
     """Let no fused kernel serve anything."""
-    _left_out.append(True)
-    try:
-        yield
-    finally:
-        _left_out.pop()
+    return marked(_left_out)
+
+
+def in_training() -> AbstractContextManager[None]:
+    """Let fused kernels serve passes that are differentiated too."""
+    return marked(_training)
 
 
 @contextmanager
-def in_training() -> Iterator[None]:
-    """Let fused kernels serve passes that are differentiated too."""
-    _training.append(True)
+def marked(marks: list[bool]) -> Iterator[None]:
+    """One mark more for a while."""
+    marks.append(True)
     try:
         yield
     finally:
-        _training.pop()
+        marks.pop()
 
 
 def usable(given: Tensor) -> bool:

@@ -6,7 +6,6 @@ Gradient ratio is |∇ term| / |∇ imitation| at the final hidden states, each 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from operator import attrgetter
 
 import torch
@@ -19,12 +18,12 @@ from steer_heal_love.ground import team
 from steer_heal_love.ground.divergence import forward_kl
 from steer_heal_love.ground.memory import halving
 from steer_heal_love.ground.scoring import sorted_by_length, token_divergence
-from steer_heal_love.heal import Divergence, divergences, widening
+from steer_heal_love.heal import divergences, widening
 from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms
 from steer_heal_love.heal.losses import losses, parts_of, share, stack
 from steer_heal_love.heal.student import Student
-from steer_heal_love.heal.terms import in_order, terms
+from steer_heal_love.heal.terms import Comparison, in_order, terms
 from steer_heal_love.nouns import DOMINATES, Healing
 
 
@@ -55,9 +54,7 @@ def gradient_ratios(
     return {name: norm / imitation for name, norm in norms.items() if imitation and not terms[name].imitates}
 
 
-Compared = tuple[Callable[[Example], Tensor], Divergence]
-"""whose final hidden states over an example's answer it is compared with, and by what"""
-REFERENCE, TEACHER = attrgetter("reference"), attrgetter("teacher")
+REFERENCE = attrgetter("reference")
 
 
 @torch.no_grad()
@@ -69,35 +66,36 @@ def validate(
     batch_tokens: int,
     student: Student | None = None,
 ) -> dict[str, float]:
-    """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL; `soft`, the divergence
-    from the teacher, where there is one."""
-    kept, away = readings(
-        student or Student(model, within=False),
-        held,
-        anchor,
-        widening(divergences[config.divergence]),
-        batch_tokens,
-    )
-    names = ("nll", "divergence", "soft")[: len(kept)]
-    return dict(zip(names, kept.mean(1).tolist(), strict=True)) | {"anchor_kl": away[1].mean().item()}
+    """Means per token on held-out prompts, adapter on: NLL, divergence from the reference, anchor KL; and by its name what
+    each term that imitates compares, such as `soft` the divergence from the teacher, where all held-out texts have it."""
+    wanted = {"divergence": (REFERENCE, widening(divergences[config.divergence]))} | taught(held, config)
+    reads = student or Student(model, within=False)
+    kept, away = readings(reads, held, anchor, list(wanted.values()), batch_tokens)
+    means = dict(zip(("nll", *wanted), kept.mean(1).tolist(), strict=True))
+    return means | {"anchor_kl": away[1].mean().item()}
+
+
+def taught(held: list[Example], config: HealConfig) -> dict[str, Comparison]:
+    """What the terms that imitate compare, by their names, where all of these texts have it."""
+    found = {t.name: c for t in in_order() if t.imitates and (c := t.comparison(config))}
+    has = lambda states: bool(held) and all(states(e) is not None for e in held)
+    return {name: (states, apart) for name, (states, apart) in found.items() if has(states)}
 
 
 def readings(
-    student: Student, held: list[Example], anchor: list[Example], divergence: Divergence, batch_tokens: int
+    student: Student, held: list[Example], anchor: list[Example], of_held: list[Comparison], batch_tokens: int
 ) -> tuple[Float[Tensor, "k t"], Float[Tensor, "2 u"]]:
-    """NLL and divergence from the reference of every answer token, of either kind of text, in nats; NaN without any.
-    The anchors' divergence is KL(base‖student). k is 3 where all held-out texts have a teacher, with KL(teacher‖student) last."""
+    """NLL of every answer token, of either kind of text, in nats, then what it is compared by; NaN without any text.
+    The anchors' divergence is KL(base‖student)."""
     examples = held + anchor
     out: list[Tensor] = [torch.empty(2, 0)] * len(examples)
-    taught = bool(held) and all(e.teacher is not None for e in held)
-    of_kept: list[Compared] = [(REFERENCE, divergence)] + [(TEACHER, forward_kl)] * taught
-    of_anchors: list[Compared] = [(REFERENCE, forward_kl)]
+    of_anchors: list[Comparison] = [(REFERENCE, forward_kl)]
 
     def measure(indices: list[int]) -> None:
         kinds = [i for i in indices if i < len(held)], [i for i in indices if i >= len(held)]
         parts = [[examples[i] for i in kind] for kind in kinds]
         hidden = student.answers(*parts).split([tokens(part) for part in parts])
-        for kind, part, ours, wanted in zip(kinds, parts, hidden, (of_kept, of_anchors), strict=True):
+        for kind, part, ours, wanted in zip(kinds, parts, hidden, (of_held, of_anchors), strict=True):
             if part:
                 theirs = [(stack([states(e) for e in part], ours), apart) for states, apart in wanted]
                 found = torch.stack(

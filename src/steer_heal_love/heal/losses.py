@@ -14,7 +14,6 @@ from steer_heal_love.config import HealConfig
 from steer_heal_love.ground import team
 from steer_heal_love.ground.devices import sent
 from steer_heal_love.ground.scoring import size
-from steer_heal_love.heal import widening
 from steer_heal_love.heal.examples import Example, answer_ids, tokens
 from steer_heal_love.heal.loss import token_terms
 from steer_heal_love.heal.student import Student
@@ -105,16 +104,16 @@ def values(
     """These terms of one kind of text, from the student's final hidden states over it."""
     references = {}
     for t in wanted:
-        if t.reference and t.divergence:
-            theirs = [states for e in part if (states := t.reference(e)) is not None]
-            apart = t.divergence(config)
-            references[t.name] = stack(theirs, hidden), apart if t.narrow else widening(apart)
+        if compared := t.comparison(config):
+            theirs, apart = compared
+            given = [states for e in part if (states := theirs(e)) is not None]
+            references[t.name] = stack(given, hidden), apart
     hard = [t for t in wanted if t.name not in references]
     learned = any(t.weight(config) for t in hard)
-    nll, *compared = token_terms(
+    nll, *found = token_terms(
         model, hidden, targets if hard else None, *references.values(), learn_nll=learned
     )
-    each = dict(zip(references, compared, strict=True))
+    each = dict(zip(references, found, strict=True))
     return {t.name: t.reduce(each.get(t.name, nll), part, config) for t in wanted}
 
 

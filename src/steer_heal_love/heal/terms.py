@@ -17,10 +17,11 @@ from torch import Tensor
 from steer_heal_love.config import HealConfig
 from steer_heal_love.ground.declared import Curve, curves
 from steer_heal_love.ground.registry import Registry
-from steer_heal_love.heal import Divergence
+from steer_heal_love.heal import Divergence, widening
 from steer_heal_love.heal.examples import Example, tokens
 
 Values = Float[Tensor, " t"]
+Comparison = tuple[Callable[[Example], Tensor | None], Divergence]
 Reduce = Callable[[Values, list[Example], HealConfig], Float[Tensor, ""]]
 
 
@@ -61,6 +62,13 @@ class Term:
 
     def active(self, config: HealConfig) -> bool:
         return self.needed(config) if self.needed else self.weight(config) != 0
+
+    def comparison(self, config: HealConfig) -> Comparison | None:
+        """Whose states it compares the student's with, and by what, of logits in any type; None for a term of the tokens alone."""
+        if not (self.reference and self.divergence):
+            return None
+        apart = self.divergence(config)
+        return self.reference, apart if self.narrow else widening(apart)
 
 
 terms: Registry[Term] = Registry("loss term", "steer_heal_love.heal")
