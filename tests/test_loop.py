@@ -369,6 +369,26 @@ def test_what_is_odd_about_a_model_is_said_on_the_page_once_and_after_why_the_ru
     ]
 
 
+def test_who_opens_a_run_to_read_it_writes_nothing_there(whole, tiny_load, monkeypatch):
+    monkeypatch.setattr(loading, "notes", lambda _model: ("it is read slowly",))
+    log = (whole.path / "events.jsonl").read_bytes()
+    session.opened(whole.path, silent)
+    assert (whole.path / "events.jsonl").read_bytes() == log
+
+
+def test_a_resumed_run_logs_once_what_is_odd_about_its_model_where_it_is_now(
+    whole, tiny_load, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loading, "notes", lambda _model: ("it is read slowly",))
+    shutil.copytree(whole.path, tmp_path / "run")
+    for _ in range(2):
+        loop.run(resume=tmp_path / "run")
+    events = records.read_jsonl(tmp_path / "run" / "events.jsonl")
+    assert [e["message"] for e in events if e.get("message", "").startswith("the model")] == [
+        "the model: it is read slowly"
+    ]
+
+
 def test_every_event_is_an_object_with_a_time_and_a_name(whole):
     events = [json.loads(line) for line in (whole.path / "events.jsonl").read_text().split("\n") if line]
     assert all({"t", "event"} <= set(e) for e in events)

@@ -25,7 +25,7 @@ from steer_heal_love.ground.identity import Warn
 from steer_heal_love.ground.progress import Show, Track, labelled, silent, unseen
 from steer_heal_love.ground.step import Step
 from steer_heal_love.nouns import Adapter, Completion, Healing, Preview, Round
-from steer_heal_love.session import Run, Session, created, ignored, opened
+from steer_heal_love.session import Run, Session, created, ignored, note_what_is_odd, opened
 from steer_heal_love.vector import Vector
 
 
@@ -64,6 +64,8 @@ def run(
         records.set_aside(),
     ):
         session.folder.event("start", resumed=bool(resume))
+        if resume:
+            note_what_is_odd(session.model, session.folder)
         vector = extracted(session, 0)
         previewed(session, 0, previews.FIRST, lambda: previews.first_preview(session, vector))
         return every_round(Run.on(session, base.measured(session)))

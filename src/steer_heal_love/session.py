@@ -294,7 +294,6 @@ def opened(
     model, tok = loaded(replace(cfg, template=str(kept)) if cfg.template and kept.is_file() else cfg, track)
     identity.check(model, tok, was, where=path, name=cfg.model, warn=warn)
     same_questions(cfg, path, warn)
-    note_what_is_odd(model, folder)
     return Session(cfg, load_persona(str(path / "persona.toml")), model, tok, folder, track)
 
 
